@@ -1,0 +1,1 @@
+//! The connector, without I/O: building requests, classifying answers, extracting records.

@@ -1,0 +1,74 @@
+//! The names in Redis. Every one starts with the namespace; all keys of one provider's limits share a
+//! hash tag, all keys of one run share another.
+
+use crate::ids::RunRef;
+
+/// The names of one namespace (`PACELINE_NAMESPACE`).
+#[derive(Clone, Debug)]
+pub struct Keys {
+    namespace: String,
+}
+
+impl Keys {
+    /// The keys of the fleet called `namespace`.
+    pub fn new(namespace: impl Into<String>) -> Self {
+        Keys {
+            namespace: namespace.into(),
+        }
+    }
+
+    /// What all keys of a provider's limits (or of a shared limit's name) begin with.
+    pub fn limits(&self, provider: &str) -> String {
+        format!("{}:{{{provider}}}", self.namespace)
+    }
+
+    /// What all keys of a run begin with.
+    fn run(&self, run: &RunRef) -> String {
+        format!("{}:run:{{{run}}}", self.namespace)
+    }
+
+    /// Hash of the open runs: `<job>/<run>` -> their state.
+    pub fn open_runs(&self) -> String {
+        format!("{}:open-runs", self.namespace)
+    }
+
+    /// Hash of a run's counters (cells by end, records, calls), moved with the blocks' bits.
+    pub fn progress(&self, run: &RunRef) -> String {
+        format!("{}:progress", self.run(run))
+    }
+
+    /// Hash of the same counters by the value of `progress_by`.
+    pub fn progress_by(&self, run: &RunRef) -> String {
+        format!("{}:progress-by", self.run(run))
+    }
+
+    /// Bitmap of the blocks whose part is counted and in the sets.
+    pub fn settled_blocks(&self, run: &RunRef) -> String {
+        format!("{}:settled", self.run(run))
+    }
+
+    /// Bitmap of the shards that are loaded.
+    pub fn loaded_shards(&self, run: &RunRef) -> String {
+        format!("{}:loaded", self.run(run))
+    }
+
+    /// Hash of what the loaded shards came to: number -> JSON.
+    pub fn shard_summaries(&self, run: &RunRef) -> String {
+        format!("{}:shards", self.run(run))
+    }
+
+    /// Set of the names of a run's own sorted sets.
+    pub fn run_sets(&self, run: &RunRef) -> String {
+        format!("{}:sets", self.run(run))
+    }
+
+    /// A run's own sorted set, which gets the `name` that the job names when the run is good.
+    pub fn run_set(&self, run: &RunRef, name: &str) -> String {
+        format!("{}:set:{name}", self.run(run))
+    }
+
+    /// The lease of whoever finishes a run of `job`.
+    pub fn finisher(&self, job: &str) -> String {
+        format!("{}:finisher:{job}", self.namespace)
+    }
+}

@@ -1,0 +1,25 @@
+//! What two processes of a Paceline fleet must agree on.
+//!
+//! Everything here is pure (no I/O, the clock passed in) except [`stores`], which holds the typed
+//! clients of RabbitMQ, Redis, S3 and Elasticsearch behind the feature `stores`.
+
+pub mod block;
+pub mod clock;
+pub mod connector;
+pub mod ids;
+pub mod keys;
+pub mod layout;
+pub mod ledger;
+pub mod limit;
+pub mod manifest;
+pub mod message;
+pub mod outcome;
+pub mod plan;
+pub mod record;
+pub mod settings;
+pub mod spec;
+pub mod template;
+pub mod topology;
+
+#[cfg(feature = "stores")]
+pub mod stores;

@@ -1,0 +1,164 @@
+//! Limits: what one call draws from, and the pure decision whether and when it may start.
+//!
+//! A provider's limits become [`Instance`]s for a call's scope and credential. A worker asks for a
+//! batch ([`Ask`]); all limits of a call are decided together, all or nothing, and charged at the same
+//! start ([`Grant::start_us`]). The decision itself is a pure function with the clock passed in; Redis runs
+//! the same function as a script.
+
+use serde::{Deserialize, Serialize};
+
+/// One limit for one scope: a counter of its own in Redis.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The limit's name in its provider's file.
+    pub limit: String,
+    /// The rendered `per:` (empty without), the credential as its public name.
+    pub scope: String,
+    /// The numbers.
+    pub rule: Rule,
+}
+
+/// The numbers of an [`Instance`]. All times in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// `calls` in every trailing window of `period_us` (with `burst`: a token bucket).
+    Rate {
+        /// Calls in a period.
+        calls: u64,
+        /// The period.
+        period_us: u64,
+        /// The bucket's size, when the file says `burst:`.
+        burst: Option<u64>,
+    },
+    /// At least so long between two calls.
+    Spacing {
+        /// The least time.
+        least_us: u64,
+    },
+    /// So many calls in flight over the fleet.
+    Concurrency {
+        /// At most.
+        calls: u64,
+    },
+    /// So many calls from `opened_us` until `closes_us` (fleet clock), the current calendar window.
+    Quota {
+        /// Calls in the window.
+        calls: u64,
+        /// Start of the window that the worker believes to be current.
+        opened_us: i64,
+        /// Its end; the script refuses when its clock is past it.
+        closes_us: i64,
+    },
+}
+
+/// A worker's request for a batch of grants at one provider: one atomic step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// The provider (or the name of its shared limit), which names the hash tag.
+    pub provider: String,
+    /// Who asks: the worker's id. Leases and claims end with it.
+    pub holder: String,
+    /// Every limit that any group mentions, each once.
+    pub limits: Vec<Instance>,
+    /// Calls of this worker that hold a lease of each `Concurrency` limit now, by index into `limits`;
+    /// absolute, so that asking twice does not count twice.
+    pub held: Vec<(usize, u64)>,
+    /// Calls that draw from the same limits, in the order of wish.
+    pub groups: Vec<Group>,
+    /// The claims that the worker believes to hold; checked and renewed in the same step.
+    pub claims: Vec<ClaimRef>,
+}
+
+/// Calls that draw from the same limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// `<job>/<run>`, for which the grants are counted.
+    pub run: String,
+    /// How many grants are wanted at most.
+    pub want: u32,
+    /// Indices of the limits that every one of these calls draws from.
+    pub limits: Vec<usize>,
+    /// The credentials that may serve, in the order of preference; empty when there are none.
+    pub choices: Vec<Choice>,
+}
+
+/// One credential of a pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// Its place in the pool.
+    pub credential: usize,
+    /// Its public name: place and six hex digits of a keyed hash.
+    pub name: String,
+    /// Indices of the limits that this credential draws from, besides the group's.
+    pub limits: Vec<usize>,
+}
+
+/// A shard that a worker holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRef {
+    /// `<job>/<run>/<shard>/<round>`.
+    pub shard: String,
+    /// The publication that the holder works on.
+    pub publication: String,
+}
+
+/// The answer to an [`Ask`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// Redis' clock in the step, microseconds since 1970.
+    pub now_us: i64,
+    /// What may be sent, and when.
+    pub grants: Vec<Grant>,
+    /// For each group that got less than it wanted: why, and when to ask again.
+    pub refusals: Vec<Refusal>,
+    /// Indices of the claims that are lost: their holder writes nothing more.
+    pub lost_claims: Vec<usize>,
+    /// Indices of quota limits that need a higher mark in S3 soon (CORE 17).
+    pub marks_wanted: Vec<usize>,
+    /// Limits whose state was lost and started anew.
+    pub resets: Vec<usize>,
+}
+
+/// Permission for one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Which group.
+    pub group: usize,
+    /// Place of the credential in the pool; `None` without credentials.
+    pub credential: Option<usize>,
+    /// Not before this instant of the fleet's clock, and not later than it plus `slack_us`.
+    pub start_us: i64,
+    /// The least slack of all the limits that were charged.
+    pub slack_us: i64,
+}
+
+/// Why a group got less than it wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// Which group.
+    pub group: usize,
+    /// The limit that binds, by index; `None` for a cooldown or when every credential is closed.
+    pub limit: Option<usize>,
+    /// What kind of refusal.
+    pub why: Why,
+    /// When asking again is worth it, on the fleet's clock.
+    pub opens_us: i64,
+}
+
+/// The kinds of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The next start lies beyond what may be planned ahead.
+    Paced,
+    /// All leases are out.
+    InFlight,
+    /// A quota is used up until its reset.
+    Quota,
+    /// The scope, or every credential, is closed by a provider's answer.
+    Closed,
+    /// A quota's counter was lost or is about to pass its mark: the worker must put a mark first.
+    Mark,
+    /// The worker's idea of the calendar window is not Redis'.
+    Window,
+}

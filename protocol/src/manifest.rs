@@ -1,0 +1,91 @@
+//! `manifest.json`: what a run came to; and the pointer to the run that is live.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::RunId;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunEnd {
+    /// Inside its gate, published (unless narrowed or superseded, see `notes`).
+    Completed,
+    /// Outside its gate: nothing was published.
+    Failed,
+    /// By `producer cancel`.
+    Cancelled,
+}
+
+/// `manifest.json`. `cells = succeeded + empty + failed` unless the run was cancelled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The job.
+    pub job: String,
+    /// The run.
+    pub run: RunId,
+    /// How it ended.
+    pub state: RunEnd,
+    /// When it was planned.
+    pub planned_at: Timestamp,
+    /// When it was finished.
+    pub finished_at: Timestamp,
+    /// All cells.
+    pub cells: u64,
+    /// With records.
+    pub succeeded: u64,
+    /// Without, rightly.
+    pub empty: u64,
+    /// With a reason.
+    pub failed: u64,
+    /// Failed cells by reason.
+    pub reasons: BTreeMap<String, u64>,
+    /// Records over all parts.
+    pub records: u64,
+    /// All parts, by shard and block.
+    pub parts: Vec<ManifestPart>,
+    /// Documents as loaded; 0 without an index.
+    pub documents: u64,
+    /// Documents that Elasticsearch rejected.
+    pub rejected: u64,
+    /// The sorted sets that were published, by name, with their number of members.
+    pub sets: BTreeMap<String, u64>,
+    /// The limits that the run was held to, as planned.
+    pub limits: serde_json::Value,
+    /// Cells cut off at an engine's documented end.
+    pub truncated: u64,
+    /// Rows of the base that are gone; only with `changes`.
+    pub gone: u64,
+    /// What a person should know: why nothing was published, what was done again.
+    pub notes: Vec<String>,
+}
+
+/// One part in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestPart {
+    /// The object's key.
+    pub key: String,
+    /// Cells that it covers.
+    pub cells: u64,
+    /// Records in it.
+    pub records: u64,
+}
+
+/// `live.json`: what the newest run that passed its gate has published. Written before `_SUCCESS`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    /// The run.
+    pub run: RunId,
+    /// When it was planned: an older run never replaces it.
+    pub planned_at: Timestamp,
+    /// Its records, for the gate of the next one.
+    pub records: u64,
+    /// The names of its sorted sets; those that end by `expire` alone are not among them.
+    pub sets: Vec<String>,
+    /// Records of the good run before it, so that finishing twice judges by the same base.
+    pub previous_records: Option<u64>,
+    /// The names of the sorted sets of the good run before it, so that finishing twice removes the same.
+    pub previous_sets: Vec<String>,
+}

@@ -1,0 +1,104 @@
+//! What travels over RabbitMQ. Every message is JSON with a version; unknown fields are refused.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::block::CellEnds;
+use crate::ids::{RunId, RunRef};
+
+/// The version of the messages' form.
+pub const MESSAGE_VERSION: u32 = 1;
+
+/// One shard to work on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardMessage {
+    /// [`MESSAGE_VERSION`].
+    pub v: u32,
+    /// One id for each time the shard is published anew; kept when the broker redelivers.
+    pub publication: Uuid,
+    /// The job.
+    pub job: String,
+    /// The run.
+    pub run: RunId,
+    /// The lane, so that the shard finds back to its queue from a delay.
+    pub lane: String,
+    /// The shard's number.
+    pub shard: u64,
+    /// 0 for the run itself, else which retry.
+    pub round: u32,
+}
+
+impl ShardMessage {
+    /// The run with its job.
+    pub fn run_ref(&self) -> RunRef {
+        RunRef {
+            job: self.job.clone(),
+            run: self.run.clone(),
+        }
+    }
+}
+
+/// A shard's parts are durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipt {
+    /// [`MESSAGE_VERSION`].
+    pub v: u32,
+    /// The job.
+    pub job: String,
+    /// The run.
+    pub run: RunId,
+    /// The shard; absent in the receipt of a run of zero shards.
+    pub shard: Option<u64>,
+    /// 0 for the run itself, else which retry.
+    pub round: u32,
+    /// Its parts, in the order of blocks.
+    pub parts: Vec<PartSummary>,
+}
+
+impl Receipt {
+    /// The run with its job.
+    pub fn run_ref(&self) -> RunRef {
+        RunRef {
+            job: self.job.clone(),
+            run: self.run.clone(),
+        }
+    }
+}
+
+/// What a receipt and the manifest know of a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartSummary {
+    /// The block within the shard.
+    pub block: u32,
+    /// The round it was written in.
+    pub round: u32,
+    /// How its cells ended.
+    pub ends: CellEnds,
+    /// Records in it.
+    pub records: u64,
+}
+
+/// What everybody hears on the control exchange.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Control {
+    /// A run was opened, resumed or got a retry: look at the registry.
+    RunsChanged,
+    /// Stop taking shards of it and hand back what is in hand.
+    Pause {
+        /// Which run.
+        run: RunRef,
+    },
+    /// Drop what is in hand of it.
+    Cancel {
+        /// Which run.
+        run: RunRef,
+    },
+    /// A limit was changed by an operator.
+    LimitsChanged {
+        /// Of which provider.
+        provider: String,
+    },
+}

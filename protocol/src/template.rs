@@ -1,0 +1,170 @@
+//! Templates: Jinja with undefined names refused, and the filters that jobs use.
+//!
+//! A number becomes text with the shortest digits that read back as the same; a float always shows a
+//! point (`12.0`).
+
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp};
+use minijinja::value::{Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
+
+/// The filters that exist beside minijinja's own; the reader uses this list to name the nearest one.
+pub const FILTERS: [&str; 10] = [
+    "plus_days",
+    "date",
+    "upper",
+    "lower",
+    "urlencode",
+    "sha256",
+    "bcrypt",
+    "totp",
+    "base64",
+    "hex",
+];
+
+/// An environment that renders templates as the spec says: strict, nothing escaped.
+pub fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    env.add_filter("plus_days", plus_days);
+    env.add_filter("date", date);
+    env.add_filter("sha256", sha256);
+    env.add_filter("base64", base64);
+    env.add_filter("hex", hex_digits);
+    env
+}
+
+fn bad(text: String) -> Error {
+    Error::new(ErrorKind::InvalidOperation, text)
+}
+
+/// `day | plus_days(n)`: an ISO date `n` days later.
+fn plus_days(day: &str, days: i64) -> Result<String, Error> {
+    let head = day.get(..10).unwrap_or(day);
+    let date: Date = head
+        .parse()
+        .map_err(|_| bad(format!("plus_days: {day:?} is not a date")))?;
+    date.checked_add(
+        Span::new()
+            .try_days(days)
+            .map_err(|e| bad(format!("plus_days: {e}")))?,
+    )
+    .map(|d| d.to_string())
+    .map_err(|e| bad(format!("plus_days: {e}")))
+}
+
+/// `instant | date(format, zone)`: strftime, an instant in UTC unless told a zone; a date has none.
+fn date(value: &Value, format: &str, zone: Option<&str>) -> Result<String, Error> {
+    let text = value.to_string();
+    let shown = if let Ok(instant) = text.parse::<Timestamp>() {
+        let zone = match zone {
+            Some(name) => TimeZone::get(name).map_err(|e| bad(format!("date: {e}")))?,
+            None => TimeZone::UTC,
+        };
+        jiff::fmt::strtime::format(format, &instant.to_zoned(zone))
+    } else if let Ok(day) = text.parse::<Date>() {
+        jiff::fmt::strtime::format(format, day)
+    } else if let Ok(local) = text.parse::<DateTime>() {
+        jiff::fmt::strtime::format(format, local)
+    } else {
+        return Err(bad(format!(
+            "date: {text:?} is neither an instant nor a date"
+        )));
+    };
+    shown.map_err(|e| bad(format!("date: {e}")))
+}
+
+fn bytes_of(value: &Value) -> Vec<u8> {
+    match value.kind() {
+        ValueKind::Bytes => value.as_bytes().unwrap_or_default().to_vec(),
+        _ => value.to_string().into_bytes(),
+    }
+}
+
+fn sha256(value: &Value) -> String {
+    use sha2::Digest;
+    hex::encode(sha2::Sha256::digest(bytes_of(value)))
+}
+
+fn base64(value: &Value) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(bytes_of(value))
+}
+
+fn hex_digits(value: &Value) -> String {
+    hex::encode(bytes_of(value))
+}
+
+/// A template's value from a JSON one. Whole numbers stay numbers; a number with a point or exponent
+/// becomes a float; both show as the spec says.
+pub fn value_of(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::from(()),
+        serde_json::Value::Bool(b) => Value::from(*b),
+        serde_json::Value::Number(n) => number(n),
+        serde_json::Value::String(s) => Value::from(s.as_str()),
+        serde_json::Value::Array(items) => {
+            Value::from(items.iter().map(value_of).collect::<Vec<_>>())
+        }
+        serde_json::Value::Object(fields) => {
+            Value::from_iter(fields.iter().map(|(k, v)| (k.clone(), value_of(v))))
+        }
+    }
+}
+
+fn number(n: &serde_json::Number) -> Value {
+    if let Some(whole) = n.as_i64() {
+        Value::from(whole)
+    } else if let Some(whole) = n.as_u64() {
+        Value::from(whole)
+    } else {
+        // A whole number beyond 64 bits keeps its digits as text.
+        let digits = n.to_string();
+        match digits
+            .contains(['.', 'e', 'E'])
+            .then(|| digits.parse::<f64>())
+        {
+            Some(Ok(float)) => Value::from(float),
+            _ => Value::from(digits),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minijinja::context;
+
+    fn render(template: &str, context: Value) -> Result<String, Error> {
+        environment().render_str(template, context)
+    }
+
+    #[test]
+    fn days_and_dates() {
+        let cell = context! { depart => "2026-12-30", nights => 3, at => "2026-11-21T03:04:05Z" };
+        let shown = |t: &str| render(t, cell.clone()).expect(t);
+        assert_eq!(shown("{{ depart | plus_days(nights) }}"), "2027-01-02");
+        assert_eq!(shown("{{ depart | date('%Y%m%d') }}"), "20261230");
+        assert_eq!(shown("{{ at | date('%y%m%dT%H%M%SZ') }}"), "261121T030405Z");
+        assert_eq!(shown("{{ at | date('%H:%M', 'Asia/Seoul') }}"), "12:04");
+    }
+
+    #[test]
+    fn an_undefined_name_is_an_error() {
+        assert!(render("{{ nihgts }}", context! { nights => 1 }).is_err());
+    }
+
+    #[test]
+    fn numbers_show_as_written() {
+        let json: serde_json::Value = serde_json::from_str(r#"[12, 12.0, 0.1, -3]"#).expect("json");
+        let shown: Vec<String> = json
+            .as_array()
+            .expect("list")
+            .iter()
+            .map(|v| render("{{ v }}", context! { v => value_of(v) }).expect("renders"))
+            .collect();
+        assert_eq!(shown, ["12", "12.0", "0.1", "-3"]);
+    }
+}
