@@ -36,6 +36,84 @@ pub fn environment() -> Environment<'static> {
     env
 }
 
+/// Compiled templates that share one environment.
+#[derive(Debug)]
+pub struct Templates {
+    env: Environment<'static>,
+    compiled: usize,
+}
+
+/// One template of a [`Templates`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compiled {
+    /// No braces in it.
+    Literal(String),
+    /// The whole template is one name.
+    Name(String),
+    /// Anything else, by its name in the environment.
+    Template(String),
+}
+
+impl Templates {
+    /// Templates of `env`.
+    pub fn new(env: Environment<'static>) -> Self {
+        Templates { env, compiled: 0 }
+    }
+
+    /// Compiles `source`.
+    ///
+    /// # Errors
+    /// When its syntax is wrong.
+    pub fn compile(&mut self, source: &str) -> Result<Compiled, Error> {
+        if !source.contains("{{") && !source.contains("{%") && !source.contains("{#") {
+            return Ok(Compiled::Literal(source.to_owned()));
+        }
+        if let Some(name) = whole_name(source) {
+            return Ok(Compiled::Name(name.to_owned()));
+        }
+        let name = format!("t{}", self.compiled);
+        self.env
+            .add_template_owned(name.clone(), source.to_owned())?;
+        self.compiled += 1;
+        Ok(Compiled::Template(name))
+    }
+
+    /// Renders with the names that `context` gives.
+    ///
+    /// # Errors
+    /// When a name is not defined or a filter refuses its value.
+    pub fn render(&self, template: &Compiled, context: &Value) -> Result<String, Error> {
+        match template {
+            Compiled::Literal(text) => Ok(text.clone()),
+            Compiled::Name(name) => self.lookup(name, context).map(|value| value.to_string()),
+            Compiled::Template(name) => self.env.get_template(name)?.render(context.clone()),
+        }
+    }
+
+    fn lookup(&self, name: &str, context: &Value) -> Result<Value, Error> {
+        let value = context.get_attr(name)?;
+        if value.is_undefined() {
+            return Err(Error::new(
+                ErrorKind::UndefinedError,
+                format!("{name} is not defined"),
+            ));
+        }
+        Ok(value)
+    }
+}
+
+/// The name when a template is nothing but `{{ name }}`.
+pub fn whole_name(source: &str) -> Option<&str> {
+    let name = source.strip_prefix("{{")?.strip_suffix("}}")?.trim();
+    let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let reserved = ["true", "false", "none", "True", "False", "None"];
+    let good = !name.is_empty()
+        && name.bytes().all(legal)
+        && !name.as_bytes()[0].is_ascii_digit()
+        && !reserved.contains(&name);
+    good.then_some(name)
+}
+
 fn bad(text: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, text)
 }

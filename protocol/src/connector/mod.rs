@@ -1,1 +1,136 @@
 //! The connector, without I/O: building requests, classifying answers, extracting records.
+//!
+//! A [`Connector`] is compiled once for a run's endpoint. It knows neither time nor sockets: the
+//! worker passes the fleet's clock in, sends what [`Connector::request`] built and hands back what came.
+
+mod classify;
+mod context;
+mod extract;
+mod request;
+mod scope;
+mod wait;
+
+pub use classify::{Answer, Judged, MAX_BODY_DEFAULT};
+pub use context::{CallContext, Credential, RunNames};
+pub use extract::Misfit;
+pub use request::{HttpRequest, NotRequestable};
+pub use scope::{ScopeTemplate, Scopes};
+
+use std::sync::Arc;
+
+use crate::plan::Plan;
+use crate::record::Columns;
+use crate::spec::{Endpoint, Provider};
+use crate::template::{Templates, environment};
+
+/// Why a plan's endpoint cannot be called by this build. `check` finds these before a run starts.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    /// The plan has no such provider or endpoint.
+    #[error("the plan has no endpoint {endpoint} at provider {provider}")]
+    Missing {
+        /// The provider.
+        provider: String,
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// A template, path or expression that does not compile.
+    #[error("{what} does not compile: {why}")]
+    Syntax {
+        /// The text.
+        what: String,
+        /// The compiler's message.
+        why: String,
+    },
+    /// Something that the files may say but this build cannot do.
+    #[error("this build cannot run {0}")]
+    NotBuilt(String),
+}
+
+impl CompileError {
+    fn syntax(what: &str, why: impl std::fmt::Display) -> Self {
+        CompileError::Syntax {
+            what: what.to_owned(),
+            why: why.to_string(),
+        }
+    }
+}
+
+/// One endpoint of a run, compiled.
+#[derive(Debug)]
+pub struct Connector {
+    provider: String,
+    endpoint: String,
+    names: Arc<RunNames>,
+    columns: Columns,
+    templates: Templates,
+    requests: request::RequestTemplates,
+    rules: classify::Rules,
+    records: extract::Extractor,
+    scopes: Vec<ScopeTemplate>,
+}
+
+impl Connector {
+    /// Compiles the plan's endpoint at `provider`.
+    ///
+    /// # Errors
+    /// When the plan does not fit this build; nothing that depends on a cell.
+    pub fn compile(plan: &Plan, provider: &str) -> Result<Self, CompileError> {
+        let endpoint = plan.job.endpoint.clone().unwrap_or_default();
+        let (spec, declared) = find(plan, provider, &endpoint)?;
+        let mut templates = Templates::new(environment());
+        let requests = request::RequestTemplates::compile(spec, declared, &mut templates)?;
+        let records = extract::Extractor::compile(declared, &mut templates)?;
+        let columns: Columns = plan
+            .matrix
+            .names()
+            .cloned()
+            .chain(declared.fields.keys().map(|k| Arc::from(k.as_str())))
+            .collect();
+        Ok(Connector {
+            provider: provider.to_owned(),
+            names: Arc::new(RunNames::of(plan)),
+            columns,
+            requests,
+            rules: classify::Rules::compile(spec)?,
+            records,
+            scopes: scope::compile(spec, &endpoint, &mut templates)?,
+            templates,
+            endpoint,
+        })
+    }
+
+    /// The endpoint's name.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The provider's name.
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// The names of a record's values: the cell's dimensions, then the endpoint's fields.
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// The context of one cell, from its values in the order of the plan's names.
+    pub fn cell(&self, values: Vec<serde_json::Value>) -> CallContext {
+        CallContext::new(self.names.clone(), self.endpoint.clone(), values)
+    }
+}
+
+fn find<'a>(
+    plan: &'a Plan,
+    provider: &str,
+    endpoint: &str,
+) -> Result<(&'a Provider, &'a Endpoint), CompileError> {
+    let missing = || CompileError::Missing {
+        provider: provider.to_owned(),
+        endpoint: endpoint.to_owned(),
+    };
+    let spec = plan.providers.get(provider).ok_or_else(missing)?;
+    let declared = spec.endpoints.get(endpoint).ok_or_else(missing)?;
+    Ok((spec, declared))
+}

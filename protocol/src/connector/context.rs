@@ -1,0 +1,173 @@
+//! The names that a template of one call can use.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use minijinja::value::{Enumerator, Object, Value};
+
+use crate::plan::Plan;
+use crate::template::value_of;
+
+/// What is the same for every call of a run: its dimensions' names, `params`, `run`, `today`.
+#[derive(Debug)]
+pub struct RunNames {
+    dimensions: Vec<Arc<str>>,
+    params: Value,
+    run: Value,
+    today: Value,
+}
+
+impl RunNames {
+    /// The names that `plan` gives.
+    pub fn of(plan: &Plan) -> Self {
+        let date = plan.date.to_string();
+        let run = [
+            ("id", plan.run.to_string()),
+            ("date", date.clone()),
+            ("started_at", plan.planned_at.to_string()),
+        ];
+        RunNames {
+            dimensions: plan.matrix.names().cloned().collect(),
+            params: Value::from_iter(
+                plan.job
+                    .params
+                    .iter()
+                    .map(|(k, v)| (k.clone(), value_of(v))),
+            ),
+            run: Value::from_iter(run.map(|(k, v)| (k, Value::from(v)))),
+            today: Value::from(date),
+        }
+    }
+
+    /// The value of a name that every call of the run shares.
+    pub fn get(&self, name: &str) -> Option<Value> {
+        match name {
+            "params" => Some(self.params.clone()),
+            "run" => Some(self.run.clone()),
+            "today" => Some(self.today.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// A credential: its public name in text, its secret fields below it.
+#[derive(Clone)]
+pub struct Credential {
+    name: Arc<str>,
+    fields: Arc<BTreeMap<String, String>>,
+}
+
+impl Credential {
+    /// A credential called `name` (safe to show) with secret `fields`.
+    pub fn new(name: &str, fields: BTreeMap<String, String>) -> Self {
+        Credential {
+            name: name.into(),
+            fields: Arc::new(fields),
+        }
+    }
+
+    /// Its public name: place in the pool and six hex digits of a keyed hash.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({})", self.name)
+    }
+}
+
+impl Object for Credential {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.fields
+            .get(key.as_str()?)
+            .map(|secret| Value::from(secret.as_str()))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::NonEnumerable
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The names of one call.
+#[derive(Clone, Debug)]
+pub struct CallContext {
+    names: Arc<RunNames>,
+    endpoint: String,
+    /// In the order of the plan's names, as JSON for records.
+    pub(super) values: Vec<serde_json::Value>,
+    credential: Option<Value>,
+    /// The fleet's clock at this attempt, microseconds since 1970.
+    now_us: Option<i64>,
+}
+
+impl CallContext {
+    pub(super) fn new(
+        names: Arc<RunNames>,
+        endpoint: String,
+        values: Vec<serde_json::Value>,
+    ) -> Self {
+        CallContext {
+            names,
+            endpoint,
+            values,
+            credential: None,
+            now_us: None,
+        }
+    }
+
+    /// The same cell, served by `credential`.
+    pub fn with_credential(mut self, credential: &Credential) -> Self {
+        self.credential = Some(Value::from_object(credential.clone()));
+        self
+    }
+
+    /// The same cell, at one instant of the fleet's clock (microseconds since 1970).
+    pub fn at(mut self, now_us: i64) -> Self {
+        self.now_us = Some(now_us);
+        self
+    }
+
+    /// The value of a dimension as JSON.
+    pub fn dimension(&self, name: &str) -> Option<&serde_json::Value> {
+        let place = self.names.dimensions.iter().position(|d| &**d == name)?;
+        self.values.get(place)
+    }
+
+    /// As a template's context.
+    pub fn value(self) -> Value {
+        Value::from_object(self)
+    }
+}
+
+impl Object for CallContext {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        if let Some(value) = self.dimension(key) {
+            return Some(value_of(value));
+        }
+        match key {
+            "credential" => self.credential.clone(),
+            "endpoint" => Some(Value::from(self.endpoint.as_str())),
+            "now" => {
+                let now = jiff::Timestamp::from_microsecond(self.now_us?).ok()?;
+                Some(Value::from(now.to_string()))
+            }
+            "now_ms" => Some(Value::from(self.now_us? / 1000)),
+            shared => self.names.get(shared),
+        }
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::NonEnumerable
+    }
+}

@@ -1,0 +1,338 @@
+//! Building one request. Everything that a template produces is encoded where it lands.
+
+use minijinja::value::Value;
+use minijinja::{Error, ErrorKind};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{CallContext, CompileError, Connector};
+use crate::spec::{Auth, Endpoint, Method, Provider, Request, RequestBody};
+use crate::template::{Compiled, Templates, environment, value_of};
+
+/// Unreserved characters of RFC 3986 stay, everything else is encoded.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// A request, ready to be sent. Holds secrets: never shown as it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// GET or POST.
+    pub method: Method,
+    /// The whole URL.
+    pub url: String,
+    /// Lower-case names and their values.
+    pub headers: Vec<(String, String)>,
+    /// Content type and bytes.
+    pub body: Option<(&'static str, Vec<u8>)>,
+}
+
+/// Why a cell has no request: a value that does not fit where it lands. Asking again gives the same.
+#[derive(Debug, thiserror::Error)]
+#[error("no request can be built: {0}")]
+pub struct NotRequestable(pub(super) String);
+
+/// The templates of an endpoint's request.
+#[derive(Debug)]
+pub(super) struct RequestTemplates {
+    method: Method,
+    base_url: String,
+    /// In an environment of its own, whose output is encoded for a path.
+    paths: Templates,
+    path: Compiled,
+    query: Vec<(String, Compiled)>,
+    headers: Vec<(String, Compiled)>,
+    body: Option<Body>,
+}
+
+#[derive(Debug)]
+enum Body {
+    Json(JsonTemplate),
+    Form(Vec<(String, Compiled)>),
+}
+
+/// A JSON value whose texts are templates; a text that is one whole `{{ name }}` keeps its type.
+#[derive(Debug)]
+enum JsonTemplate {
+    Fixed(serde_json::Value),
+    Name(String),
+    Text(Compiled),
+    List(Vec<JsonTemplate>),
+    Object(Vec<(String, JsonTemplate)>),
+}
+
+impl RequestTemplates {
+    pub(super) fn compile(
+        provider: &Provider,
+        endpoint: &Endpoint,
+        templates: &mut Templates,
+    ) -> Result<Self, CompileError> {
+        let request = endpoint
+            .request
+            .as_ref()
+            .ok_or_else(|| CompileError::NotBuilt("a source that is not an HTTP API".into()))?;
+        let base_url = provider.base_url.clone().unwrap_or_default();
+        let mut paths = Templates::new(path_environment());
+        let path = compile(&mut paths, &request.path)?;
+        let mut query = compile_pairs(templates, &request.query)?;
+        let mut headers = Vec::new();
+        for (name, value) in &request.headers {
+            headers.push((name.to_ascii_lowercase(), compile(templates, value)?));
+        }
+        for auth in &provider.auth {
+            compile_auth(auth, templates, &mut query, &mut headers)?;
+        }
+        Ok(RequestTemplates {
+            method: request.method,
+            base_url: base_url.trim_end_matches('/').to_owned(),
+            paths,
+            path,
+            query,
+            headers,
+            body: compile_body(request, templates)?,
+        })
+    }
+}
+
+fn compile(templates: &mut Templates, source: &str) -> Result<Compiled, CompileError> {
+    templates
+        .compile(source)
+        .map_err(|e| CompileError::syntax(source, e))
+}
+
+fn compile_auth(
+    auth: &Auth,
+    templates: &mut Templates,
+    query: &mut Vec<(String, Compiled)>,
+    headers: &mut Vec<(String, Compiled)>,
+) -> Result<(), CompileError> {
+    match auth {
+        Auth::Header { header, value } => {
+            headers.push((header.clone(), compile(templates, value)?))
+        }
+        Auth::Query { query: name, value } => {
+            query.push((name.clone(), compile(templates, value)?))
+        }
+        Auth::Sign { .. } => return Err(CompileError::NotBuilt("signed requests".into())),
+        Auth::Oauth2 { .. } => return Err(CompileError::NotBuilt("OAuth2".into())),
+        Auth::Session { .. } => return Err(CompileError::NotBuilt("log-in sessions".into())),
+        Auth::Jwt { .. } => return Err(CompileError::NotBuilt("self-signed tokens".into())),
+    }
+    Ok(())
+}
+
+/// Parameters in order; a list gives the parameter once for each of its values.
+fn compile_pairs(
+    templates: &mut Templates,
+    pairs: &indexmap::IndexMap<String, serde_json::Value>,
+) -> Result<Vec<(String, Compiled)>, CompileError> {
+    let mut compiled = Vec::new();
+    for (name, value) in pairs {
+        let values = match value {
+            serde_json::Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for value in values {
+            let template = match value {
+                serde_json::Value::String(source) => compile(templates, source)?,
+                fixed => Compiled::Literal(value_of(fixed).to_string()),
+            };
+            compiled.push((name.clone(), template));
+        }
+    }
+    Ok(compiled)
+}
+
+fn compile_body(
+    request: &Request,
+    templates: &mut Templates,
+) -> Result<Option<Body>, CompileError> {
+    Ok(match &request.body {
+        None => None,
+        Some(RequestBody::Json(json)) => Some(Body::Json(compile_json(json, templates)?)),
+        Some(RequestBody::Form(form)) => Some(Body::Form(compile_pairs(templates, form)?)),
+        Some(RequestBody::Xml(_)) => return Err(CompileError::NotBuilt("XML requests".into())),
+    })
+}
+
+fn compile_json(
+    json: &serde_json::Value,
+    templates: &mut Templates,
+) -> Result<JsonTemplate, CompileError> {
+    Ok(match json {
+        serde_json::Value::String(source) => match compile(templates, source)? {
+            Compiled::Name(name) => JsonTemplate::Name(name),
+            other => JsonTemplate::Text(other),
+        },
+        serde_json::Value::Array(items) => JsonTemplate::List(
+            items
+                .iter()
+                .map(|item| compile_json(item, templates))
+                .collect::<Result<_, _>>()?,
+        ),
+        serde_json::Value::Object(fields) => JsonTemplate::Object(
+            fields
+                .iter()
+                .map(|(name, value)| Ok((name.clone(), compile_json(value, templates)?)))
+                .collect::<Result<_, CompileError>>()?,
+        ),
+        fixed => JsonTemplate::Fixed(fixed.clone()),
+    })
+}
+
+/// An environment whose values are encoded as one segment of a path. A value that is `.` or `..` would
+/// change which path is meant, however it is encoded, and is refused.
+fn path_environment() -> minijinja::Environment<'static> {
+    let mut env = environment();
+    env.set_formatter(|out, _, value| {
+        let text = value.to_string();
+        if value.is_undefined() {
+            return Err(Error::from(ErrorKind::UndefinedError));
+        }
+        if text == "." || text == ".." {
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                "a value in a path may not be . or ..",
+            ));
+        }
+        out.write_str(&encode(&text)).map_err(Error::from)
+    });
+    env
+}
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
+}
+
+impl Connector {
+    /// The request of one attempt; `context` holds the cell, the credential and the instant.
+    ///
+    /// # Errors
+    /// When a value cannot stand where its template puts it.
+    pub fn request(&self, context: CallContext) -> Result<HttpRequest, NotRequestable> {
+        let context = context.value();
+        let parts = &self.requests;
+        let mut url = parts.base_url.clone();
+        url.push_str(&self.render_path(&context)?);
+        self.push_query(&mut url, &context)?;
+        Ok(HttpRequest {
+            method: parts.method,
+            url,
+            headers: self.headers(&context)?,
+            body: self.body(&context)?,
+        })
+    }
+
+    fn render_path(&self, context: &Value) -> Result<String, NotRequestable> {
+        let parts = &self.requests;
+        let rendered = match &parts.path {
+            // A lone name is looked up without the formatter.
+            Compiled::Name(_) => encode(&render(&parts.paths, &parts.path, context)?),
+            other => render(&parts.paths, other, context)?,
+        };
+        Ok(if rendered.starts_with('/') {
+            rendered
+        } else {
+            format!("/{rendered}")
+        })
+    }
+
+    fn push_query(&self, url: &mut String, context: &Value) -> Result<(), NotRequestable> {
+        let mut separator = if url.contains('?') { '&' } else { '?' };
+        for (name, template) in &self.requests.query {
+            url.push(separator);
+            separator = '&';
+            url.extend(utf8_percent_encode(name, ENCODED));
+            url.push('=');
+            url.extend(utf8_percent_encode(
+                &render(&self.templates, template, context)?,
+                ENCODED,
+            ));
+        }
+        Ok(())
+    }
+
+    fn headers(&self, context: &Value) -> Result<Vec<(String, String)>, NotRequestable> {
+        let mut headers = Vec::with_capacity(self.requests.headers.len());
+        for (name, template) in &self.requests.headers {
+            let value = render(&self.templates, template, context)?;
+            if value.chars().any(char::is_control) {
+                return Err(NotRequestable(format!(
+                    "the value of header {name} has a control character"
+                )));
+            }
+            headers.push((name.clone(), value));
+        }
+        Ok(headers)
+    }
+
+    fn body(&self, context: &Value) -> Result<Option<(&'static str, Vec<u8>)>, NotRequestable> {
+        match &self.requests.body {
+            None => Ok(None),
+            Some(Body::Json(template)) => {
+                let json = self.json(template, context)?;
+                Ok(Some(("application/json", json.to_string().into_bytes())))
+            }
+            Some(Body::Form(pairs)) => {
+                let mut form = String::new();
+                for (name, template) in pairs {
+                    if !form.is_empty() {
+                        form.push('&');
+                    }
+                    form.extend(utf8_percent_encode(name, ENCODED));
+                    form.push('=');
+                    form.extend(utf8_percent_encode(
+                        &render(&self.templates, template, context)?,
+                        ENCODED,
+                    ));
+                }
+                Ok(Some((
+                    "application/x-www-form-urlencoded",
+                    form.into_bytes(),
+                )))
+            }
+        }
+    }
+
+    fn json(
+        &self,
+        template: &JsonTemplate,
+        context: &Value,
+    ) -> Result<serde_json::Value, NotRequestable> {
+        Ok(match template {
+            JsonTemplate::Fixed(value) => value.clone(),
+            JsonTemplate::Text(text) => render(&self.templates, text, context)?.into(),
+            JsonTemplate::Name(name) => {
+                let value = context
+                    .get_attr(name)
+                    .map_err(|e| NotRequestable(e.to_string()))?;
+                if value.is_undefined() {
+                    return Err(NotRequestable(format!("{name} is not defined")));
+                }
+                serde_json::to_value(&value).map_err(|e| NotRequestable(e.to_string()))?
+            }
+            JsonTemplate::List(items) => items
+                .iter()
+                .map(|item| self.json(item, context))
+                .collect::<Result<Vec<_>, _>>()?
+                .into(),
+            JsonTemplate::Object(fields) => serde_json::Value::Object(
+                fields
+                    .iter()
+                    .map(|(name, value)| Ok((name.clone(), self.json(value, context)?)))
+                    .collect::<Result<_, NotRequestable>>()?,
+            ),
+        })
+    }
+}
+
+fn render(
+    templates: &Templates,
+    template: &Compiled,
+    context: &Value,
+) -> Result<String, NotRequestable> {
+    templates
+        .render(template, context)
+        .map_err(|e| NotRequestable(e.to_string()))
+}

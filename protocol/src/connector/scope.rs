@@ -1,0 +1,81 @@
+//! Which of a provider's limits a call draws from, and in which scope.
+
+use minijinja::value::Value;
+
+use super::{CallContext, CompileError, Connector, NotRequestable};
+use crate::spec::{Limit, Provider};
+use crate::template::Compiled;
+use crate::template::Templates;
+
+/// One limit of the endpoint with its compiled `per:`.
+#[derive(Debug)]
+pub struct ScopeTemplate {
+    /// The limit, as declared.
+    pub limit: Limit,
+    per: Option<Compiled>,
+    /// Whether `per:` names the credential, so that each key has a scope of its own.
+    pub by_credential: bool,
+    /// Whether `per:` names anything of the cell.
+    pub by_cell: bool,
+}
+
+/// The rendered scopes of one cell, in the order of [`Connector::scopes`]; `None` where the scope
+/// depends on the credential that is picked later.
+pub type Scopes = Vec<Option<String>>;
+
+pub(super) fn compile(
+    provider: &Provider,
+    endpoint: &str,
+    templates: &mut Templates,
+) -> Result<Vec<ScopeTemplate>, CompileError> {
+    let mut scopes = Vec::new();
+    for limit in &provider.limits {
+        if !limit.endpoints.is_empty() && !limit.endpoints.iter().any(|e| e == endpoint) {
+            continue;
+        }
+        let per = match &limit.per {
+            Some(source) => Some(
+                templates
+                    .compile(source)
+                    .map_err(|e| CompileError::syntax(source, e))?,
+            ),
+            None => None,
+        };
+        let names = limit.per.as_deref().map(names_in).unwrap_or_default();
+        scopes.push(ScopeTemplate {
+            by_credential: names.iter().any(|n| n == "credential"),
+            by_cell: names.iter().any(|n| n != "credential" && n != "endpoint"),
+            limit: limit.clone(),
+            per,
+        });
+    }
+    Ok(scopes)
+}
+
+fn names_in(source: &str) -> Vec<String> {
+    let env = crate::template::environment();
+    env.template_from_str(source)
+        .map(|t| t.undeclared_variables(false).into_iter().collect())
+        .unwrap_or_default()
+}
+
+impl Connector {
+    /// The limits that a call of this endpoint draws from.
+    pub fn scopes(&self) -> &[ScopeTemplate] {
+        &self.scopes
+    }
+
+    /// The scope of limit `place` (of [`Connector::scopes`]) for a call; empty without `per:`.
+    ///
+    /// # Errors
+    /// When its template cannot be rendered for this cell.
+    pub fn scope(&self, place: usize, context: &CallContext) -> Result<String, NotRequestable> {
+        let Some(per) = &self.scopes[place].per else {
+            return Ok(String::new());
+        };
+        let context: Value = context.clone().value();
+        self.templates
+            .render(per, &context)
+            .map_err(|e| NotRequestable(e.to_string()))
+    }
+}
