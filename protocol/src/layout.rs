@@ -105,10 +105,17 @@ pub fn live(prefix: &str, job: &str) -> String {
     format!("{}/{job}/live.json", prefix.trim_matches('/'))
 }
 
-/// The mark up to which a calendar quota may have been used (CORE 17).
-pub fn quota_mark(prefix: &str, provider: &str, limit: &str, scope: &str, window: &str) -> String {
+/// The folder of a calendar quota's marks in one window (CORE 17): one object for each mark, named by it.
+pub fn quota_marks(
+    prefix: &str,
+    provider: &str,
+    limit: &str,
+    scope: &str,
+    opened_us: i64,
+) -> String {
+    let scope = percent_encoding::utf8_percent_encode(scope, percent_encoding::NON_ALPHANUMERIC);
     format!(
-        "{}/limits/{provider}/{limit}/{scope}/{window}.json",
+        "{}/limits/{provider}/{limit}/s-{scope}/{opened_us}/",
         prefix.trim_matches('/')
     )
 }

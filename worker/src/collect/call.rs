@@ -1,0 +1,309 @@
+//! One call: wait for the grant's start, send once, judge the answer, write the ledger.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use paceline_protocol::clock::SendDecision;
+use paceline_protocol::connector::{Answer, CallContext, Credential, HttpRequest, Judged};
+use crate::output::failures::Failure;
+use paceline_protocol::ledger::LedgerRow;
+use paceline_protocol::limit::Grant;
+use paceline_protocol::outcome::{Outcome, Verdict};
+use paceline_protocol::spec::Retry;
+use tokio_util::sync::CancellationToken;
+
+use super::http::{HttpAnswer, HttpError};
+use super::lane::held::ShardInHand;
+use super::lane::shared::LaneShared;
+use super::work::CellResult;
+use crate::metrics::Metrics;
+
+/// Everything that one call needs.
+pub struct Call {
+    /// Its shard.
+    pub shard: Arc<ShardInHand>,
+    /// Its lane.
+    pub lane: Arc<LaneShared>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// The cell.
+    pub cell: u64,
+    /// Calls of this cell before that count.
+    pub attempts: u32,
+    /// The permission.
+    pub grant: Grant,
+    /// The epoch of the fleet's clock that the permission belongs to.
+    pub epoch: u64,
+    /// The end of the grace: the call is cut off.
+    pub cut_off: CancellationToken,
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub enum CallEnd {
+    /// It was not sent (late, closed, lost): the cell is as it was.
+    NotSent,
+    /// The cell has ended.
+    Ended(CellResult),
+    /// Another attempt is due after the wait.
+    Again {
+        /// Calls made so far that count.
+        attempts: u32,
+        /// How long not to call.
+        wait: Duration,
+    },
+    /// The provider closed a scope: no attempt is burnt.
+    Closed(CloseScope),
+    /// The grace ended while it was in flight.
+    CutOff {
+        /// Calls made so far that count.
+        attempts: u32,
+    },
+}
+
+/// What a provider's answer closes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CloseScope {
+    /// The credential's public name; `None`: the whole provider.
+    pub credential: Option<String>,
+    /// For how long; `None`: until the reset of the credential's quota.
+    pub wait: Option<Duration>,
+    /// Why.
+    pub outcome: Outcome,
+}
+
+/// An answer, or what stood in its place.
+struct Attempt {
+    status: u16,
+    bytes: u64,
+    duration: Duration,
+    answered_us: i64,
+    judged: Judged,
+}
+
+impl Call {
+    /// Makes the call.
+    pub async fn run(self) -> CallEnd {
+        let credential = self.credential();
+        let context = self.context(credential.as_ref());
+        let request = match self.shard.at.connector.request(context.clone()) {
+            Ok(request) => request,
+            Err(error) => return self.ended_without_call(error.to_string()),
+        };
+        let Some(late_us) = self.wait_for_start(credential.as_ref()).await else { return CallEnd::NotSent };
+        let sent = Instant::now();
+        let sent_us = self.lane.fleet_us(sent);
+        crate::crash::point("call-before-send");
+        let attempt = tokio::select! {
+            attempt = self.attempt(request, sent) => attempt,
+            () = self.cut_off.cancelled() => self.cut_off_attempt(sent),
+        };
+        crate::crash::point("call-after-answer");
+        self.account(&attempt, credential.as_ref(), sent_us, late_us);
+        if self.cut_off.is_cancelled() && attempt.status == 0 {
+            return CallEnd::CutOff { attempts: self.attempts + 1 };
+        }
+        self.end(attempt, &context, credential.as_ref())
+    }
+
+    fn credential(&self) -> Option<Credential> {
+        let place = self.grant.credential?;
+        self.shard.at.pool.credentials.get(place).cloned()
+    }
+
+    fn context(&self, credential: Option<&Credential>) -> CallContext {
+        let values = self.shard.run.plan.matrix.cell(self.cell);
+        let context = self.shard.at.connector.cell(values).at(self.grant.start_us);
+        match credential {
+            Some(credential) => context.with_credential(credential),
+            None => context,
+        }
+    }
+
+    /// Sleeps until the fleet's clock has surely reached the start. Returns how late it is then, in
+    /// microseconds; `None` when the call must not be sent any more.
+    async fn wait_for_start(&self, credential: Option<&Credential>) -> Option<i64> {
+        loop {
+            let now = Instant::now();
+            match self.lane.clock(|clock| clock.may_send(&self.grant, self.epoch, now)) {
+                SendDecision::Wait(wait) => tokio::time::sleep_until((now + wait).into()).await,
+                SendDecision::Late => return None,
+                SendDecision::Send => break,
+            }
+        }
+        let now = Instant::now();
+        let barred = self.shard.is_lost() || self.lane.is_closed(credential.map(Credential::name), now);
+        let allowed = !barred && self.lane.governor_allows();
+        allowed.then(|| self.lane.fleet_us(now) - self.grant.start_us)
+    }
+
+    async fn attempt(&self, request: HttpRequest, sent: Instant) -> Attempt {
+        let connector = &self.shard.at.connector;
+        let answer = self.shard.at.http.send(request, connector.max_body()).await;
+        let duration = sent.elapsed();
+        let answered_us = self.lane.fleet_us(Instant::now());
+        match answer {
+            Ok(answer) => Attempt {
+                status: answer.status,
+                bytes: answer.body.len() as u64,
+                duration,
+                answered_us,
+                judged: self.judge(&answer, answered_us),
+            },
+            Err(error) => Attempt { status: 0, bytes: 0, duration, answered_us, judged: no_answer(&error) },
+        }
+    }
+
+    fn judge(&self, answer: &HttpAnswer, now_us: i64) -> Judged {
+        let header = |name: &str| answer.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        self.shard.at.connector.judge(&Answer { status: answer.status, header: &header, body: &answer.body, now_us })
+    }
+
+    fn cut_off_attempt(&self, sent: Instant) -> Attempt {
+        let verdict = Verdict { outcome: Outcome::Retryable, wait: None, reason: "cut off by the end of the grace".into() };
+        Attempt {
+            status: 0,
+            bytes: 0,
+            duration: sent.elapsed(),
+            answered_us: self.lane.fleet_us(Instant::now()),
+            judged: Judged { verdict, body: None },
+        }
+    }
+
+    /// Ledger and metrics.
+    fn account(&self, attempt: &Attempt, credential: Option<&Credential>, sent_us: i64, late_us: i64) {
+        let (provider, endpoint) = (self.shard.at.connector.provider(), self.shard.at.connector.endpoint());
+        let verdict = &attempt.judged.verdict;
+        let reason = match verdict.outcome {
+            Outcome::Ok | Outcome::Empty => String::new(),
+            _ => verdict.reason.clone(),
+        };
+        self.shard.run.ledger.add(&LedgerRow {
+            sent_us,
+            lane: self.shard.message.lane.clone(),
+            provider: provider.to_owned(),
+            endpoint: endpoint.to_owned(),
+            credential: credential.map(|c| c.name().to_owned()),
+            scopes: Vec::new(),
+            cell: self.cell,
+            page: 0,
+            attempt: self.attempts + 1,
+            outcome: verdict.outcome,
+            status: attempt.status,
+            late_us,
+            duration_us: u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX),
+            bytes: attempt.bytes,
+            reason,
+            trace: None,
+        });
+        let metrics = &self.metrics;
+        metrics.requests.with_label_values(&[provider, endpoint, verdict.outcome.as_str()]).inc();
+        metrics.request_duration.with_label_values(&[provider, endpoint]).observe(attempt.duration.as_secs_f64());
+        metrics.response_bytes.with_label_values(&[provider]).inc_by(attempt.bytes);
+        if self.attempts > 0 {
+            metrics.request_attempts.with_label_values(&["retry"]).inc();
+        }
+        if verdict.outcome == Outcome::Throttled {
+            metrics.limit_violations.with_label_values(&[provider]).inc();
+        }
+    }
+
+    /// What the answer means for the cell.
+    fn end(&self, attempt: Attempt, context: &CallContext, credential: Option<&Credential>) -> CallEnd {
+        let verdict = &attempt.judged.verdict;
+        let of_credential = credential.map(|c| c.name().to_owned());
+        match verdict.outcome {
+            Outcome::Ok => self.extract(&attempt, context),
+            Outcome::Empty => CallEnd::Ended(self.result(String::new(), 0, None, attempt.answered_us)),
+            Outcome::Throttled | Outcome::Maintenance => {
+                CallEnd::Closed(CloseScope { credential: None, wait: verdict.wait, outcome: verdict.outcome })
+            }
+            Outcome::QuotaExhausted | Outcome::AuthExpired => {
+                CallEnd::Closed(CloseScope { credential: of_credential, wait: verdict.wait, outcome: verdict.outcome })
+            }
+            Outcome::Retryable => self.again(&attempt),
+            Outcome::Permanent => self.failed(&attempt, verdict.reason.clone(), None),
+        }
+    }
+
+    fn extract(&self, attempt: &Attempt, context: &CallContext) -> CallEnd {
+        let Some(body) = &attempt.judged.body else { return self.again(attempt) };
+        match self.shard.at.connector.records(context, body) {
+            Ok(records) => {
+                let mut lines = Vec::with_capacity(records.len() * 160);
+                records.iter().for_each(|record| record.write_ndjson(&mut lines));
+                let lines = String::from_utf8(lines).expect("JSON is UTF-8");
+                CallEnd::Ended(self.result(lines, records.len() as u64, None, attempt.answered_us))
+            }
+            Err(misfit) => self.failed(attempt, misfit.to_string(), Some(misfit.field)),
+        }
+    }
+
+    fn again(&self, attempt: &Attempt) -> CallEnd {
+        let retry = self.retry();
+        let attempts = self.attempts + 1;
+        if attempts >= retry.attempts {
+            return self.failed(attempt, attempt.judged.verdict.reason.clone(), None);
+        }
+        let backoff = backoff(retry, attempts, rand::random());
+        CallEnd::Again { attempts, wait: attempt.judged.verdict.wait.unwrap_or_default().max(backoff) }
+    }
+
+    fn retry(&self) -> Retry {
+        let provider = self.shard.at.connector.provider();
+        self.shard.run.plan.providers.get(provider).map(|p| p.retry).unwrap_or_default()
+    }
+
+    fn failed(&self, attempt: &Attempt, reason: String, field: Option<String>) -> CallEnd {
+        let outcome = match attempt.judged.verdict.outcome {
+            Outcome::Ok => Outcome::Permanent,
+            outcome => outcome,
+        };
+        let failure =
+            Failure { cell: self.cell, reason, outcome, status: attempt.status, field, attempts: self.attempts + 1 };
+        CallEnd::Ended(self.result(String::new(), 0, Some(failure), attempt.answered_us))
+    }
+
+    fn ended_without_call(&self, reason: String) -> CallEnd {
+        let failure = Failure {
+            cell: self.cell,
+            reason,
+            outcome: Outcome::Permanent,
+            status: 0,
+            field: None,
+            attempts: self.attempts,
+        };
+        CallEnd::Ended(self.result(String::new(), 0, Some(failure), self.lane.fleet_us(Instant::now())))
+    }
+
+    fn result(&self, lines: String, records: u64, failure: Option<Failure>, answered_us: i64) -> CellResult {
+        CellResult { lines, records, failure, answered_us }
+    }
+}
+
+fn no_answer(error: &HttpError) -> Judged {
+    let outcome = match error {
+        HttpError::Request(_) | HttpError::TooLarge(_) => Outcome::Permanent,
+        HttpError::Broken(_) | HttpError::Timeout(_) => Outcome::Retryable,
+    };
+    Judged { verdict: Verdict { outcome, wait: None, reason: error.to_string() }, body: None }
+}
+
+/// Doubles from `from` to `to` with the attempts made; `chance` in 0..1 spreads it over its upper half.
+fn backoff(retry: Retry, attempts: u32, chance: f64) -> Duration {
+    let doubled = retry.from.0.saturating_mul(1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
+    doubled.min(retry.to.0).mul_f64(0.5 + 0.5 * chance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_doubles_up_to_its_end() {
+        let retry = Retry::default();
+        let waits: Vec<u128> = [1, 2, 3, 7, 40].map(|n| backoff(retry, n, 1.0).as_millis()).into();
+        assert_eq!(waits, [500, 1000, 2000, 30_000, 30_000]);
+        assert_eq!(backoff(retry, 1, 0.0).as_millis(), 250);
+    }
+}

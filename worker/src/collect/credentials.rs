@@ -1,0 +1,119 @@
+//! The pool of a provider's credentials, read from this worker's own environment. Nothing of it ever
+//! leaves the process but each credential's public name.
+
+use std::collections::BTreeMap;
+
+use paceline_protocol::connector::Credential;
+use paceline_protocol::settings::{Environment, SettingError};
+use paceline_protocol::spec::{CredentialSource, Credentials, PoolUse, Provider};
+use sha2::{Digest, Sha256};
+
+/// A provider's credentials in the order of their list.
+#[derive(Clone, Debug, Default)]
+pub struct Pool {
+    /// Empty when the provider needs none.
+    pub credentials: Vec<Credential>,
+    /// How it is used up.
+    pub use_: PoolUse,
+}
+
+/// Why a worker cannot serve a provider.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// The list is missing or empty.
+    #[error("provider {provider}: {name} holds no credentials; set it to a comma-separated list, or {name}_FILE to a file with one")]
+    Empty {
+        /// The provider.
+        provider: String,
+        /// The variable.
+        name: String,
+    },
+    /// An entry has the wrong number of fields. Its text is not shown.
+    #[error("provider {provider}: entry {place} of {name} has {found} fields, not {wanted} ({fields}), separated by `:`")]
+    Fields {
+        /// The provider.
+        provider: String,
+        /// The variable.
+        name: String,
+        /// Which entry, from 1.
+        place: usize,
+        /// How many it has.
+        found: usize,
+        /// How many it should have.
+        wanted: usize,
+        /// Their names.
+        fields: String,
+    },
+    /// Not in this build.
+    #[error("provider {0}: credentials from a file are not in this build")]
+    NotBuilt(String),
+    /// A file that cannot be read.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+}
+
+impl Pool {
+    /// Reads the pool that `provider` declares.
+    ///
+    /// # Errors
+    /// When it is missing, empty or malformed; no message holds a secret.
+    pub fn read(provider: &Provider, env: &impl Environment) -> Result<Self, PoolError> {
+        let Some(declared) = &provider.credentials else { return Ok(Pool::default()) };
+        let CredentialSource::Env(name) = &declared.from else {
+            return Err(PoolError::NotBuilt(provider.name.clone()));
+        };
+        let list = env.secret(name)?.unwrap_or_default();
+        let entries: Vec<&str> = list.split([',', '\n']).map(str::trim).filter(|e| !e.is_empty()).collect();
+        if entries.is_empty() {
+            return Err(PoolError::Empty { provider: provider.name.clone(), name: name.clone() });
+        }
+        let credentials = entries
+            .iter()
+            .enumerate()
+            .map(|(place, entry)| read_entry(&provider.name, name, declared, place, entry))
+            .collect::<Result<_, _>>()?;
+        Ok(Pool { credentials, use_: declared.use_ })
+    }
+}
+
+fn read_entry(provider: &str, name: &str, declared: &Credentials, place: usize, entry: &str) -> Result<Credential, PoolError> {
+    let names: Vec<&str> = declared.fields.iter().map(String::as_str).collect();
+    // The last field may hold the separator.
+    let values: Vec<&str> = entry.splitn(names.len().max(1), ':').collect();
+    if values.len() != names.len() {
+        return Err(PoolError::Fields {
+            provider: provider.to_owned(),
+            name: name.to_owned(),
+            place: place + 1,
+            found: values.len(),
+            wanted: names.len(),
+            fields: names.join(":"),
+        });
+    }
+    let fields: BTreeMap<String, String> =
+        names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_owned())).collect();
+    Ok(Credential::new(&public_name(provider, place, entry), fields))
+}
+
+/// Place in the pool and six hex digits of a keyed hash: enough to tell keys apart, too little to guess one.
+pub fn public_name(provider: &str, place: usize, entry: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"paceline credential name\0");
+    hash.update(provider.as_bytes());
+    hash.update(b"\0");
+    hash.update(entry.as_bytes());
+    let digest = hash.finalize();
+    format!("{place}-{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_keys_apart_and_hold_no_secret() {
+        let (a, b) = (public_name("p", 0, "secret-a"), public_name("p", 0, "secret-b"));
+        assert_ne!(a, b);
+        assert!(a.starts_with("0-") && a.len() == 8 && !a.contains("secret"));
+    }
+}

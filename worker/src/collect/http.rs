@@ -1,0 +1,121 @@
+//! One HTTP attempt: no redirects, no hidden retries, no proxies, a time limit and a cap on the body.
+
+use std::time::{Duration, Instant};
+
+use paceline_protocol::connector::HttpRequest;
+use paceline_protocol::spec::{Method, Timeout};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+
+/// The client of one provider.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    client: reqwest::Client,
+    total: Duration,
+}
+
+/// An answer with its body.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// The decompressed body.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no whole answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The request itself cannot be sent; asking again gives the same.
+    #[error("the request cannot be sent: {0}")]
+    Request(String),
+    /// No connection, or it broke.
+    #[error("{0}")]
+    Broken(String),
+    /// The time limit passed.
+    #[error("no whole answer within {} s", .0.as_secs_f64())]
+    Timeout(Duration),
+    /// The body is too large; asking again gives the same.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(u64),
+}
+
+impl HttpClient {
+    /// A client with the provider's time limits.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up on this machine.
+    pub fn new(timeout: Timeout) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("paceline/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_proxy()
+            .tcp_nodelay(true)
+            .connect_timeout(timeout.connect.0)
+            .pool_idle_timeout(Duration::from_secs(90))
+            .pool_max_idle_per_host(usize::MAX)
+            .build()?;
+        Ok(HttpClient { client, total: timeout.total.0 })
+    }
+
+    /// Sends once and reads the answer, at most `max_body` bytes of it.
+    ///
+    /// # Errors
+    /// See [`HttpError`]; whether the provider saw the call is unknown then.
+    pub async fn send(&self, request: HttpRequest, max_body: u64) -> Result<HttpAnswer, HttpError> {
+        let request = self.build(request)?;
+        let deadline = Instant::now() + self.total;
+        match tokio::time::timeout_at(deadline.into(), self.receive(request, max_body)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(HttpError::Timeout(self.total)),
+        }
+    }
+
+    fn build(&self, request: HttpRequest) -> Result<reqwest::Request, HttpError> {
+        let method = match request.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+        };
+        let url = reqwest::Url::parse(&request.url).map_err(|e| HttpError::Request(format!("its URL: {e}")))?;
+        let mut built = reqwest::Request::new(method, url);
+        for (name, value) in &request.headers {
+            let name = HeaderName::try_from(name.as_str()).map_err(|e| HttpError::Request(e.to_string()))?;
+            let value = HeaderValue::from_str(value)
+                .or_else(|_| HeaderValue::from_bytes(value.as_bytes()))
+                .map_err(|_| HttpError::Request(format!("the value of header {name}")))?;
+            built.headers_mut().append(name, value);
+        }
+        if let Some((content_type, body)) = request.body {
+            built.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            *built.body_mut() = Some(body.into());
+        }
+        Ok(built)
+    }
+
+    async fn receive(&self, request: reqwest::Request, max_body: u64) -> Result<HttpAnswer, HttpError> {
+        let mut response = self.client.execute(request).await.map_err(broken)?;
+        let status = response.status().as_u16();
+        let headers = std::mem::take(response.headers_mut());
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            if (body.len() + chunk.len()) as u64 > max_body {
+                return Err(HttpError::TooLarge(max_body));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(HttpAnswer { status, headers, body })
+    }
+}
+
+/// The innermost reason, without the URL, which may hold a key.
+fn broken(error: reqwest::Error) -> HttpError {
+    let error = error.without_url();
+    let mut reason: &dyn std::error::Error = &error;
+    while let Some(source) = reason.source() {
+        reason = source;
+    }
+    HttpError::Broken(format!("the connection failed: {reason}"))
+}

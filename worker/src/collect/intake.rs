@@ -1,0 +1,324 @@
+//! Taking shards: which run and lane next, one shard at a time, as many as this process may hold.
+//!
+//! Shards are taken one by one (`basic.get`) and not pushed: nothing is prefetched that a crash would
+//! redeliver, a lane that is closed is simply not asked, and runs are chosen by their weight.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::message::ShardMessage;
+use paceline_protocol::plan::Plan;
+use paceline_protocol::settings::Environment;
+use paceline_protocol::stores::broker::{BrokerError, TakenShard, Taker};
+use paceline_protocol::stores::limiter::Claimed;
+use paceline_protocol::stores::state::OpenRun;
+use paceline_protocol::topology::DelayLevel;
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, RwLock, Semaphore};
+
+use super::lane::held::{Company, FailureRows, Held, ShardInHand};
+use super::lane::{self, LaneContext, LaneHandle};
+use super::open_runs::OpenRuns;
+use super::resume::resume;
+use super::run::{Run, Runs};
+use super::work::ShardWork;
+use crate::patience::Patience;
+
+/// How long an idle worker waits before it looks at its queues again.
+const IDLE: Duration = Duration::from_millis(700);
+/// A run that this worker cannot serve is left to others for so long.
+const UNSERVED: Duration = Duration::from_secs(30);
+/// From so many deliveries on a shard is suspected to kill its workers.
+const SUSPICIOUS: u32 = 2;
+
+/// Which lanes this worker takes.
+#[derive(Clone, Debug, Default)]
+pub struct LaneChoice {
+    /// `--egress`
+    pub egress: Option<String>,
+    /// `--lanes`; empty: all.
+    pub lanes: Vec<String>,
+}
+
+impl LaneChoice {
+    /// Whether `lane` (`provider` or `provider@egress`) is ours to take.
+    pub fn takes(&self, lane: &str) -> bool {
+        let (provider, egress) = match lane.split_once('@') {
+            Some((provider, egress)) => (provider, Some(egress)),
+            None => (lane, None),
+        };
+        let wanted = self.lanes.is_empty() || self.lanes.iter().any(|l| l == lane || l == provider);
+        wanted && egress.is_none_or(|label| self.egress.as_deref() == Some(label))
+    }
+}
+
+/// Takes shards and hands them to their lanes.
+pub struct Intake<E> {
+    /// The broker's taking side.
+    pub taker: Taker,
+    /// The runs of this worker.
+    pub runs: Runs<E>,
+    /// Which are open.
+    pub open_runs: Arc<OpenRuns>,
+    /// Which lanes are ours.
+    pub choice: LaneChoice,
+    /// What lanes need.
+    pub context: LaneContext,
+    /// Shards that may be held at once.
+    pub room: Arc<Semaphore>,
+    /// A suspected poison shard takes this lock alone.
+    pub company: Arc<RwLock<()>>,
+    /// The lanes of this process by name.
+    pub lanes: Mutex<HashMap<String, LaneHandle>>,
+    /// Runs that this worker cannot serve, and until when it leaves them to others.
+    pub unserved: Mutex<HashMap<RunRef, Instant>>,
+    /// Queues that were empty are looked at again.
+    pub look_again: Arc<Notify>,
+}
+
+impl<E: Environment + Send + Sync + 'static> Intake<E> {
+    /// Takes shards until the drain, then waits for those that are being prepared.
+    pub async fn run(self: Arc<Self>) {
+        let shutdown = self.context.shutdown.clone();
+        let preparing = tokio_util::task::TaskTracker::new();
+        while !shutdown.is_draining() {
+            let permit = tokio::select! {
+                permit = self.room.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
+                () = shutdown.draining() => break,
+            };
+            match self.take_one().await {
+                Some((lane, taken)) => {
+                    let intake = self.clone();
+                    preparing.spawn(async move { intake.prepare(&lane, taken, permit).await });
+                }
+                None => {
+                    drop(permit);
+                    self.idle().await;
+                }
+            }
+        }
+        preparing.close();
+        preparing.wait().await;
+        self.context.intake_over.cancel();
+    }
+
+    async fn idle(&self) {
+        let mut open = self.open_runs.subscribe();
+        open.mark_unchanged();
+        tokio::select! {
+            () = tokio::time::sleep(IDLE.mul_f64(0.75 + 0.5 * rand::random::<f64>())) => {}
+            _ = open.changed() => {}
+            () = self.look_again.notified() => {}
+            () = self.context.shutdown.draining() => {}
+        }
+    }
+
+    /// One shard of any open run that is ours, runs of higher priority more often.
+    async fn take_one(&self) -> Option<(String, TakenShard)> {
+        for (run, lane) in self.candidates().await {
+            match self.taker.take(&lane, &run).await {
+                Ok(Some(taken)) => return Some((lane, taken)),
+                Ok(None) => {}
+                Err(BrokerError::NoQueue(queue)) => tracing::debug!(queue, "the queue is gone; its run has ended"),
+                Err(error) => {
+                    tracing::warn!(error = %error, "no shard can be taken; it is tried again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    async fn candidates(&self) -> Vec<(RunRef, String)> {
+        let now = Instant::now();
+        let open = self.open_runs.seen();
+        let ids: Vec<RunRef> = open.iter().map(|o| o.run.clone()).collect();
+        self.runs.forget_ended(&ids).await;
+        let unserved = self.unserved.lock().await;
+        let lanes = self.lanes.lock().await;
+        let mut candidates = Vec::new();
+        for run in open.iter().filter(|o| !o.paused && unserved.get(&o.run).is_none_or(|until| *until < now)) {
+            for lane in run.lanes.iter().filter(|lane| self.choice.takes(lane)) {
+                if !lanes.get(lane).is_some_and(|handle| handle.is_closed(now)) {
+                    candidates.push((turn(run, rand::random()), run.run.clone(), lane.clone()));
+                }
+            }
+        }
+        candidates.sort_by(|a, b| a.0.total_cmp(&b.0));
+        candidates.into_iter().map(|(_, run, lane)| (run, lane)).collect()
+    }
+
+    /// From a delivery to a shard in its lane. Tries as long as a store is away.
+    async fn prepare(&self, lane: &str, taken: TakenShard, permit: OwnedSemaphorePermit) {
+        let message = match taken.message.clone() {
+            Ok(message) => message,
+            Err(why) => return self.bury(taken, &why).await,
+        };
+        if taken.delivery_count > 0 {
+            self.context.metrics.queue_redeliveries.inc();
+        }
+        let company = self.company_for(taken.delivery_count).await;
+        let Some(run) = self.run_of(&message, lane).await else {
+            return self.give_back(taken, &message, DelayLevel::S30).await;
+        };
+        let Some(provider) = provider_of(&run.plan, message.shard) else {
+            return self.bury(taken, "the plan has no such shard").await;
+        };
+        match self.claim(provider, &message).await {
+            Some(Claimed::Ours) => {}
+            Some(Claimed::Busy { .. }) => return self.give_back(taken, &message, DelayLevel::S5).await,
+            None => return self.give_back(taken, &message, DelayLevel::S1).await,
+        }
+        let handle = self.lane(lane, &run, provider).await;
+        match self.resume(&run, provider, &message).await {
+            Some((work, full, shard, parts)) => handle.hold(Held {
+                taken,
+                work,
+                full,
+                shard,
+                parts,
+                since: Instant::now(),
+                permit,
+                company,
+            }),
+            None => self.give_back(taken, &message, DelayLevel::S5).await,
+        }
+    }
+
+    /// A shard that came back too often is worked alone; the others are handed back first.
+    async fn company_for(&self, delivery_count: u32) -> Company {
+        if delivery_count < SUSPICIOUS {
+            return Company::Shared(self.company.clone().read_owned().await);
+        }
+        tracing::warn!(delivery.count = delivery_count, "a shard came back again and again; it is worked alone");
+        let alone = self.company.clone().write_owned();
+        for lane in self.lanes.lock().await.values() {
+            lane.hand_back_all();
+        }
+        Company::Alone(alone.await)
+    }
+
+    async fn run_of(&self, message: &ShardMessage, lane: &str) -> Option<Arc<Run>> {
+        let id = message.run_ref();
+        match self.runs.get(&id).await {
+            Ok(run) => Some(run),
+            Err(error) => {
+                tracing::error!(run.id = %id, lane.name = lane, error = %error, "this worker cannot serve the run; its shards are left to others for {} s", UNSERVED.as_secs());
+                self.unserved.lock().await.insert(id, Instant::now() + UNSERVED);
+                None
+            }
+        }
+    }
+
+    /// Takes the claim; `None` when the drain came first.
+    async fn claim(&self, provider: &str, message: &ShardMessage) -> Option<Claimed> {
+        let claim = ShardInHand::claim_of(message);
+        let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(5));
+        loop {
+            match self.context.limiter.claim(provider, &claim, &self.context.holder).await {
+                Ok(claimed) => return Some(claimed),
+                Err(error) => tracing::warn!(shard.id = claim.shard, error = %error, "no claim can be taken until Redis answers"),
+            }
+            tokio::select! {
+                () = patience.wait() => {}
+                () = self.context.shutdown.draining() => return None,
+            }
+        }
+    }
+
+    #[allow(clippy::type_complexity)]
+    async fn resume(
+        &self,
+        run: &Arc<Run>,
+        provider: &str,
+        message: &ShardMessage,
+    ) -> Option<(ShardWork, Vec<super::work::FullBlock>, Arc<ShardInHand>, Vec<paceline_protocol::message::PartSummary>)> {
+        let shard = run.plan.shard(message.shard)?;
+        let at = run.at(provider)?.clone();
+        let objects = &self.context.parting.stores.objects;
+        let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(5));
+        let resumed = loop {
+            match resume(objects, &run.layout, &run.plan, &shard, message.round).await {
+                Ok(resumed) => break resumed,
+                Err(error) => tracing::warn!(run.id = %run.id, shard.id = message.shard, error = %error, "the shard cannot be resumed yet"),
+            }
+            tokio::select! {
+                () = patience.wait() => {}
+                () = self.context.shutdown.draining() => return None,
+            }
+        };
+        let (now, fleet_now) = (Instant::now(), jiff::Timestamp::now().as_microsecond());
+        // A wait that was kept on the fleet's clock is resumed on this machine's; it is a courtesy, not a limit.
+        let instant_of = |us: i64| now + Duration::from_micros(u64::try_from(us - fleet_now).unwrap_or(0)).min(Duration::from_secs(60));
+        let (work, full) = ShardWork::new(resumed.blocks, resumed.open, instant_of);
+        let in_hand = ShardInHand {
+            message: message.clone(),
+            run: run.clone(),
+            at,
+            claim: ShardInHand::claim_of(message),
+            lost: false.into(),
+            earlier: resumed.earlier,
+            failures: tokio::sync::Mutex::new(FailureRows { rows: resumed.failures, unsaved: resumed.failures_differ }),
+        };
+        Some((work, full, Arc::new(in_hand), resumed.parts))
+    }
+
+    async fn lane(&self, name: &str, run: &Run, provider: &str) -> LaneHandle {
+        let mut lanes = self.lanes.lock().await;
+        if let Some(handle) = lanes.get(name) {
+            return handle.clone();
+        }
+        let declared = &run.plan.providers[provider];
+        let handle = lane::start(name, declared, self.context.clone());
+        lanes.insert(name.to_owned(), handle.clone());
+        handle
+    }
+
+    /// Gives a shard back through a delay, without burning its delivery count.
+    async fn give_back(&self, taken: TakenShard, message: &ShardMessage, level: DelayLevel) {
+        let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(10));
+        while let Err(error) = self.context.parting.publisher.delayed_shard(message, level).await {
+            tracing::warn!(run.id = %message.run_ref(), shard.id = message.shard, error = %error, "a shard could not be given back yet");
+            patience.wait().await;
+        }
+        taken.ack().await;
+    }
+
+    async fn bury(&self, taken: TakenShard, why: &str) {
+        tracing::error!(why, "a message that is no shard of ours goes to the dead letters");
+        self.context.metrics.dead_letters.with_label_values(&["unreadable"]).inc();
+        if let Err(error) = taken.bury(&self.context.parting.publisher, why).await {
+            tracing::error!(error = %error, "it could not be buried; the broker delivers it again");
+        }
+    }
+}
+
+/// A place in the order of taking: smaller is earlier; a run of twice the weight comes first twice as often.
+fn turn(run: &OpenRun, chance: f64) -> f64 {
+    -(1.0 - chance).ln() / f64::from(run.priority.max(1))
+}
+
+fn provider_of(plan: &Plan, shard: u64) -> Option<&str> {
+    plan.shard(shard).map(|shard| shard.provider)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_with_an_egress_needs_its_label() {
+        let choice = |egress: Option<&str>, lanes: &[&str]| LaneChoice {
+            egress: egress.map(str::to_owned),
+            lanes: lanes.iter().map(|l| (*l).to_owned()).collect(),
+        };
+        assert!(choice(None, &[]).takes("fare-search"));
+        assert!(!choice(None, &[]).takes("coupang@static"));
+        assert!(choice(Some("static"), &[]).takes("coupang@static"));
+        assert!(choice(Some("static"), &[]).takes("fare-search"));
+        assert!(!choice(None, &["other"]).takes("fare-search"));
+        assert!(choice(Some("static"), &["coupang"]).takes("coupang@static"));
+    }
+}

@@ -1,0 +1,186 @@
+//! From cells that are ready to one request for grants: cells that draw from the same limits form a group.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use paceline_protocol::connector::{CallContext, NotRequestable};
+use paceline_protocol::limit::{Ask, Choice, ClaimRef, Group, Instance, NotALimit, Rule, instance};
+use paceline_protocol::spec::PoolUse;
+
+use crate::collect::lane::held::ShardInHand;
+
+/// A cell that is ready, taken out of its shard until the answer comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The shard's key within the lane.
+    pub held: u64,
+    /// The cell.
+    pub cell: u64,
+}
+
+/// One concurrency limit in one scope, of which a call holds a lease.
+pub type LeaseKey = (String, String);
+
+/// Calls in flight by the leases that they hold.
+#[derive(Debug, Default)]
+pub struct Leases {
+    held: HashMap<LeaseKey, (Instance, u64)>,
+}
+
+impl Leases {
+    /// A call took a lease of each.
+    pub fn take(&mut self, leases: &[Instance]) {
+        for lease in leases {
+            let key = (lease.limit.clone(), lease.scope.clone());
+            self.held.entry(key).or_insert_with(|| (lease.clone(), 0)).1 += 1;
+        }
+    }
+
+    /// A call gave its leases back.
+    pub fn give_back(&mut self, leases: &[Instance]) {
+        for lease in leases {
+            if let Some((_, count)) = self.held.get_mut(&(lease.limit.clone(), lease.scope.clone())) {
+                *count -= 1;
+            }
+        }
+    }
+
+    fn count(&self, instance: &Instance) -> u64 {
+        self.held.get(&(instance.limit.clone(), instance.scope.clone())).map_or(0, |(_, count)| *count)
+    }
+
+    /// A request that renews all leases and claims and asks for nothing. Leases that are down to none are
+    /// told once more and then forgotten.
+    pub fn renewal(&mut self, provider: &str, holder: &str, claims: Vec<ClaimRef>) -> Ask {
+        let mut limits = Vec::new();
+        let mut held = Vec::new();
+        for (instance, count) in self.held.values() {
+            held.push((limits.len(), *count));
+            limits.push(instance.clone());
+        }
+        self.held.retain(|_, (_, count)| *count > 0);
+        Ask { provider: provider.to_owned(), holder: holder.to_owned(), limits, held, groups: Vec::new(), claims }
+    }
+}
+
+/// What was asked for, kept until the answer comes.
+#[derive(Default)]
+pub struct Asking {
+    limits: Vec<Instance>,
+    groups: Vec<AskedGroup>,
+}
+
+struct AskedGroup {
+    group: Group,
+    /// The rendered scopes that all of its cells share.
+    scopes: Vec<String>,
+    wishes: VecDeque<Wish>,
+}
+
+impl Asking {
+    /// Adds a cell. `now_us` is the fleet's clock, which decides the calendar windows of quotas.
+    ///
+    /// # Errors
+    /// When a scope or limit cannot be made for this cell: it has no call.
+    pub fn add(&mut self, wish: Wish, shard: &ShardInHand, context: &CallContext, now_us: i64) -> Result<(), WishError> {
+        let connector = &shard.at.connector;
+        let mut scopes = Vec::new();
+        for (place, scope) in connector.scopes().iter().enumerate() {
+            scopes.push(if scope.by_credential { String::new() } else { connector.scope(place, context)? });
+        }
+        if let Some(known) = self.groups.iter_mut().find(|g| g.group.run == shard.run.name && g.scopes == scopes) {
+            known.group.want += 1;
+            known.wishes.push_back(wish);
+            return Ok(());
+        }
+        let group = self.group(shard, context, &scopes, now_us)?;
+        self.groups.push(AskedGroup { group, scopes, wishes: VecDeque::from([wish]) });
+        Ok(())
+    }
+
+    fn group(&mut self, shard: &ShardInHand, context: &CallContext, scopes: &[String], now_us: i64) -> Result<Group, WishError> {
+        let connector = &shard.at.connector;
+        let mut limits = Vec::new();
+        for (template, scope) in connector.scopes().iter().zip(scopes).filter(|(t, _)| !t.by_credential) {
+            limits.push(self.limit(instance(&template.limit, scope, now_us)?));
+        }
+        let mut choices = Vec::new();
+        for (credential, with) in shard.at.pool.credentials.iter().enumerate() {
+            let context = context.clone().with_credential(with);
+            let mut own = Vec::new();
+            for (place, template) in connector.scopes().iter().enumerate().filter(|(_, t)| t.by_credential) {
+                own.push(self.limit(instance(&template.limit, &connector.scope(place, &context)?, now_us)?));
+            }
+            choices.push(Choice { credential, name: with.name().to_owned(), limits: own });
+        }
+        if shard.at.pool.use_ == PoolUse::Spread && !choices.is_empty() {
+            let turn = rand::random::<u32>() as usize % choices.len();
+            choices.rotate_left(turn);
+        }
+        Ok(Group { run: shard.run.name.clone(), want: 1, limits, choices })
+    }
+
+    fn limit(&mut self, instance: Instance) -> usize {
+        match self.limits.iter().position(|known| *known == instance) {
+            Some(place) => place,
+            None => {
+                self.limits.push(instance);
+                self.limits.len() - 1
+            }
+        }
+    }
+
+    /// Nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The request.
+    pub fn ask(&self, provider: &str, holder: &str, leases: &Leases, claims: Vec<ClaimRef>) -> Ask {
+        let concurrent = |limit: &Instance| matches!(limit.rule, Rule::Concurrency { .. });
+        let held = self.limits.iter().enumerate().filter(|(_, l)| concurrent(l)).map(|(i, l)| (i, leases.count(l))).collect();
+        Ask {
+            provider: provider.to_owned(),
+            holder: holder.to_owned(),
+            limits: self.limits.clone(),
+            held,
+            groups: self.groups.iter().map(|g| g.group.clone()).collect(),
+            claims,
+        }
+    }
+
+    /// The limit at `place`.
+    pub fn limit_at(&self, place: usize) -> Option<&Instance> {
+        self.limits.get(place)
+    }
+
+    /// The next cell of `group`, for a grant with `credential`; with the leases that the call holds.
+    pub fn grant(&mut self, group: usize, credential: Option<usize>) -> Option<(Wish, Arc<[Instance]>)> {
+        let asked = self.groups.get_mut(group)?;
+        let wish = asked.wishes.pop_front()?;
+        let own = credential.and_then(|c| asked.group.choices.iter().find(|choice| choice.credential == c));
+        let places = asked.group.limits.iter().chain(own.into_iter().flat_map(|choice| &choice.limits));
+        let leases = places
+            .filter_map(|place| self.limits.get(*place))
+            .filter(|limit| matches!(limit.rule, Rule::Concurrency { .. }))
+            .cloned()
+            .collect();
+        Some((wish, leases))
+    }
+
+    /// The cells that got no grant, last one first.
+    pub fn ungranted(self) -> impl Iterator<Item = Wish> {
+        self.groups.into_iter().flat_map(|g| g.wishes.into_iter().rev())
+    }
+}
+
+/// Why a cell cannot even be asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum WishError {
+    /// Its scope cannot be rendered.
+    #[error(transparent)]
+    Scope(#[from] NotRequestable),
+    /// Its limit cannot be counted.
+    #[error(transparent)]
+    Limit(#[from] NotALimit),
+}

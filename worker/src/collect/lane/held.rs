@@ -1,0 +1,81 @@
+//! A shard in hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use paceline_protocol::limit::ClaimRef;
+use paceline_protocol::message::{PartSummary, ShardMessage};
+use paceline_protocol::stores::broker::TakenShard;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit};
+
+use crate::collect::run::{Run, RunAtProvider};
+use crate::collect::work::{FullBlock, ShardWork};
+
+/// A shard in hand, from its claim to its ack.
+pub struct Held {
+    /// Its delivery.
+    pub taken: TakenShard,
+    /// What is still to do.
+    pub work: ShardWork,
+    /// Blocks that were complete when it was resumed.
+    pub full: Vec<FullBlock>,
+    /// What its settling tasks share.
+    pub shard: Arc<ShardInHand>,
+    /// Parts of this round, those that were there before among them.
+    pub parts: Vec<PartSummary>,
+    /// When it was taken: no delivery is held longer than [`super::HOLD_AT_MOST`].
+    pub since: Instant,
+    /// One of the shards that this process holds at once.
+    pub permit: OwnedSemaphorePermit,
+    /// Beside others, or alone.
+    pub company: Company,
+}
+
+/// A suspected poison shard is worked alone, so that it takes no neighbour with it.
+pub enum Company {
+    /// Beside others.
+    Shared(OwnedRwLockReadGuard<()>),
+    /// No other shard is in hand.
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+/// What a shard's calls and settling tasks share.
+pub struct ShardInHand {
+    /// Its message.
+    pub message: ShardMessage,
+    /// Its run.
+    pub run: Arc<Run>,
+    /// Its run at its provider.
+    pub at: Arc<RunAtProvider>,
+    /// Its claim.
+    pub claim: ClaimRef,
+    /// Its parts of earlier rounds.
+    pub earlier: Vec<PartSummary>,
+    /// The claim is lost or the run has ended: nothing more is called or written.
+    pub lost: AtomicBool,
+    /// The rows of its failures object.
+    pub failures: tokio::sync::Mutex<FailureRows>,
+}
+
+/// The rows of a shard's failures object by cell.
+#[derive(Debug, Default)]
+pub struct FailureRows {
+    /// Each without its newline.
+    pub rows: BTreeMap<u64, String>,
+    /// Whether the object differs from them.
+    pub unsaved: bool,
+}
+
+impl ShardInHand {
+    /// Whether nothing more may be called or written.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// From now on nothing more is called or written.
+    pub fn lose(&self) {
+        self.lost.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,66 @@
+//! The ledger of one run in this worker: rows are gathered, compressed and put as objects. A shard's
+//! rows are durable before its receipt.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use paceline_protocol::layout::RunLayout;
+use paceline_protocol::ledger::LedgerRow;
+use paceline_protocol::stores::objects::{ObjectError, Objects};
+
+/// Rows that are gathered before an object is put without being asked to, in bytes of NDJSON.
+const FULL: usize = 4 << 20;
+
+/// The rows of one run that this worker has not put yet.
+#[derive(Debug)]
+pub struct Ledger {
+    layout: RunLayout,
+    worker: String,
+    seq: AtomicU64,
+    rows: Mutex<Vec<u8>>,
+    /// Held while an object is being put, so that a flush returns only when every row before it is durable.
+    putting: tokio::sync::Mutex<()>,
+}
+
+impl Ledger {
+    /// An empty ledger for `worker`.
+    pub fn new(layout: RunLayout, worker: &str) -> Self {
+        Ledger {
+            layout,
+            worker: worker.to_owned(),
+            seq: AtomicU64::new(0),
+            rows: Mutex::new(Vec::new()),
+            putting: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Adds a row. Returns true when it is time to flush.
+    pub fn add(&self, row: &LedgerRow) -> bool {
+        let mut rows = self.rows.lock().expect("no panic while the ledger is locked");
+        serde_json::to_writer(&mut *rows, row).expect("a row is plain data");
+        rows.push(b'\n');
+        rows.len() > FULL
+    }
+
+    /// Puts all rows that were added before. On failure they stay.
+    ///
+    /// # Errors
+    /// When S3 does not take them.
+    pub async fn flush(&self, objects: &Objects) -> Result<(), ObjectError> {
+        let _one_at_a_time = self.putting.lock().await;
+        let rows = std::mem::take(&mut *self.rows.lock().expect("no panic while the ledger is locked"));
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let key = self.layout.ledger_object(&self.worker, self.seq.fetch_add(1, Ordering::Relaxed));
+        let packed = zstd::encode_all(rows.as_slice(), 1).expect("compressing in memory cannot fail");
+        let put = objects.put(&key, Bytes::from(packed), &[]).await;
+        if put.is_err() {
+            let mut newer = self.rows.lock().expect("no panic while the ledger is locked");
+            let added_meanwhile = std::mem::replace(&mut *newer, rows);
+            newer.extend_from_slice(&added_meanwhile);
+        }
+        put
+    }
+}

@@ -1,0 +1,140 @@
+//! The role `worker collect`: takes shards from the lanes of open runs, calls their providers under the
+//! fleet's limits, makes the answers durable block by block. Stateless: start any number, kill any of them.
+
+pub mod call;
+pub mod connect;
+pub mod credentials;
+pub mod http;
+pub mod intake;
+pub mod lane;
+pub mod ledger;
+pub mod marks;
+pub mod open_runs;
+pub mod part_ways;
+pub mod resume;
+pub mod run;
+pub mod settle;
+pub mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use paceline_protocol::message::Control;
+use paceline_protocol::settings::ProcessEnvironment;
+use paceline_protocol::stores::broker::Taker;
+use paceline_protocol::stores::objects::Objects;
+use tokio::sync::{Mutex, Notify, RwLock, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::connect::Servers;
+use self::intake::{Intake, LaneChoice};
+use self::lane::LaneContext;
+use self::open_runs::OpenRuns;
+use self::part_ways::Parting;
+use self::run::Runs;
+use self::settle::Stores;
+use crate::admin::Readiness;
+use crate::config::CollectSettings;
+use crate::metrics::Metrics;
+use crate::servers::NotConnected;
+use crate::shutdown::Shutdown;
+
+/// Collects until told to stop, then drains.
+///
+/// # Errors
+/// When a server will never do: it may evict, ignores conditional puts, or the bucket is missing.
+pub async fn run(settings: CollectSettings, shutdown: Shutdown, metrics: Arc<Metrics>, readiness: Readiness) -> anyhow::Result<()> {
+    let servers = match Servers::connect(&settings, &readiness, &shutdown).await {
+        Ok(servers) => servers,
+        Err(NotConnected::Draining(_)) => return Ok(()),
+        Err(never) => return Err(never.into()),
+    };
+    readiness.ready();
+    let holder = format!("w-{}", &uuid::Uuid::new_v4().simple().to_string()[..10]);
+    tracing::info!(worker.id = holder, concurrency = settings.concurrency, shards = settings.shards, "collecting");
+    let intake = intake(&settings, &servers, &holder, shutdown.clone(), metrics);
+    let open_runs = intake.open_runs.clone();
+    let look_again = intake.look_again.clone();
+    let tasks = intake.context.tasks.clone();
+    let taker = servers.taker.clone();
+    let listening = tokio::spawn(async move { listen(&taker, &open_runs, &look_again).await });
+    let open_runs = intake.open_runs.clone();
+    let registry = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { open_runs.keep_up(&shutdown).await }
+    });
+    intake.clone().run().await;
+    tasks.close();
+    tasks.wait().await;
+    listening.abort();
+    registry.abort();
+    flush_ledgers(&intake, &servers.objects).await;
+    servers.publisher.close(Duration::from_secs(2)).await;
+    tracing::info!(worker.id = holder, "drained: nothing is in hand");
+    Ok(())
+}
+
+fn intake(
+    settings: &CollectSettings,
+    servers: &Servers,
+    holder: &str,
+    shutdown: Shutdown,
+    metrics: Arc<Metrics>,
+) -> Arc<Intake<ProcessEnvironment>> {
+    let prefix = &settings.fleet.prefix;
+    let runs = Runs::new(servers.objects.clone(), prefix, holder, ProcessEnvironment);
+    let open_runs = Arc::new(OpenRuns::new(servers.state.clone(), servers.objects.clone(), runs.open_prefix()));
+    let look_again = Arc::new(Notify::new());
+    let stores = Stores { objects: servers.objects.clone(), state: servers.state.clone(), metrics: metrics.clone() };
+    let context = LaneContext {
+        holder: holder.to_owned(),
+        prefix: prefix.clone(),
+        limiter: servers.limiter.clone(),
+        parting: Parting {
+            stores,
+            publisher: servers.publisher.clone(),
+            limiter: servers.limiter.clone(),
+            holder: holder.to_owned(),
+        },
+        metrics,
+        in_flight: Arc::default(),
+        concurrency: settings.concurrency,
+        shutdown,
+        open_runs: open_runs.subscribe(),
+        shard_left: look_again.clone(),
+        tasks: TaskTracker::new(),
+        intake_over: CancellationToken::new(),
+    };
+    Arc::new(Intake {
+        taker: servers.taker.clone(),
+        runs,
+        open_runs,
+        choice: LaneChoice { egress: settings.egress.clone(), lanes: settings.lanes.clone() },
+        context,
+        room: Arc::new(Semaphore::new(settings.shards.max(1))),
+        company: Arc::new(RwLock::new(())),
+        lanes: Mutex::default(),
+        unserved: Mutex::default(),
+        look_again,
+    })
+}
+
+/// Hears the control exchange. What it says is also in the registry; hearing it only saves time.
+async fn listen(taker: &Taker, open_runs: &OpenRuns, look_again: &Notify) {
+    loop {
+        match taker.control().await {
+            Control::RunsChanged | Control::Pause { .. } | Control::Cancel { .. } => open_runs.changed.notify_one(),
+            Control::LimitsChanged { provider } => tracing::info!(provider.name = provider, "limits were changed"),
+        }
+        look_again.notify_one();
+    }
+}
+
+async fn flush_ledgers(intake: &Intake<ProcessEnvironment>, objects: &Objects) {
+    for run in intake.runs.all().await {
+        if let Err(error) = run.ledger.flush(objects).await {
+            tracing::error!(run.id = %run.id, error = %error, "rows of the ledger are lost: audit will show more grants than calls");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Parting with a shard: its receipt when it is done, a hand-back when it is not. Always publish,
+//! confirm, release, ack, in this order: an ack is an optimisation, being able to do it twice is the guarantee.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use paceline_protocol::limit::ClaimRef;
+use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt, ShardMessage};
+use paceline_protocol::stores::broker::{BrokerError, Publisher, TakenShard};
+use paceline_protocol::stores::limiter::FleetLimiter;
+use paceline_protocol::topology::DelayLevel;
+use uuid::Uuid;
+
+use super::lane::held::ShardInHand;
+use super::resume::encode_open;
+use super::settle::{SettleError, Stores};
+use super::work::OpenCells;
+use crate::patience::Patience;
+
+/// What parting with a shard needs.
+#[derive(Clone)]
+pub struct Parting {
+    /// S3 and Redis.
+    pub stores: Stores,
+    /// RabbitMQ.
+    pub publisher: Publisher,
+    /// Claims.
+    pub limiter: FleetLimiter,
+    /// This worker, as claims know it.
+    pub holder: String,
+}
+
+/// Why it has to be tried again.
+#[derive(Debug, thiserror::Error)]
+enum PartingError {
+    #[error(transparent)]
+    Settle(#[from] SettleError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Objects(#[from] paceline_protocol::stores::objects::ObjectError),
+}
+
+/// How a shard goes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// To its queue, for whoever takes it next.
+    Now,
+    /// Through the delay queue of this level.
+    Delayed(DelayLevel),
+}
+
+impl Parting {
+    /// Sends the receipt of a shard whose parts are all there, and acks it. Tries until it is done.
+    pub async fn done(&self, shard: &ShardInHand, taken: TakenShard, mut parts: Vec<PartSummary>) {
+        parts.sort_by_key(|part| part.block);
+        let receipt = Receipt {
+            v: MESSAGE_VERSION,
+            job: shard.run.id.job.clone(),
+            run: shard.run.id.run.clone(),
+            shard: Some(shard.message.shard),
+            round: shard.message.round,
+            parts,
+        };
+        until_done("sending a receipt", shard, async || {
+            self.stores.save_failures(shard).await?;
+            shard.run.ledger.flush(&self.stores.objects).await?;
+            crate::crash::point("done-before-receipt");
+            Ok(self.publisher.receipt(&receipt).await?)
+        })
+        .await;
+        crate::crash::point("done-before-ack");
+        self.release(shard).await;
+        taken.ack().await;
+        crate::crash::point("done-after-ack");
+    }
+
+    /// Leaves what is finished of the open blocks in `open/` and gives the shard back without burning its
+    /// delivery count. Tries until it is done.
+    pub async fn hand_back(&self, shard: &ShardInHand, taken: TakenShard, open: OpenCells, back: Back) {
+        let again = ShardMessage { publication: Uuid::new_v4(), ..shard.message.clone() };
+        until_done("handing a shard back", shard, async || {
+            self.keep_open(shard, &open).await?;
+            shard.run.ledger.flush(&self.stores.objects).await?;
+            match back {
+                Back::Now => self.publisher.shard(&again).await?,
+                Back::Delayed(level) => self.publisher.delayed_shard(&again, level).await?,
+            }
+            Ok(())
+        })
+        .await;
+        crate::crash::point("back-before-ack");
+        self.release(shard).await;
+        taken.ack().await;
+    }
+
+    async fn keep_open(&self, shard: &ShardInHand, open: &OpenCells) -> Result<(), PartingError> {
+        if open.finished.is_empty() && open.unfinished.is_empty() {
+            return Ok(());
+        }
+        let key = shard.run.layout.open(shard.message.shard, shard.message.round);
+        let body = encode_open(open).expect("compressing in memory cannot fail");
+        Ok(self.stores.objects.put(&key, body, &[]).await?)
+    }
+
+    /// Drops a shard whose claim is lost or whose run has ended: nothing is written.
+    pub async fn drop(&self, taken: TakenShard) {
+        taken.ack().await;
+    }
+
+    /// A claim that cannot be released ends by itself.
+    async fn release(&self, shard: &ShardInHand) {
+        self.release_claim(shard.at.connector.provider(), &shard.claim).await;
+    }
+
+    /// Gives a claim back; one that cannot be released ends by itself.
+    pub async fn release_claim(&self, provider: &str, claim: &ClaimRef) {
+        if let Err(error) = self.limiter.release(provider, claim, &self.holder).await {
+            tracing::debug!(shard.id = claim.shard, error = %error, "the claim was not released and will expire");
+        }
+    }
+}
+
+/// Tries `step` until it succeeds or the shard is lost.
+async fn until_done<F>(what: &str, shard: &ShardInHand, mut step: impl FnMut() -> F)
+where
+    F: Future<Output = Result<(), PartingError>>,
+{
+    let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(10));
+    while let Err(error) = step().await {
+        if shard.is_lost() {
+            return;
+        }
+        tracing::warn!(run.id = %shard.run.id, shard.id = shard.message.shard, error = %error, "{what} failed and is tried again");
+        patience.wait().await;
+    }
+}
+
+/// Settles a block, trying until it is done. `None` when the shard was lost meanwhile.
+pub async fn settle_until_done(
+    stores: &Stores,
+    shard: &Arc<ShardInHand>,
+    block: &super::work::FullBlock,
+) -> Option<PartSummary> {
+    let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(10));
+    loop {
+        if shard.is_lost() {
+            return None;
+        }
+        match stores.settle(shard, block).await {
+            Ok(summary) => return Some(summary),
+            Err(error) => {
+                tracing::warn!(run.id = %shard.run.id, shard.id = shard.message.shard, error = %error, "settling a block failed and is tried again");
+                patience.wait().await;
+            }
+        }
+    }
+}

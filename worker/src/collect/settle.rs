@@ -1,0 +1,170 @@
+//! Settling a full block, in the order that keeps the promise: failures, part, sets. Every step can be
+//! done again by whoever goes on after a crash.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use paceline_protocol::message::PartSummary;
+use paceline_protocol::stores::objects::{ObjectError, Objects, PutNew};
+use paceline_protocol::stores::state::{State, StateError};
+
+use super::lane::held::{FailureRows, ShardInHand};
+use super::work::FullBlock;
+use crate::metrics::Metrics;
+use crate::output::part::{PartError, PartMeta, name_of, read_body, write_body};
+use crate::output::settle::{BlockPlace, block_counts, merged_ends};
+use paceline_protocol::layout::part_suffix;
+
+/// The stores that settling writes to.
+#[derive(Clone)]
+pub struct Stores {
+    /// Parts and failures.
+    pub objects: Objects,
+    /// Counters and sets.
+    pub state: State,
+    /// How long it took.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a step has to be done again.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// S3 is away.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// Redis is away.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// What lies under the part's key is not a part.
+    #[error("{key}: {why}")]
+    Part {
+        /// The object.
+        key: String,
+        /// What is wrong with it.
+        why: PartError,
+    },
+}
+
+/// A part as it lies in S3, ours or the one that was there first.
+struct Stored {
+    meta: PartMeta,
+    lines: String,
+}
+
+impl Stores {
+    /// Makes a full block durable and counts it. Returns its part's summary.
+    ///
+    /// # Errors
+    /// When a store does not answer; doing it again is harmless.
+    pub async fn settle(&self, shard: &ShardInHand, block: &FullBlock) -> Result<PartSummary, SettleError> {
+        crate::crash::point("settle-before-failures");
+        self.add_failures(shard, block).await?;
+        crate::crash::point("settle-before-part");
+        let stored = self.store_part(shard, block).await?;
+        crate::crash::point("settle-before-sets");
+        let summary = stored.meta.summary(block.number);
+        self.count(shard, &summary, &stored).await?;
+        crate::crash::point("settle-after-sets");
+        Ok(summary)
+    }
+
+    /// Puts the shard's failures with those of `block` among them, before its part says that they are.
+    async fn add_failures(&self, shard: &ShardInHand, block: &FullBlock) -> Result<(), SettleError> {
+        if block.failures().next().is_none() {
+            return Ok(());
+        }
+        let mut failures = shard.failures.lock().await;
+        for failure in block.failures() {
+            let mut row = Vec::new();
+            failure.write(&shard.run.plan, &mut row);
+            let row = String::from_utf8(row).expect("JSON is UTF-8");
+            failures.rows.insert(failure.cell, row.trim_end().to_owned());
+            failures.unsaved = true;
+        }
+        self.put_failures(shard, &mut failures).await
+    }
+
+    /// Puts the failures when the object differs from what stands.
+    ///
+    /// # Errors
+    /// When S3 does not answer.
+    pub async fn save_failures(&self, shard: &ShardInHand) -> Result<(), SettleError> {
+        let mut failures = shard.failures.lock().await;
+        self.put_failures(shard, &mut failures).await
+    }
+
+    async fn put_failures(&self, shard: &ShardInHand, failures: &mut FailureRows) -> Result<(), SettleError> {
+        if !failures.unsaved {
+            return Ok(());
+        }
+        let mut body = String::new();
+        for row in failures.rows.values() {
+            body.push_str(row);
+            body.push('\n');
+        }
+        let key = shard.run.layout.failures(shard.message.shard);
+        self.objects.put(&key, Bytes::from(body), &[]).await?;
+        failures.unsaved = false;
+        Ok(())
+    }
+
+    /// Puts the part unless there is one; then that one counts.
+    async fn store_part(&self, shard: &ShardInHand, block: &FullBlock) -> Result<Stored, SettleError> {
+        let output = &shard.run.plan.job.outputs.s3;
+        let meta = PartMeta {
+            ends: block.ends(),
+            records: block.records(),
+            version: block.answered_us(),
+            round: shard.message.round,
+        };
+        let lines: String = block.results.iter().flatten().map(|r| r.lines.as_str()).collect();
+        let name = name_of(&meta.summary(block.number));
+        let key = shard.run.layout.part(shard.message.shard, name, part_suffix(output.format, output.compress));
+        let body = write_body(lines.as_bytes(), output).map_err(|why| SettleError::Part { key: key.clone(), why })?;
+        let began = Instant::now();
+        let put = self.objects.put_new(&key, body, &meta.to_metadata()).await;
+        self.observe("part", began, put.is_err());
+        match put? {
+            PutNew::Created => {
+                let job = shard.run.id.job.as_str();
+                self.metrics.records.with_label_values(&[job, "extracted"]).inc_by(meta.records);
+                Ok(Stored { meta, lines })
+            }
+            PutNew::Exists => self.adopt(shard, key).await,
+        }
+    }
+
+    async fn adopt(&self, shard: &ShardInHand, key: String) -> Result<Stored, SettleError> {
+        let object = self.objects.get(&key).await?;
+        let object = object.ok_or_else(|| ObjectError::Failed { what: "get", key: key.clone(), why: "it vanished".into() })?;
+        let read = || {
+            let meta = PartMeta::from_metadata(&object.metadata)?;
+            let lines = read_body(&object.body, &shard.run.plan.job.outputs.s3)?;
+            Ok(Stored { meta, lines })
+        };
+        read().map_err(|why| SettleError::Part { key, why })
+    }
+
+    /// Adds the part to counters and sets, once.
+    async fn count(&self, shard: &ShardInHand, summary: &PartSummary, stored: &Stored) -> Result<(), SettleError> {
+        let plan = &shard.run.plan;
+        let Some(place) = BlockPlace::of(plan, shard.message.shard, summary.block, summary.round) else { return Ok(()) };
+        let earlier = shard.earlier.iter().filter(|part| part.block == summary.block);
+        let before = (summary.round > 0).then(|| merged_ends(place.cells, earlier));
+        let counts = block_counts(plan, &place, summary, before.as_ref());
+        let ranked = shard.run.rankings.updates(plan, &place, &summary.ends, stored.meta.version, &stored.lines);
+        let began = Instant::now();
+        let settled = self.state.settle_block(&shard.run.id, place.bit(plan), &counts, &ranked.sets).await;
+        self.observe("sets", began, settled.is_err());
+        settled?;
+        Ok(())
+    }
+
+    fn observe(&self, output: &str, began: Instant, failed: bool) {
+        self.metrics.output_batch_duration.with_label_values(&[output]).observe(began.elapsed().as_secs_f64());
+        if failed {
+            self.metrics.output_errors.with_label_values(&[output]).inc();
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What is still to do of one shard: a pure state machine over its blocks and cells. It knows neither
+//! sockets nor stores; the lane asks it for cells and tells it how calls ended.
+
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::time::Instant;
+
+use paceline_protocol::block::{CellEnd, CellEnds};
+use crate::output::failures::Failure;
+use serde::{Deserialize, Serialize};
+
+/// A finished cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CellResult {
+    /// Its records as they will lie in the part; empty without records.
+    pub lines: String,
+    /// How many.
+    pub records: u64,
+    /// Why it failed, when it did.
+    pub failure: Option<Failure>,
+    /// The fleet's clock at its last answer, microseconds since 1970.
+    pub answered_us: i64,
+}
+
+impl CellResult {
+    fn end(&self) -> CellEnd {
+        match (&self.failure, self.records) {
+            (Some(_), _) => CellEnd::Failed,
+            (None, 0) => CellEnd::Empty,
+            (None, _) => CellEnd::Succeeded,
+        }
+    }
+}
+
+/// What `open/` keeps of a shard that was handed back in order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OpenCells {
+    /// Finished cells of blocks without a part.
+    pub finished: BTreeMap<u64, CellResult>,
+    /// Unfinished cells that were called already.
+    pub unfinished: BTreeMap<u64, Unfinished>,
+}
+
+/// An unfinished cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfinished {
+    /// Calls made so far.
+    pub attempts: u32,
+    /// Not called again before this instant of the fleet's clock, microseconds since 1970.
+    pub not_before_us: i64,
+}
+
+/// A block whose cells have all ended, to be made a part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FullBlock {
+    /// Its number within the shard.
+    pub number: u32,
+    /// First cell.
+    pub first_cell: u64,
+    /// A result for each cell in order; `None` where this round does not cover the cell.
+    pub results: Vec<Option<CellResult>>,
+}
+
+impl FullBlock {
+    /// How its cells ended.
+    pub fn ends(&self) -> CellEnds {
+        CellEnds(self.results.iter().map(|r| r.as_ref().map_or(CellEnd::Absent, CellResult::end)).collect())
+    }
+
+    /// Records over all cells.
+    pub fn records(&self) -> u64 {
+        self.results.iter().flatten().map(|r| r.records).sum()
+    }
+
+    /// The fleet's clock at its last answer.
+    pub fn answered_us(&self) -> i64 {
+        self.results.iter().flatten().map(|r| r.answered_us).max().unwrap_or(0)
+    }
+
+    /// Its failures.
+    pub fn failures(&self) -> impl Iterator<Item = &Failure> {
+        self.results.iter().flatten().filter_map(|r| r.failure.as_ref())
+    }
+}
+
+/// One block that has no part of this round yet.
+#[derive(Debug)]
+struct OpenBlock {
+    first_cell: u64,
+    results: Vec<Option<CellResult>>,
+    /// Which cells are to be called in this round.
+    wanted: Vec<bool>,
+    left: usize,
+}
+
+/// A block that is to be worked on: first cell and, for each cell, whether it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedBlock {
+    /// Its number within the shard.
+    pub number: u32,
+    /// First cell.
+    pub first_cell: u64,
+    /// For each cell, whether this round calls it.
+    pub wanted: Vec<bool>,
+}
+
+/// What is still to do of one shard.
+#[derive(Debug, Default)]
+pub struct ShardWork {
+    open: BTreeMap<u32, OpenBlock>,
+    block_of: HashMap<u64, u32>,
+    ready: VecDeque<u64>,
+    waiting: BinaryHeap<Reverse<(Instant, u64)>>,
+    attempts: HashMap<u64, u32>,
+    in_flight: usize,
+}
+
+impl ShardWork {
+    /// The work on `blocks`, going on with what `open` kept. `instant_of` turns an instant of the fleet's
+    /// clock into a local one. Returns also the blocks that `open` alone completes.
+    pub fn new(blocks: Vec<WantedBlock>, open: OpenCells, instant_of: impl Fn(i64) -> Instant) -> (Self, Vec<FullBlock>) {
+        let mut work = ShardWork::default();
+        for block in blocks {
+            work.add(block);
+        }
+        let mut full = Vec::new();
+        for (cell, result) in open.finished {
+            if work.is_open(cell) {
+                full.extend(work.end(cell, result));
+            }
+        }
+        for (cell, unfinished) in open.unfinished {
+            if work.is_open(cell) {
+                work.attempts.insert(cell, unfinished.attempts);
+                work.ready.retain(|c| *c != cell);
+                work.waiting.push(Reverse((instant_of(unfinished.not_before_us), cell)));
+            }
+        }
+        work.ready.retain(|cell| work.block_of.contains_key(cell));
+        (work, full)
+    }
+
+    fn add(&mut self, block: WantedBlock) {
+        for (place, _) in block.wanted.iter().enumerate().filter(|(_, wanted)| **wanted) {
+            let cell = block.first_cell + place as u64;
+            self.block_of.insert(cell, block.number);
+            self.ready.push_back(cell);
+        }
+        let open = OpenBlock {
+            first_cell: block.first_cell,
+            results: vec![None; block.wanted.len()],
+            left: block.wanted.iter().filter(|w| **w).count(),
+            wanted: block.wanted,
+        };
+        if open.left > 0 {
+            self.open.insert(block.number, open);
+        }
+    }
+
+    fn is_open(&self, cell: u64) -> bool {
+        self.block_of.contains_key(&cell)
+    }
+
+    /// Takes the next cell that may be called at `now`.
+    pub fn take(&mut self, now: Instant) -> Option<u64> {
+        while let Some(Reverse((not_before, cell))) = self.waiting.peek().copied() {
+            if not_before > now {
+                break;
+            }
+            self.waiting.pop();
+            self.ready.push_back(cell);
+        }
+        let cell = self.ready.pop_front()?;
+        self.in_flight += 1;
+        Some(cell)
+    }
+
+    /// Gives a cell back that was taken but not called.
+    pub fn untake(&mut self, cell: u64) {
+        self.in_flight -= 1;
+        self.ready.push_front(cell);
+    }
+
+    /// Calls made so far of a cell.
+    pub fn attempts(&self, cell: u64) -> u32 {
+        self.attempts.get(&cell).copied().unwrap_or(0)
+    }
+
+    /// A taken cell was called and needs another attempt, not before `not_before`.
+    pub fn again(&mut self, cell: u64, attempts: u32, not_before: Instant) {
+        self.in_flight -= 1;
+        self.attempts.insert(cell, attempts);
+        self.waiting.push(Reverse((not_before, cell)));
+    }
+
+    /// A taken cell has ended. Returns its block when that is now full.
+    pub fn finish(&mut self, cell: u64, result: CellResult) -> Option<FullBlock> {
+        self.in_flight -= 1;
+        self.end(cell, result)
+    }
+
+    fn end(&mut self, cell: u64, result: CellResult) -> Option<FullBlock> {
+        let number = self.block_of.remove(&cell)?;
+        self.attempts.remove(&cell);
+        let block = self.open.get_mut(&number)?;
+        let place = usize::try_from(cell - block.first_cell).ok()?;
+        block.results[place] = Some(result);
+        block.left -= 1;
+        if block.left > 0 {
+            return None;
+        }
+        let block = self.open.remove(&number)?;
+        Some(FullBlock { number, first_cell: block.first_cell, results: block.results })
+    }
+
+    /// Cells that are taken and have not come back.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Every cell has ended.
+    pub fn is_done(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Whether a cell could be taken at `now`.
+    pub fn has_ready(&self, now: Instant) -> bool {
+        !self.ready.is_empty() || self.next_wake().is_some_and(|at| at <= now)
+    }
+
+    /// How many cells could be taken at once, at least (those whose wait may have ended not counted).
+    pub fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// When the next waiting cell may be called.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.waiting.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// When nothing is ready or in flight: how long until the first waiting cell may be called.
+    pub fn idle_until(&self) -> Option<Instant> {
+        let idle = self.in_flight == 0 && self.ready.is_empty();
+        idle.then(|| self.next_wake()).flatten()
+    }
+
+    /// What to keep in `open/` when the shard is handed back now. `clock_of` turns a local instant into
+    /// one of the fleet's clock.
+    pub fn open_cells(&self, clock_of: impl Fn(Instant) -> i64) -> OpenCells {
+        let mut kept = OpenCells::default();
+        for block in self.open.values() {
+            for (place, result) in block.results.iter().enumerate() {
+                if let Some(result) = result {
+                    kept.finished.insert(block.first_cell + place as u64, result.clone());
+                }
+            }
+            debug_assert_eq!(block.wanted.len(), block.results.len());
+        }
+        let not_before: HashMap<u64, Instant> = self.waiting.iter().map(|Reverse((at, cell))| (*cell, *at)).collect();
+        for (cell, attempts) in &self.attempts {
+            let not_before_us = not_before.get(cell).map_or(0, |at| clock_of(*at));
+            kept.unfinished.insert(*cell, Unfinished { attempts: *attempts, not_before_us });
+        }
+        kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn result(records: u64) -> CellResult {
+        CellResult { lines: "{}\n".repeat(records as usize), records, failure: None, answered_us: 7 }
+    }
+
+    fn blocks(cells: u64, checkpoint: u64) -> Vec<WantedBlock> {
+        (0..cells.div_ceil(checkpoint))
+            .map(|k| WantedBlock {
+                number: k as u32,
+                first_cell: 1000 + k * checkpoint,
+                wanted: vec![true; checkpoint.min(cells - k * checkpoint) as usize],
+            })
+            .collect()
+    }
+
+    fn start(blocks: Vec<WantedBlock>, open: OpenCells) -> (ShardWork, Vec<FullBlock>) {
+        let now = Instant::now();
+        ShardWork::new(blocks, open, |_| now)
+    }
+
+    proptest! {
+        /// Whatever the order of answers and wherever the shard is handed back: every cell is called
+        /// until it ends, once, and every block comes out once.
+        #[test]
+        fn a_hand_back_repeats_no_finished_cell(cells in 1u64..60, checkpoint in 1u64..9, stop_after in 0usize..60, order in any::<u64>()) {
+            let now = Instant::now();
+            let mut called = std::collections::BTreeMap::<u64, u32>::new();
+            let (mut work, _) = start(blocks(cells, checkpoint), OpenCells::default());
+            let mut full = Vec::new();
+            let mut seed = order;
+            for _ in 0..stop_after {
+                let Some(cell) = work.take(now) else { break };
+                seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1);
+                if seed >> 61 == 0 {
+                    let attempts = work.attempts(cell) + 1;
+                    work.again(cell, attempts, now);
+                } else {
+                    *called.entry(cell).or_default() += 1;
+                    full.extend(work.finish(cell, result(cell % 3)));
+                }
+            }
+            let kept = work.open_cells(|_| 0);
+            let done: Vec<u32> = full.iter().map(|b| b.number).collect();
+            let rest = blocks(cells, checkpoint).into_iter().filter(|b| !done.contains(&b.number)).collect();
+            let (mut work, complete) = start(rest, kept);
+            full.extend(complete);
+            while let Some(cell) = work.take(now) {
+                *called.entry(cell).or_default() += 1;
+                full.extend(work.finish(cell, result(cell % 3)));
+            }
+            prop_assert!(work.is_done());
+            prop_assert_eq!(called.len() as u64, cells);
+            prop_assert!(called.values().all(|n| *n == 1));
+            prop_assert_eq!(full.len() as u64, cells.div_ceil(checkpoint));
+        }
+    }
+
+    #[test]
+    fn a_retry_covers_only_the_wanted_cells() {
+        let block = WantedBlock { number: 3, first_cell: 60, wanted: vec![false, true, false] };
+        let (mut work, _) = start(vec![block], OpenCells::default());
+        let cell = work.take(Instant::now());
+        assert_eq!(cell, Some(61));
+        let full = work.finish(61, result(2)).expect("the only wanted cell");
+        assert_eq!(full.ends().to_string(), "1-1S1-");
+    }
+}

@@ -1,0 +1,52 @@
+//! Crash points: in debug builds, `PACELINE_CRASH_AT=<point>[@n]` kills the process as kill -9 would when
+//! it comes to that point for the n-th time (1). Release builds have none.
+//!
+//! The points lie between any two steps that change something outside the process.
+
+/// Every crash point, for the test that dies at each of them.
+pub const POINTS: [&str; 10] = [
+    "call-before-send",
+    "call-after-answer",
+    "settle-before-failures",
+    "settle-before-part",
+    "settle-before-sets",
+    "settle-after-sets",
+    "done-before-receipt",
+    "done-before-ack",
+    "done-after-ack",
+    "back-before-ack",
+];
+
+/// Dies here when told to.
+pub fn point(name: &str) {
+    #[cfg(debug_assertions)]
+    armed::point(name);
+    #[cfg(not(debug_assertions))]
+    let _unused = name;
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Armed {
+        point: String,
+        left: AtomicU32,
+    }
+
+    static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
+        let told = std::env::var("PACELINE_CRASH_AT").ok()?;
+        let (point, nth) = told.split_once('@').unwrap_or((&told, "1"));
+        Some(Armed { point: point.to_owned(), left: AtomicU32::new(nth.parse().ok()?) })
+    });
+
+    pub(super) fn point(name: &str) {
+        let Some(armed) = ARMED.as_ref().filter(|armed| armed.point == name) else { return };
+        if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            eprintln!("crash point {name}: killed");
+            // The same signal as kill -9: nothing is cleaned up.
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
+        }
+    }
+}
