@@ -1,7 +1,12 @@
 //! The names in Redis. Every one starts with the namespace; all keys of one provider's limits share a
 //! hash tag, all keys of one run share another.
 
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+
 use crate::ids::RunRef;
+use crate::limit::{Instance, Rule};
 
 /// The names of one namespace (`PACELINE_NAMESPACE`).
 #[derive(Clone, Debug)]
@@ -20,6 +25,32 @@ impl Keys {
     /// What all keys of a provider's limits (or of a shared limit's name) begin with.
     pub fn limits(&self, provider: &str) -> String {
         format!("{}:{{{provider}}}", self.namespace)
+    }
+
+    /// Hash of what a provider's answers closed.
+    pub fn closures(&self, provider: &str) -> String {
+        format!("{}:closed", self.limits(provider))
+    }
+
+    /// Hash of one limit's state for one scope.
+    pub fn limit(&self, provider: &str, limit: &Instance) -> String {
+        let kind = match limit.rule {
+            Rule::Rate { .. } | Rule::Spacing { .. } => "paced",
+            Rule::Concurrency { .. } => "leases",
+            Rule::Quota { .. } => "quota",
+        };
+        let scope = short(&limit.scope);
+        format!("{}:{kind}:{}:{scope}", self.limits(provider), limit.limit)
+    }
+
+    /// Number of grants given to `<job>/<run>`.
+    pub fn granted(&self, provider: &str, run: &str) -> String {
+        format!("{}:granted:{run}", self.limits(provider))
+    }
+
+    /// Hash of who works on `<job>/<run>/<shard>/<round>`.
+    pub fn claim(&self, provider: &str, shard: &str) -> String {
+        format!("{}:claim:{shard}", self.limits(provider))
     }
 
     /// What all keys of a run begin with.
@@ -71,4 +102,12 @@ impl Keys {
     pub fn finisher(&self, job: &str) -> String {
         format!("{}:finisher:{job}", self.namespace)
     }
+}
+
+/// A scope may be any text, also a long one; a long one goes by its digest.
+fn short(scope: &str) -> Cow<'_, str> {
+    if scope.len() <= 100 {
+        return Cow::Borrowed(scope);
+    }
+    Cow::Owned(format!("sha256-{}", hex::encode(Sha256::digest(scope))))
 }

@@ -5,7 +5,23 @@
 //! start ([`Grant::start_us`]). The decision itself is a pure function with the clock passed in; Redis runs
 //! the same function as a script.
 
+mod decide;
+mod pace;
+#[cfg(test)]
+mod properties;
+mod scope;
+mod state;
+mod window;
+
 use serde::{Deserialize, Serialize};
+
+pub use decide::{CLAIM_US, IN_FLIGHT_AGAIN_US, LEASE_US, LEASES_BLIND_US, Moment, decide};
+pub use pace::{
+    FURTHEST_US, LATEST_US, Pace, UNMARKED_WINDOW_US, mark_step, next_mark, window_guard_us,
+};
+pub use scope::{NotALimit, instance};
+pub use state::{Claim, Closed, Lease, Leases, PROVIDER, Paced, Quota, SetMark, State, used_now};
+pub use window::{BadZone, quota_window};
 
 /// One limit for one scope: a counter of its own in Redis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +32,13 @@ pub struct Instance {
     pub scope: String,
     /// The numbers.
     pub rule: Rule,
+}
+
+impl Instance {
+    /// What its state is remembered under: the limit's name and the scope.
+    pub fn id(&self) -> String {
+        format!("{}:{}", self.limit, self.scope)
+    }
 }
 
 /// The numbers of an [`Instance`]. All times in microseconds.
@@ -52,6 +75,13 @@ pub enum Rule {
     },
 }
 
+impl Rule {
+    /// How it paces calls; `None` for leases and quotas.
+    pub fn pace(&self) -> Option<Pace> {
+        Pace::of(self)
+    }
+}
+
 /// A worker's request for a batch of grants at one provider: one atomic step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
@@ -68,6 +98,14 @@ pub struct Ask {
     pub groups: Vec<Group>,
     /// The claims that the worker believes to hold; checked and renewed in the same step.
     pub claims: Vec<ClaimRef>,
+}
+
+impl Ask {
+    /// How many calls of this worker hold a lease of the limit at `index`.
+    pub fn held_of(&self, index: usize) -> u64 {
+        let of_it = self.held.iter().filter(|(limit, _)| *limit == index);
+        of_it.map(|(_, calls)| calls).sum()
+    }
 }
 
 /// Calls that draw from the same limits.
@@ -118,6 +156,20 @@ pub struct Answer {
     pub marks_wanted: Vec<usize>,
     /// Limits whose state was lost and started anew.
     pub resets: Vec<usize>,
+}
+
+impl Answer {
+    /// An answer that says nothing yet.
+    pub fn at(now_us: i64) -> Self {
+        Answer {
+            now_us,
+            grants: Vec::new(),
+            refusals: Vec::new(),
+            lost_claims: Vec::new(),
+            marks_wanted: Vec::new(),
+            resets: Vec::new(),
+        }
+    }
 }
 
 /// Permission for one call.

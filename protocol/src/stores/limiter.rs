@@ -1,16 +1,72 @@
 //! The fleet's limiter: [`crate::limit::Ask`] in one atomic step in Redis.
+//!
+//! One connection for each process, shared by all tasks; it reconnects by itself for ever, and a step that
+//! was not answered in time may have been taken: what it granted is lost, never used and never given back.
+//! A holder asks and renews one after the other (for one provider), since both say how many calls it has in flight.
 
-use std::time::{Duration, Instant};
+mod wire;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{
+    AsyncConnectionConfig, Client, FromRedisValue, IntoConnectionInfo, Script, ScriptInvocation,
+};
 
 use crate::keys::Keys;
-use crate::limit::{Answer, Ask, ClaimRef, Instance};
+use crate::limit::{
+    Answer, Ask, CLAIM_US, ClaimRef, Closed, Instance, Moment, PROVIDER, SetMark, State, used_now,
+};
+use crate::settings::shown_url;
+use wire::{Fields, WireAnswer};
+
+/// How long a step may take.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+/// How long connecting may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// The longest pause between two tries to connect again.
+const RECONNECT_AT_LEAST_EVERY: Duration = Duration::from_secs(1);
 
 /// Why no answer came. No answer means no call.
 #[derive(Debug, thiserror::Error)]
 pub enum LimiterError {
-    /// Redis is away, slow, or refused the script.
-    #[error("the limiter's Redis did not answer")]
-    Redis(#[from] redis::RedisError),
+    /// Redis cannot be reached at the start.
+    #[error("cannot connect to the limiter's Redis at {url}: {source}")]
+    Connect {
+        /// Where, without password.
+        url: String,
+        /// Why.
+        source: redis::RedisError,
+    },
+    /// Redis may drop keys, and with them what was counted.
+    #[error(
+        "the limiter's Redis at {url} has maxmemory-policy {policy:?}: it may drop what was counted; set it to noeviction"
+    )]
+    Evicts {
+        /// Where, without password.
+        url: String,
+        /// Its policy.
+        policy: String,
+    },
+    /// No answer in time. The step may have been taken.
+    #[error("the limiter's Redis at {url} did not answer within {} ms", within.as_millis())]
+    TimedOut {
+        /// Where, without password.
+        url: String,
+        /// How long it had.
+        within: Duration,
+    },
+    /// Redis is away, or refused the script.
+    #[error("the limiter's Redis at {url} failed: {source}")]
+    Redis {
+        /// Where, without password.
+        url: String,
+        /// Why.
+        source: redis::RedisError,
+    },
     /// Redis answered something else.
     #[error("the limiter's Redis answered unexpectedly: {0}")]
     Reply(String),
@@ -18,7 +74,35 @@ pub enum LimiterError {
 
 /// The limiter of one fleet. Cheap to clone; one connection for each process.
 #[derive(Clone)]
-pub struct FleetLimiter {}
+pub struct FleetLimiter {
+    connection: ConnectionManager,
+    scripts: Arc<Scripts>,
+    keys: Keys,
+    url: Arc<str>,
+    seq: Arc<AtomicU64>,
+}
+
+struct Scripts {
+    ask: Script,
+    claim: Script,
+    release: Script,
+    close: Script,
+    set_mark: Script,
+    peek: Script,
+}
+
+impl Scripts {
+    fn new() -> Self {
+        Scripts {
+            ask: Script::new(include_str!("limiter/ask.lua")),
+            claim: Script::new(include_str!("limiter/claim.lua")),
+            release: Script::new(include_str!("limiter/release.lua")),
+            close: Script::new(include_str!("limiter/close.lua")),
+            set_mark: Script::new(include_str!("limiter/set_mark.lua")),
+            peek: Script::new(include_str!("limiter/peek.lua")),
+        }
+    }
+}
 
 /// An [`Answer`] with the local instants around the round trip, for the fleet's clock.
 pub struct Answered {
@@ -69,16 +153,101 @@ impl FleetLimiter {
     ///
     /// # Errors
     /// When Redis cannot be reached or its `maxmemory-policy` is not `noeviction`.
-    pub async fn connect(_url: &str, _keys: Keys) -> Result<Self, LimiterError> {
-        todo!()
+    pub async fn connect(url: &str, keys: Keys) -> Result<Self, LimiterError> {
+        let shown = shown_url(url);
+        let failed = |source| LimiterError::Connect {
+            url: shown.clone(),
+            source,
+        };
+        let client = client(url).map_err(failed)?;
+        check_eviction(&client, &shown).await?;
+        let connection =
+            ConnectionManager::new_lazy_with_config(client, for_ever()).map_err(failed)?;
+        Ok(FleetLimiter {
+            connection,
+            scripts: Arc::new(Scripts::new()),
+            keys,
+            url: shown.clone().into(),
+            seq: Arc::new(AtomicU64::new(first_seq())),
+        })
     }
 
-    /// Asks for grants.
+    /// Asks for grants. One at a time for a holder and provider, see the module.
     ///
     /// # Errors
     /// When Redis does not answer in time. What it may have granted is then lost, never used.
-    pub async fn ask(&self, _ask: &Ask) -> Result<Answered, LimiterError> {
-        todo!()
+    pub async fn ask(&self, ask: &Ask) -> Result<Answered, LimiterError> {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed);
+        let call = self.prepare(ask, seq);
+        self.send_ask(ask, &call).await
+    }
+
+    /// As [`ask`](Self::ask), at a moment that is passed in instead of Redis' own: for the suite that
+    /// compares the script with [`crate::limit::decide`].
+    ///
+    /// # Errors
+    /// As for [`ask`](Self::ask).
+    #[doc(hidden)]
+    pub async fn ask_at(&self, ask: &Ask, moment: &Moment<'_>) -> Result<Answered, LimiterError> {
+        let mut call = self.prepare(ask, moment.seq);
+        call.arg(moment.now_us).arg(moment.server);
+        self.send_ask(ask, &call).await
+    }
+
+    fn prepare(&self, ask: &Ask, seq: u64) -> ScriptInvocation<'_> {
+        let mut call = self.scripts.ask.prepare_invoke();
+        call.key(self.keys.closures(&ask.provider));
+        for limit in &ask.limits {
+            call.key(self.keys.limit(&ask.provider, limit));
+        }
+        for group in &ask.groups {
+            call.key(self.keys.granted(&ask.provider, &group.run));
+        }
+        for claim in &ask.claims {
+            call.key(self.keys.claim(&ask.provider, &claim.shard));
+        }
+        call.arg(wire::encode(ask, seq));
+        call
+    }
+
+    async fn send_ask(
+        &self,
+        ask: &Ask,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<Answered, LimiterError> {
+        let sent = Instant::now();
+        let reply: WireAnswer = self.run(call).await?;
+        let received = Instant::now();
+        Ok(Answered {
+            answer: wire::decode(ask, reply)?,
+            sent,
+            received,
+        })
+    }
+
+    /// Runs a script within [`ANSWER_WITHIN`].
+    async fn run<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, LimiterError> {
+        let mut connection = self.connection.clone();
+        self.within(call.invoke_async(&mut connection)).await
+    }
+
+    async fn within<T>(
+        &self,
+        reply: impl Future<Output = Result<T, redis::RedisError>>,
+    ) -> Result<T, LimiterError> {
+        let url = || self.url.to_string();
+        match tokio::time::timeout(ANSWER_WITHIN, reply).await {
+            Ok(Ok(reply)) => Ok(reply),
+            Ok(Err(source)) if source.is_timeout() => Err(LimiterError::TimedOut {
+                url: url(),
+                within: ANSWER_WITHIN,
+            }),
+            Ok(Err(source)) => Err(LimiterError::Redis { url: url(), source }),
+            Err(_) => Err(LimiterError::TimedOut {
+                url: url(),
+                within: ANSWER_WITHIN,
+            }),
+        }
     }
 
     /// Takes the claim on a shard, before the first grant.
@@ -87,11 +256,24 @@ impl FleetLimiter {
     /// When Redis does not answer.
     pub async fn claim(
         &self,
-        _provider: &str,
-        _claim: &ClaimRef,
-        _holder: &str,
+        provider: &str,
+        claim: &ClaimRef,
+        holder: &str,
     ) -> Result<Claimed, LimiterError> {
-        todo!()
+        let mut call = self
+            .scripts
+            .claim
+            .key(self.keys.claim(provider, &claim.shard));
+        call.arg(&claim.publication)
+            .arg(holder)
+            .arg(CLAIM_US / 1000);
+        let busy_ms: i64 = self.run(&call).await?;
+        Ok(match u64::try_from(busy_ms) {
+            Ok(busy_ms) => Claimed::Busy {
+                expires_in: Duration::from_millis(busy_ms),
+            },
+            Err(_) => Claimed::Ours,
+        })
     }
 
     /// Gives a claim back (only its holder's own).
@@ -100,59 +282,109 @@ impl FleetLimiter {
     /// When Redis does not answer.
     pub async fn release(
         &self,
-        _provider: &str,
-        _claim: &ClaimRef,
-        _holder: &str,
+        provider: &str,
+        claim: &ClaimRef,
+        holder: &str,
     ) -> Result<(), LimiterError> {
-        todo!()
+        let mut call = self
+            .scripts
+            .release
+            .key(self.keys.claim(provider, &claim.shard));
+        call.arg(&claim.publication).arg(holder);
+        self.run(&call).await
     }
 
-    /// Renews this worker's leases with the absolute number of calls in flight (also 0), and its claims.
-    /// Returns the indices of the claims that are lost.
+    /// Renews this worker's leases with the absolute number of calls in flight (also 0), and its claims:
+    /// an ask that wants nothing. The answer names the claims that are lost.
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn renew(&self, _ask: &Ask) -> Result<Answered, LimiterError> {
-        todo!()
+    pub async fn renew(&self, ask: &Ask) -> Result<Answered, LimiterError> {
+        let nothing_wanted = Ask {
+            groups: Vec::new(),
+            ..ask.clone()
+        };
+        self.ask(&nothing_wanted).await
     }
 
     /// Closes the provider or one credential for the whole fleet; never shortens what is closed longer.
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn close(&self, _provider: &str, _closure: &Closure) -> Result<(), LimiterError> {
-        todo!()
+    pub async fn close(&self, provider: &str, closure: &Closure) -> Result<(), LimiterError> {
+        let mut call = self.scripts.close.key(self.keys.closures(provider));
+        let for_us = u64::try_from(closure.for_.as_micros())
+            .unwrap_or(u64::MAX)
+            .min(LONGEST_CLOSURE_US);
+        call.arg(closure.credential.as_deref().unwrap_or(PROVIDER));
+        call.arg(for_us).arg(&closure.reason);
+        let _changed: i64 = self.run(&call).await?;
+        Ok(())
     }
 
     /// Opens again what answers had closed (`retry`, `resume`).
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn reopen(&self, _provider: &str) -> Result<(), LimiterError> {
-        todo!()
+    pub async fn reopen(&self, provider: &str) -> Result<(), LimiterError> {
+        let mut connection = self.connection.clone();
+        let mut command = redis::cmd("DEL");
+        command.arg(self.keys.closures(provider));
+        self.within(command.exec_async(&mut connection)).await
     }
 
     /// Everything that is closed now.
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn closures(&self, _provider: &str) -> Result<Vec<Closure>, LimiterError> {
-        todo!()
+    pub async fn closures(&self, provider: &str) -> Result<Vec<Closure>, LimiterError> {
+        let seen = self.look(vec![self.keys.closures(provider)]).await?;
+        let mut closures: Vec<Closure> = seen
+            .hashes
+            .iter()
+            .flatten()
+            .filter_map(|(name, text)| open_closure(seen.now_us, name, wire::read_closed(text)?))
+            .collect();
+        closures.sort_by(|a, b| a.credential.cmp(&b.credential));
+        Ok(closures)
     }
 
-    /// Sets a quota's mark after it was put to S3: the counter may go up to it. On a lost counter the
-    /// count goes on from `mark_before`.
+    /// Sets a quota's mark after it was put to S3: the counter may go up to it. A counter that was lost
+    /// goes on from [`SetMark::before`]. Returns whether it was taken; if not (the counter was lost again
+    /// meanwhile, or the window turned), ask again and read the marks again.
     ///
     /// # Errors
     /// When Redis does not answer.
     pub async fn set_mark(
         &self,
-        _provider: &str,
-        _quota: &Instance,
-        _mark_before: u64,
-        _mark: u64,
-    ) -> Result<(), LimiterError> {
-        todo!()
+        provider: &str,
+        quota: &Instance,
+        set: &SetMark,
+    ) -> Result<bool, LimiterError> {
+        self.send_mark(provider, quota, set, None).await
+    }
+
+    /// As [`set_mark`](Self::set_mark), on a server process that is passed in.
+    ///
+    /// # Errors
+    /// As for [`set_mark`](Self::set_mark).
+    #[doc(hidden)]
+    pub async fn send_mark(
+        &self,
+        provider: &str,
+        quota: &Instance,
+        set: &SetMark,
+        server: Option<&str>,
+    ) -> Result<bool, LimiterError> {
+        let mut call = self.scripts.set_mark.key(self.keys.limit(provider, quota));
+        call.arg(set.opened_us)
+            .arg(set.seen_us)
+            .arg(set.before)
+            .arg(set.mark);
+        if let Some(server) = server {
+            call.arg(server);
+        }
+        self.run(&call).await
     }
 
     /// The state of limits, without changing it.
@@ -161,17 +393,149 @@ impl FleetLimiter {
     /// When Redis does not answer.
     pub async fn peek(
         &self,
-        _provider: &str,
-        _limits: &[Instance],
+        provider: &str,
+        limits: &[Instance],
     ) -> Result<Vec<LimitNow>, LimiterError> {
-        todo!()
+        let keys = limits
+            .iter()
+            .map(|limit| self.keys.limit(provider, limit))
+            .collect();
+        let seen = self.look(keys).await?;
+        let mut state = State::default();
+        for (limit, fields) in limits.iter().zip(&seen.hashes) {
+            wire::remember(&mut state, limit, fields);
+        }
+        let moment = Moment {
+            now_us: seen.now_us,
+            server: &seen.server,
+            seq: 0,
+        };
+        let shown = limits.iter().map(|instance| {
+            let (used, opens_us) = used_now(&state, instance, &moment);
+            LimitNow {
+                instance: instance.clone(),
+                used,
+                opens_us,
+            }
+        });
+        Ok(shown.collect())
     }
 
     /// Grants given to a run since its state began.
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn granted(&self, _provider: &str, _run: &str) -> Result<u64, LimiterError> {
-        todo!()
+    pub async fn granted(&self, provider: &str, run: &str) -> Result<u64, LimiterError> {
+        let mut connection = self.connection.clone();
+        let mut command = redis::cmd("GET");
+        command.arg(self.keys.granted(provider, run));
+        let granted: Option<u64> = self.within(command.query_async(&mut connection)).await?;
+        Ok(granted.unwrap_or(0))
+    }
+
+    async fn look(&self, keys: Vec<String>) -> Result<Seen, LimiterError> {
+        let mut call = self.scripts.peek.prepare_invoke();
+        for key in keys {
+            call.key(key);
+        }
+        let reply: Vec<redis::Value> = self.run(&call).await?;
+        read_seen(reply).map_err(|error| LimiterError::Reply(error.to_string()))
+    }
+}
+
+/// A closure lasts at most so long (400 days), so that its end stays a number that Lua holds exactly.
+const LONGEST_CLOSURE_US: u64 = 400 * 86_400 * 1_000_000;
+
+/// What lies under some keys at one moment.
+struct Seen {
+    now_us: i64,
+    server: String,
+    hashes: Vec<Fields>,
+}
+
+fn read_seen(reply: Vec<redis::Value>) -> Result<Seen, redis::ParsingError> {
+    let mut values = reply.into_iter();
+    let mut next = || values.next().unwrap_or(redis::Value::Nil);
+    let now_us = i64::from_redis_value(next())?;
+    let server = String::from_redis_value(next())?;
+    let hashes = values
+        .map(Fields::from_redis_value)
+        .collect::<Result<_, _>>()?;
+    Ok(Seen {
+        now_us,
+        server,
+        hashes,
+    })
+}
+
+fn open_closure(now_us: i64, name: &str, closed: Closed) -> Option<Closure> {
+    let left = u64::try_from(closed.until_us - now_us)
+        .ok()
+        .filter(|left| *left > 0)?;
+    Some(Closure {
+        credential: (name != PROVIDER).then(|| name.to_owned()),
+        for_: Duration::from_micros(left),
+        reason: closed.reason,
+    })
+}
+
+/// Numbers of asks rise over restarts of a process that keeps its name.
+fn first_seq() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(0)
+}
+
+fn client(url: &str) -> Result<Client, redis::RedisError> {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(5))
+        .with_interval(Duration::from_secs(2));
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    // Linux alone can be told how long sent bytes may stay without acknowledgement.
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(Duration::from_secs(5));
+    Client::open(url.into_connection_info()?.set_tcp_settings(tcp))
+}
+
+/// Reconnects without end; a step waits for it no longer than its own time.
+fn for_ever() -> ConnectionManagerConfig {
+    ConnectionManagerConfig::new()
+        .set_number_of_retries(usize::MAX)
+        .set_min_delay(Duration::from_millis(50))
+        .set_max_delay(RECONNECT_AT_LEAST_EVERY)
+        .set_connection_timeout(Some(CONNECT_WITHIN))
+        .set_response_timeout(Some(ANSWER_WITHIN))
+}
+
+/// One try with a clear answer, before the connection that never gives up.
+async fn check_eviction(client: &Client, shown: &str) -> Result<(), LimiterError> {
+    let failed = |source| LimiterError::Connect {
+        url: shown.to_owned(),
+        source,
+    };
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_WITHIN))
+        .set_response_timeout(Some(CONNECT_WITHIN));
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+        .map_err(failed)?;
+    let memory: String = redis::cmd("INFO")
+        .arg("memory")
+        .query_async(&mut connection)
+        .await
+        .map_err(failed)?;
+    let policy = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("maxmemory_policy:"));
+    match policy.map(str::trim) {
+        Some("noeviction") => Ok(()),
+        other => Err(LimiterError::Evicts {
+            url: shown.to_owned(),
+            policy: other.unwrap_or("unknown").to_owned(),
+        }),
     }
 }

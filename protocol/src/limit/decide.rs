@@ -1,0 +1,662 @@
+//! The decision: what is remembered + an [`Ask`] + the clock -> an [`Answer`] and what is remembered next.
+//!
+//! `stores/limiter/ask.lua` is the same function, line by line; one suite feeds both.
+
+use super::pace::{self, LATEST_US, Pace};
+use super::state::{Claim, Lease, Leases, PROVIDER, Paced, Quota, State};
+use super::{Answer, Ask, Grant, Group, Instance, Refusal, Rule, Why};
+
+/// A lease of a holder that does not renew ends after so long (10 s).
+pub const LEASE_US: i64 = 10_000_000;
+/// Lost leases open after two renewals of one a second, and a little (2.2 s).
+pub const LEASES_BLIND_US: i64 = 2_200_000;
+/// When all leases are out, asking again is worth it after so long, unless one's own calls end (1 s).
+pub const IN_FLIGHT_AGAIN_US: i64 = 1_000_000;
+/// A claim that is not renewed ends after so long (30 s).
+pub const CLAIM_US: i64 = 30_000_000;
+
+/// The clock and what else the step needs beside the ask.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// The server's clock.
+    pub now_us: i64,
+    /// The id of the server process; another one means that state may be lost.
+    pub server: &'a str,
+    /// The number of this ask among its holder's, rising.
+    pub seq: u64,
+}
+
+/// Decides a batch. All limits of a call are charged at the call's start, the latest that any of them
+/// gives; a call that one limit refuses takes nothing from the others.
+pub fn decide(state: &mut State, ask: &Ask, moment: &Moment) -> Answer {
+    Step::load(state, ask, moment, &Policy::REAL).run(state)
+}
+
+/// What the tests break on purpose, to see that they notice.
+#[derive(Clone, Copy)]
+pub(super) struct Policy {
+    /// Where a lost pace goes on.
+    pub restart: fn(&Pace, i64) -> i64,
+    /// The numbers of a rule.
+    pub pace: fn(&Rule) -> Option<Pace>,
+    /// Whether a call is charged at its start in every limit.
+    pub together: bool,
+}
+
+impl Policy {
+    pub(super) const REAL: Policy = Policy {
+        restart: Pace::restart_us,
+        pace: Pace::of,
+        together: true,
+    };
+}
+
+/// As [`decide`], with another policy.
+#[cfg(test)]
+pub(super) fn decide_with(
+    state: &mut State,
+    ask: &Ask,
+    moment: &Moment,
+    policy: &Policy,
+) -> Answer {
+    Step::load(state, ask, moment, policy).run(state)
+}
+
+/// One limit in the step.
+enum Live {
+    Paced {
+        pace: Pace,
+        next_us: i64,
+        granted: u64,
+    },
+    Leases {
+        calls: u64,
+        others: u64,
+        mine: u64,
+        opens_us: i64,
+        stale: bool,
+    },
+    Quota {
+        calls: u64,
+        closes_us: i64,
+        quota: Quota,
+        guard_us: i64,
+        marked: bool,
+    },
+    /// The asker's window is not the current one.
+    OtherWindow { opens_us: i64 },
+}
+
+/// When a limit would let the next call start.
+enum Opening {
+    At(i64),
+    Shut(Why, i64),
+}
+
+/// A call that may start.
+struct Draft {
+    start_us: i64,
+    slack_us: i64,
+    choice: Option<usize>,
+}
+
+/// Why a call may not, and the limit that binds.
+#[derive(Clone, Copy)]
+struct No {
+    limit: Option<usize>,
+    why: Why,
+    opens_us: i64,
+}
+
+/// One step under way.
+struct Step<'a> {
+    ask: &'a Ask,
+    moment: &'a Moment<'a>,
+    policy: &'a Policy,
+    live: Vec<Live>,
+    answer: Answer,
+}
+
+impl<'a> Step<'a> {
+    fn load(state: &State, ask: &'a Ask, moment: &'a Moment<'a>, policy: &'a Policy) -> Self {
+        let mut step = Step {
+            ask,
+            moment,
+            policy,
+            live: Vec::new(),
+            answer: Answer::at(moment.now_us),
+        };
+        for (index, limit) in ask.limits.iter().enumerate() {
+            let live = step.load_limit(state, index, limit);
+            step.live.push(live);
+        }
+        step
+    }
+
+    fn run(mut self, state: &mut State) -> Answer {
+        self.answer.lost_claims = self.renew_claims(state);
+        self.give(state);
+        self.want_marks();
+        self.save(state);
+        self.answer
+    }
+
+    // ------------------------------------------------------------------------------------ loading
+
+    fn load_limit(&mut self, state: &State, index: usize, limit: &Instance) -> Live {
+        let id = limit.id();
+        match limit.rule {
+            Rule::Rate { .. } | Rule::Spacing { .. } => {
+                let pace = (self.policy.pace)(&limit.rule).expect("a rate and a spacing are paced");
+                self.load_paced(state.paced.get(&id), index, pace)
+            }
+            Rule::Concurrency { calls } => self.load_leases(state.leases.get(&id), index, calls),
+            Rule::Quota {
+                calls,
+                opened_us,
+                closes_us,
+            } => self.load_quota(state.quotas.get(&id), index, calls, (opened_us, closes_us)),
+        }
+    }
+
+    fn load_paced(&mut self, stored: Option<&Paced>, index: usize, pace: Pace) -> Live {
+        let now = self.moment.now_us;
+        let known = stored.filter(|s| s.server == self.moment.server);
+        let next_us = match known {
+            Some(s) => s.next_us.min(pace.cap_us(now)),
+            None => {
+                self.answer.resets.push(index);
+                (self.policy.restart)(&pace, now)
+            }
+        };
+        Live::Paced {
+            pace,
+            next_us,
+            granted: 0,
+        }
+    }
+
+    fn load_leases(&mut self, stored: Option<&Leases>, index: usize, calls: u64) -> Live {
+        let now = self.moment.now_us;
+        let mine = self.ask.held_of(index);
+        let Some(known) = stored.filter(|s| s.server == self.moment.server) else {
+            self.answer.resets.push(index);
+            return Live::Leases {
+                calls,
+                others: 0,
+                mine,
+                opens_us: now + LEASES_BLIND_US,
+                stale: false,
+            };
+        };
+        let live = known
+            .holders
+            .iter()
+            .filter(|(_, lease)| lease.expires_us > now);
+        let others = live
+            .filter(|(name, _)| **name != self.ask.holder)
+            .map(|(_, l)| l.calls)
+            .sum();
+        let stale = known
+            .holders
+            .get(&self.ask.holder)
+            .is_some_and(|l| l.seq >= self.moment.seq);
+        let opens_us = known.opens_us.min(now + LEASES_BLIND_US);
+        Live::Leases {
+            calls,
+            others,
+            mine,
+            opens_us,
+            stale,
+        }
+    }
+
+    fn load_quota(
+        &mut self,
+        stored: Option<&Quota>,
+        index: usize,
+        calls: u64,
+        window: (i64, i64),
+    ) -> Live {
+        let now = self.moment.now_us;
+        let (opened_us, closes_us) = window;
+        let newer =
+            stored.is_some_and(|s| s.server == self.moment.server && s.opened_us > opened_us);
+        if now < opened_us || now >= closes_us || newer {
+            return Live::OtherWindow {
+                opens_us: now.max(opened_us),
+            };
+        }
+        let marked = closes_us - opened_us > pace::UNMARKED_WINDOW_US;
+        let quota = match stored.filter(|s| s.server == self.moment.server) {
+            Some(s) if s.opened_us == opened_us => {
+                // A loss that lies ahead was seen before the clock stepped back: seen now, it can be mended.
+                let lost_us = s.lost_us.map(|lost| lost.min(now));
+                Quota {
+                    lost_us,
+                    ..s.clone()
+                }
+            }
+            Some(_) => self.new_window(opened_us, if marked { 0 } else { calls }),
+            None => {
+                self.answer.resets.push(index);
+                self.lost_window(opened_us, calls, marked)
+            }
+        };
+        let guard_us = pace::window_guard_us(opened_us, closes_us);
+        Live::Quota {
+            calls,
+            closes_us,
+            quota,
+            guard_us,
+            marked,
+        }
+    }
+
+    /// The counter of the window before is here, so nothing of this one can have been lost.
+    fn new_window(&self, opened_us: i64, mark: u64) -> Quota {
+        let server = self.moment.server.to_owned();
+        Quota {
+            server,
+            opened_us,
+            count: 0,
+            mark,
+            lost_us: None,
+        }
+    }
+
+    /// Without marks, a lost counter counts as used up: the window is short.
+    fn lost_window(&self, opened_us: i64, calls: u64, marked: bool) -> Quota {
+        let fresh = self.new_window(opened_us, 0);
+        if marked {
+            Quota {
+                lost_us: Some(self.moment.now_us),
+                ..fresh
+            }
+        } else {
+            Quota {
+                count: calls,
+                mark: calls,
+                ..fresh
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------- giving
+
+    /// Gives to the group whose next call can start first, in the order of wish among equals, until no
+    /// group can go on: so a scope that opens late does not push the shared limits ahead of the others.
+    fn give(&mut self, state: &State) {
+        if let Some(until) = state.closed_until(PROVIDER, self.moment.now_us) {
+            return self.refuse_all(until);
+        }
+        // The earliest that a group may start: a lower bound, since starts only move away.
+        let mut bounds: Vec<Option<i64>> = self
+            .ask
+            .groups
+            .iter()
+            .map(|g| (g.want > 0).then_some(i64::MIN))
+            .collect();
+        let mut left: Vec<u32> = self.ask.groups.iter().map(|g| g.want).collect();
+        while let Some(group) = first(&bounds) {
+            match self.next_call(state, &self.ask.groups[group]) {
+                Err(no) => {
+                    self.refuse(group, no);
+                    bounds[group] = None;
+                }
+                Ok(draft)
+                    if bounds[group] != Some(draft.start_us)
+                        && !leads(&bounds, group, draft.start_us) =>
+                {
+                    bounds[group] = Some(draft.start_us);
+                }
+                Ok(draft) => {
+                    left[group] -= 1;
+                    bounds[group] = (left[group] > 0).then_some(draft.start_us);
+                    self.grant(group, &draft);
+                }
+            }
+        }
+    }
+
+    /// When and with which credential the group's next call may start.
+    fn next_call(&self, state: &State, group: &Group) -> Result<Draft, No> {
+        if group.choices.is_empty() {
+            return self.try_call(group, None);
+        }
+        let mut best: Option<No> = None;
+        for (index, choice) in group.choices.iter().enumerate() {
+            let no = match state.closed_until(&choice.name, self.moment.now_us) {
+                Some(opens_us) => No {
+                    limit: None,
+                    why: Why::Closed,
+                    opens_us,
+                },
+                None => match self.try_call(group, Some(index)) {
+                    Ok(draft) => return Ok(draft),
+                    Err(no) if !may_skip(&no, &choice.limits) => return Err(no),
+                    Err(no) => no,
+                },
+            };
+            if best.is_none_or(|b| no.opens_us < b.opens_us) {
+                best = Some(no);
+            }
+        }
+        Err(best.expect("there is at least one choice, and each gave a reason"))
+    }
+
+    /// The latest start that any limit gives, when it is near enough for all of them.
+    fn try_call(&self, group: &Group, choice: Option<usize>) -> Result<Draft, No> {
+        let now = self.moment.now_us;
+        let mut start_us = now;
+        let mut binding = None;
+        let (mut slack_us, mut horizon_us) = (LATEST_US, pace::FURTHEST_US);
+        for index in drawn(group, choice) {
+            match self.live[index].opening(now) {
+                Opening::Shut(why, opens_us) => {
+                    return Err(No {
+                        limit: Some(index),
+                        why,
+                        opens_us,
+                    });
+                }
+                Opening::At(at) if at > start_us => (start_us, binding) = (at, Some(index)),
+                Opening::At(_) => {}
+            }
+            if let Live::Paced { pace, .. } = &self.live[index] {
+                slack_us = slack_us.min(pace.slack_us);
+                horizon_us = horizon_us.min(pace.horizon_us);
+            }
+        }
+        if start_us > now + horizon_us {
+            // Half a horizon before it opens: the next batch is then worth its round trip.
+            let opens_us = start_us - horizon_us / 2;
+            return Err(No {
+                limit: binding,
+                why: Why::Paced,
+                opens_us,
+            });
+        }
+        for index in drawn(group, choice) {
+            if let Some(opens_us) = self.live[index].turns_before(start_us) {
+                return Err(No {
+                    limit: Some(index),
+                    why: Why::Window,
+                    opens_us,
+                });
+            }
+        }
+        Ok(Draft {
+            start_us,
+            slack_us,
+            choice,
+        })
+    }
+
+    fn grant(&mut self, group: usize, draft: &Draft) {
+        let asked = &self.ask.groups[group];
+        let now = self.moment.now_us;
+        for index in drawn(asked, draft.choice) {
+            let at = if self.policy.together {
+                draft.start_us
+            } else {
+                now
+            };
+            self.live[index].charge(at);
+        }
+        self.answer.grants.push(Grant {
+            group,
+            credential: draft.choice.map(|c| asked.choices[c].credential),
+            start_us: draft.start_us,
+            slack_us: draft.slack_us,
+        });
+    }
+
+    fn refuse(&mut self, group: usize, no: No) {
+        let No {
+            limit,
+            why,
+            opens_us,
+        } = no;
+        self.answer.refusals.push(Refusal {
+            group,
+            limit,
+            why,
+            opens_us,
+        });
+    }
+
+    fn refuse_all(&mut self, until: i64) {
+        for group in 0..self.ask.groups.len() {
+            if self.ask.groups[group].want > 0 {
+                self.refuse(
+                    group,
+                    No {
+                        limit: None,
+                        why: Why::Closed,
+                        opens_us: until,
+                    },
+                );
+            }
+        }
+    }
+
+    fn want_marks(&mut self) {
+        for (index, live) in self.live.iter().enumerate() {
+            if live.wants_mark() {
+                self.answer.marks_wanted.push(index);
+            }
+        }
+    }
+
+    // ------------------------------------------------------------------------------------- saving
+
+    fn renew_claims(&self, state: &mut State) -> Vec<usize> {
+        let now = self.moment.now_us;
+        let mut lost = Vec::new();
+        for (index, claim) in self.ask.claims.iter().enumerate() {
+            let other = state.claims.get(&claim.shard).is_some_and(|c| {
+                let ours = c.holder == self.ask.holder && c.publication == claim.publication;
+                c.expires_us > now && !ours
+            });
+            if other {
+                lost.push(index);
+                continue;
+            }
+            let publication = claim.publication.clone();
+            let holder = self.ask.holder.clone();
+            let renewed = Claim {
+                publication,
+                holder,
+                expires_us: now + CLAIM_US,
+            };
+            state.claims.insert(claim.shard.clone(), renewed);
+        }
+        lost
+    }
+
+    fn save(&mut self, state: &mut State) {
+        for grant in &self.answer.grants {
+            let run = self.ask.groups[grant.group].run.clone();
+            *state.granted.entry(run).or_default() += 1;
+        }
+        for (limit, live) in self.ask.limits.iter().zip(std::mem::take(&mut self.live)) {
+            let id = limit.id();
+            match live {
+                Live::Paced {
+                    pace,
+                    next_us,
+                    granted,
+                } => {
+                    let stored = state.paced.get(&id);
+                    let saved = self.saved_pace(stored, &pace, next_us, granted);
+                    state.paced.insert(id, saved);
+                }
+                Live::Leases {
+                    opens_us,
+                    mine,
+                    stale,
+                    ..
+                } => {
+                    self.save_leases(state, id, opens_us, (!stale).then_some(mine));
+                }
+                Live::Quota { quota, .. } => drop(state.quotas.insert(id, quota)),
+                Live::OtherWindow { .. } => {}
+            }
+        }
+    }
+
+    fn saved_pace(&self, stored: Option<&Paced>, pace: &Pace, next_us: i64, granted: u64) -> Paced {
+        let period = self.moment.now_us.div_euclid(pace.period_us);
+        let (used, used_before) = match stored {
+            Some(s) if s.period == period => (s.used, s.used_before),
+            Some(s) if s.period == period - 1 => (0, s.used),
+            _ => (0, 0),
+        };
+        let server = self.moment.server.to_owned();
+        Paced {
+            next_us,
+            server,
+            period,
+            used: used + granted,
+            used_before,
+        }
+    }
+
+    fn save_leases(&self, state: &mut State, id: String, opens_us: i64, mine: Option<u64>) {
+        let server = self.moment.server;
+        let known = state.leases.remove(&id).filter(|l| l.server == server);
+        let mut holders = known.map(|l| l.holders).unwrap_or_default();
+        let now = self.moment.now_us;
+        holders.retain(|_, lease| lease.expires_us > now);
+        if let Some(calls) = mine {
+            let lease = Lease {
+                calls,
+                expires_us: now + LEASE_US,
+                seq: self.moment.seq,
+            };
+            holders.insert(self.ask.holder.clone(), lease);
+        }
+        let server = server.to_owned();
+        state.leases.insert(
+            id,
+            Leases {
+                server,
+                opens_us,
+                holders,
+            },
+        );
+    }
+}
+
+impl Live {
+    fn opening(&self, now: i64) -> Opening {
+        match self {
+            Live::Paced { pace, next_us, .. } => Opening::At(next_us - pace.burst_us),
+            Live::Leases { opens_us, .. } if *opens_us > now => {
+                Opening::Shut(Why::InFlight, *opens_us)
+            }
+            Live::Leases {
+                calls,
+                others,
+                mine,
+                stale,
+                ..
+            } => {
+                if *stale || others + mine >= *calls {
+                    return Opening::Shut(Why::InFlight, now + IN_FLIGHT_AGAIN_US);
+                }
+                Opening::At(now)
+            }
+            Live::Quota {
+                calls,
+                quota,
+                closes_us,
+                guard_us,
+                ..
+            } => {
+                if quota.lost_us.is_some() {
+                    Opening::Shut(Why::Mark, now)
+                } else if quota.count >= *calls {
+                    Opening::Shut(Why::Quota, *closes_us)
+                } else if quota.count >= quota.mark {
+                    Opening::Shut(Why::Mark, now)
+                } else {
+                    Opening::At(quota.opened_us + guard_us)
+                }
+            }
+            Live::OtherWindow { opens_us } => Opening::Shut(Why::Window, *opens_us),
+        }
+    }
+
+    /// When the window that closes before `start_us` turns: that call belongs to the next one.
+    fn turns_before(&self, start_us: i64) -> Option<i64> {
+        match self {
+            Live::Quota {
+                closes_us,
+                guard_us,
+                ..
+            } if start_us >= closes_us - guard_us => Some(*closes_us),
+            _ => None,
+        }
+    }
+
+    fn charge(&mut self, start_us: i64) {
+        match self {
+            Live::Paced {
+                pace,
+                next_us,
+                granted,
+            } => {
+                *next_us = (*next_us).max(start_us) + pace.interval_us;
+                *granted += 1;
+            }
+            Live::Leases { mine, .. } => *mine += 1,
+            Live::Quota { quota, .. } => quota.count += 1,
+            Live::OtherWindow { .. } => {}
+        }
+    }
+
+    fn wants_mark(&self) -> bool {
+        match self {
+            Live::Quota {
+                calls,
+                quota,
+                marked: true,
+                ..
+            } => {
+                let near = quota.mark < quota.count + pace::mark_step(*calls) / 2;
+                quota.lost_us.is_some() || (quota.mark < *calls && near)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether the next credential may serve when this one cannot: its own pace, leases or quota bind. A
+/// counter that waits for its mark is not used up, so its credential stays the one in use.
+fn may_skip(no: &No, own: &[usize]) -> bool {
+    let of_its_own = no.limit.is_some_and(|limit| own.contains(&limit));
+    of_its_own && matches!(no.why, Why::Paced | Why::InFlight | Why::Quota)
+}
+
+/// The limits that a call draws from, each once as the asker lists them.
+fn drawn(group: &Group, choice: Option<usize>) -> impl Iterator<Item = usize> + '_ {
+    let own = choice.map_or(&[][..], |c| &group.choices[c].limits);
+    group.limits.iter().chain(own).copied()
+}
+
+/// The group with the least bound, the first among equals.
+fn first(bounds: &[Option<i64>]) -> Option<usize> {
+    let open = bounds
+        .iter()
+        .enumerate()
+        .filter_map(|(i, b)| b.map(|at| (at, i)));
+    open.min().map(|(_, i)| i)
+}
+
+/// Whether a start of `group` comes before every other group's bound.
+fn leads(bounds: &[Option<i64>], group: usize, start_us: i64) -> bool {
+    let mut others = bounds.iter().enumerate().filter(|(i, _)| *i != group);
+    others.all(|(i, b)| b.is_none_or(|at| (start_us, group) < (at, i)))
+}

@@ -1,0 +1,209 @@
+//! What is remembered of limits between two steps, as plain data: the pure twin of what lies in Redis.
+//!
+//! Every record carries the id of the server process that wrote it. A record that is missing, or was
+//! written by another process (a restart, a failover), is LOST: it may be older than what it counted.
+
+use std::collections::BTreeMap;
+
+use super::{Instance, Moment, Rule};
+
+/// Everything that is remembered for one provider.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// Rates and spacings, by [`super::Instance::id`].
+    pub paced: BTreeMap<String, Paced>,
+    /// Concurrency, by the same.
+    pub leases: BTreeMap<String, Leases>,
+    /// Quotas, by the same.
+    pub quotas: BTreeMap<String, Quota>,
+    /// What answers closed: [`PROVIDER`] or a credential's public name -> until when and why.
+    pub closed: BTreeMap<String, Closed>,
+    /// Claims on shards.
+    pub claims: BTreeMap<String, Claim>,
+    /// Grants given to each run.
+    pub granted: BTreeMap<String, u64>,
+}
+
+/// The name in [`State::closed`] of the whole provider; no credential is called so.
+pub const PROVIDER: &str = "*";
+
+/// A rate's or spacing's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paced {
+    /// When the next call would start if the bucket were empty (theoretical arrival time, GCRA).
+    pub next_us: i64,
+    /// The server process that wrote it.
+    pub server: String,
+    /// For display only: the number of the period that `used` counts.
+    pub period: i64,
+    /// Calls granted in that period.
+    pub used: u64,
+    /// Calls granted in the period before.
+    pub used_before: u64,
+}
+
+/// Who has how many calls in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leases {
+    /// The server process that wrote it.
+    pub server: String,
+    /// Nothing is granted before: holders need the time to register again after a loss.
+    pub opens_us: i64,
+    /// Holder -> its calls.
+    pub holders: BTreeMap<String, Lease>,
+}
+
+/// The calls of one holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// In flight or granted and not sent yet.
+    pub calls: u64,
+    /// The holder is taken for dead then.
+    pub expires_us: i64,
+    /// The number of the ask that wrote it: an older one that arrives later changes nothing.
+    pub seq: u64,
+}
+
+/// A calendar quota's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// The server process that wrote it.
+    pub server: String,
+    /// Which window is counted.
+    pub opened_us: i64,
+    /// Calls charged in it.
+    pub count: u64,
+    /// The counter may go up to here (CORE 17).
+    pub mark: u64,
+    /// When the loss of the counter was seen; nothing is granted until a mark read later than that is set.
+    pub lost_us: Option<i64>,
+}
+
+/// Something closed by a provider's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Until this instant.
+    pub until_us: i64,
+    /// Why, in one word.
+    pub reason: String,
+}
+
+/// Who works on a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The publication.
+    pub publication: String,
+    /// The worker.
+    pub holder: String,
+    /// Without renewal it ends then.
+    pub expires_us: i64,
+}
+
+impl State {
+    /// Closes `name` until `until_us`, unless it is closed longer already.
+    pub fn close(&mut self, name: &str, until_us: i64, reason: &str) {
+        let longer = self
+            .closed
+            .get(name)
+            .is_some_and(|c| c.until_us >= until_us);
+        if !longer {
+            let reason = reason.to_owned();
+            self.closed
+                .insert(name.to_owned(), Closed { until_us, reason });
+        }
+    }
+
+    /// Until when `name` is closed, when it is at `now_us`.
+    pub fn closed_until(&self, name: &str, now_us: i64) -> Option<i64> {
+        let until = self.closed.get(name)?.until_us;
+        (until > now_us).then_some(until)
+    }
+
+    /// Sets a quota's mark, which lies in S3 already. `seen_us` is [`super::Answer::now_us`] of the answer
+    /// that asked for it: the marks in S3 were read later than that. A counter that was lost goes on from
+    /// `before`, the highest mark that was found. Returns whether it was taken; if not, ask again.
+    pub fn set_mark(&mut self, quota: &str, set: &SetMark, server: &str) -> bool {
+        let Some(now) = self.quotas.get_mut(quota) else {
+            return false;
+        };
+        if now.server != server || now.opened_us != set.opened_us {
+            return false;
+        }
+        match now.lost_us {
+            Some(lost) if set.seen_us < lost => return false,
+            Some(_) => (now.count, now.mark, now.lost_us) = (set.before, set.mark, None),
+            None => now.mark = now.mark.max(set.mark),
+        }
+        true
+    }
+}
+
+/// A new mark of a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetMark {
+    /// The window that it is for.
+    pub opened_us: i64,
+    /// The clock of the answer that asked for it.
+    pub seen_us: i64,
+    /// The highest mark that was found in S3 (or the ledger's count, if that is larger); 0 without any.
+    pub before: u64,
+    /// The mark that was put.
+    pub mark: u64,
+}
+
+/// What `producer limits` shows of a limit: calls in the last period, in flight or in the window, and when
+/// the next may start (`None`: not in this window, or nobody knows before a mark is set).
+pub fn used_now(state: &State, limit: &Instance, moment: &Moment) -> (u64, Option<i64>) {
+    let (id, now) = (limit.id(), moment.now_us);
+    match limit.rule {
+        Rule::Rate { .. } | Rule::Spacing { .. } => match (state.paced.get(&id), limit.rule.pace())
+        {
+            (Some(paced), Some(pace)) => {
+                let opens = (paced.next_us - pace.burst_us).max(now);
+                (paced.used_in_last(pace.period_us, now), Some(opens))
+            }
+            _ => (0, Some(now)),
+        },
+        Rule::Concurrency { calls } => {
+            let used = state
+                .leases
+                .get(&id)
+                .map_or(0, |leases| leases.in_flight(now));
+            (used, (used < calls).then_some(now))
+        }
+        Rule::Quota {
+            calls, opened_us, ..
+        } => {
+            let current = state.quotas.get(&id).filter(|q| q.opened_us == opened_us);
+            let lost = current.is_some_and(|q| q.lost_us.is_some());
+            let used = current.map_or(0, |q| q.count);
+            (used, (used < calls && !lost).then_some(now))
+        }
+    }
+}
+
+impl Paced {
+    /// About how many calls the last period holds: all of the current one, and of the one before the share
+    /// that a trailing window still covers.
+    fn used_in_last(&self, period_us: i64, now_us: i64) -> u64 {
+        let (current, passed) = (now_us.div_euclid(period_us), now_us.rem_euclid(period_us));
+        let (used, before) = match current - self.period {
+            0 => (self.used, self.used_before),
+            1 => (0, self.used),
+            _ => (0, 0),
+        };
+        let left = u128::from(before) * u128::from((period_us - passed).unsigned_abs());
+        used + u64::try_from(left / u128::from(period_us.unsigned_abs())).unwrap_or(before)
+    }
+}
+
+impl Leases {
+    /// Calls of all holders that are alive.
+    fn in_flight(&self, now_us: i64) -> u64 {
+        let alive = self
+            .holders
+            .values()
+            .filter(|lease| lease.expires_us > now_us);
+        alive.map(|lease| lease.calls).sum()
+    }
+}

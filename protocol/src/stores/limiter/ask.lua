@@ -1,0 +1,324 @@
+-- The limiter's one step: the same function as `limit::decide`, line by line. See the comments there.
+--
+-- Keys (all of one provider, so of one hash tag; `P` is `<namespace>:{<provider>}`):
+--   P:closed            hash   `*` (the provider) or a credential's public name -> `<until us> <reason>`
+--   P:paced:<limit>     hash   next, id, period, used, before           rates and spacings
+--   P:leases:<limit>    hash   #id, #opens, <holder> -> `<calls> <expires us> <seq>`
+--   P:quota:<limit>     hash   id, opened, count, mark, lost ('' unless the counter was lost)
+--   P:granted:<run>     string grants given to the run
+--   P:claim:<shard>     hash   publication, holder; expires
+-- where <limit> is `<limit's name>:<scope>`; `id` is the server process' run_id, whose change means that the
+-- record may be older than what it counted.
+--
+-- KEYS  the closures, then the limits, then the runs of the groups, then the claims, as the request lists them.
+-- ARGV  1: the request as JSON (`wire.rs`); 2 and 3, in tests alone: clock and server id instead of Redis' own.
+-- Reply {now, {group, choice, start - now, slack, ...}, {group, limit, why, opens - now, ...},
+--        {lost claims}, {marks wanted}, {resets}}; places count from 0, -1 is none.
+-- Numbers are microseconds and stay below 2^53; they are written with %.0f, since 14 digits would not do.
+
+local ask = cjson.decode(ARGV[1])
+local call = redis.call
+local max, min, floor = math.max, math.min, math.floor
+
+local function int(n) return string.format('%.0f', n) end
+
+local now, server
+if ARGV[2] then
+  now, server = tonumber(ARGV[2]), ARGV[3]
+else
+  local t = call('TIME')
+  now = t[1] * 1000000 + t[2]
+  server = string.match(call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+local PACED, IN_FLIGHT, QUOTA, CLOSED, MARK, WINDOW = 0, 1, 2, 3, 4, 5
+local LATEST, FURTHEST = ask.latest, ask.furthest
+local KEEP_MS = 30 * 86400000
+local limits, groups, holder = ask.limits, ask.groups, ask.holder
+local first_run = 1 + #limits
+local first_claim = first_run + #groups
+local grants, refusals, lost, marks, resets = {}, {}, {}, {}, {}
+
+------------------------------------------------------------------------------------------- loading
+
+local function load_paced(l, key, index)
+  local v = call('HMGET', key, 'next', 'id', 'period', 'used', 'before')
+  if v[2] == server then
+    local stored, cap = tonumber(v[1]), now + FURTHEST + l.interval + l.burst
+    l.next, l.dirty = min(stored, cap), stored > cap
+  else
+    resets[#resets + 1] = index
+    l.next = now + l.horizon + l.interval + l.burst
+    l.dirty = true
+  end
+  l.shown, l.granted = v, 0
+end
+
+local function load_leases(l, key, index)
+  local v = call('HGETALL', key)
+  local stored = {}
+  for i = 1, #v, 2 do stored[v[i]] = v[i + 1] end
+  l.others, l.mine, l.stale, l.dead = 0, l.held, false, {}
+  if stored['#id'] ~= server then
+    resets[#resets + 1] = index
+    l.opens, l.anew = now + ask.blind, true
+    return
+  end
+  l.opens = min(tonumber(stored['#opens']), now + ask.blind)
+  for name, lease in pairs(stored) do
+    local calls, expires, seq = string.match(lease, '^(%d+) (%d+) (%d+)$')
+    if calls then
+      if name == holder then l.stale = tonumber(seq) >= ask.seq end
+      if tonumber(expires) <= now then
+        l.dead[#l.dead + 1] = name
+      elseif name ~= holder then
+        l.others = l.others + tonumber(calls)
+      end
+    end
+  end
+end
+
+local function load_quota(l, key, index)
+  local v = call('HMGET', key, 'id', 'opened', 'count', 'mark', 'lost')
+  local known = v[1] == server
+  local opened = known and tonumber(v[2])
+  if now < l.opened or now >= l.closes or (opened and opened > l.opened) then
+    l.kind, l.opens = 'other_window', max(now, l.opened)
+    return
+  end
+  l.lost = nil
+  if opened == l.opened then
+    l.count, l.mark = tonumber(v[3]), tonumber(v[4])
+    if v[5] ~= '' then
+      l.lost = min(tonumber(v[5]), now)
+      l.dirty = true
+    end
+    return
+  end
+  l.dirty, l.count = true, 0
+  if known then
+    l.mark = l.marked and 0 or l.calls
+  else
+    resets[#resets + 1] = index
+    if l.marked then
+      l.mark, l.lost = 0, now
+    else
+      l.count, l.mark = l.calls, l.calls
+    end
+  end
+end
+
+local loaders = { paced = load_paced, leases = load_leases, quota = load_quota }
+for i, l in ipairs(limits) do loaders[l.kind](l, KEYS[1 + i], i - 1) end
+
+------------------------------------------------------------------------------------------- deciding
+
+-- When a limit would let the next call start; or nil, why, when it opens.
+local function opening(l)
+  if l.kind == 'paced' then return l.next - l.burst end
+  if l.kind == 'leases' then
+    if l.opens > now then return nil, IN_FLIGHT, l.opens end
+    if l.stale or l.others + l.mine >= l.calls then return nil, IN_FLIGHT, now + ask.in_flight_again end
+    return now
+  end
+  if l.kind == 'quota' then
+    if l.lost then return nil, MARK, now end
+    if l.count >= l.calls then return nil, QUOTA, l.closes end
+    if l.count >= l.mark then return nil, MARK, now end
+    return l.opened + l.guard
+  end
+  return nil, WINDOW, l.opens
+end
+
+-- The latest start that any limit gives and the slack; or nil, limit, why, when it opens.
+local function try_call(drawn)
+  local start, binding, slack, horizon = now, -1, LATEST, FURTHEST
+  for d = 1, #drawn do
+    local index = drawn[d]
+    local l = limits[index + 1]
+    local at, why, opens = opening(l)
+    if not at then return nil, index, why, opens end
+    if at > start then start, binding = at, index end
+    if l.interval then
+      if l.slack < slack then slack = l.slack end
+      if l.horizon < horizon then horizon = l.horizon end
+    end
+  end
+  if start > now + horizon then return nil, binding, PACED, start - floor(horizon / 2) end
+  for d = 1, #drawn do
+    local l = limits[drawn[d] + 1]
+    if l.kind == 'quota' and start >= l.closes - l.guard then return nil, drawn[d], WINDOW, l.closes end
+  end
+  return start, slack
+end
+
+-- Until when a name is closed, if it is.
+local closed = {}
+do
+  local v = call('HGETALL', KEYS[1])
+  for i = 1, #v, 2 do
+    local till = tonumber(string.match(v[i + 1], '^(%d+)'))
+    if till > now then closed[v[i]] = till end
+  end
+end
+
+-- Whether the next credential may serve when this one cannot.
+local function may_skip(choice, limit, why)
+  return choice.own[limit] and (why == PACED or why == IN_FLIGHT or why == QUOTA)
+end
+
+-- Start, slack and choice of the group's next call; or nil, limit, why, when it opens.
+local function next_call(g)
+  if #g.choices == 0 then
+    local start, a, b, c = try_call(g.limits)
+    if start then return start, a, 0 end
+    return nil, a, b, c
+  end
+  local best_limit, best_why, best_opens
+  for i = 1, #g.choices do
+    local choice = g.choices[i]
+    local limit, why, opens = -1, CLOSED, closed[choice.name]
+    if not opens then
+      local start
+      start, limit, why, opens = try_call(choice.drawn)
+      if start then return start, limit, i end
+      if not may_skip(choice, limit, why) then return nil, limit, why, opens end
+    end
+    if not best_opens or opens < best_opens then best_limit, best_why, best_opens = limit, why, opens end
+  end
+  return nil, best_limit, best_why, best_opens
+end
+
+local function refuse(group, limit, why, opens)
+  local n = #refusals
+  refusals[n + 1], refusals[n + 2], refusals[n + 3], refusals[n + 4] = group - 1, limit, why, opens - now
+end
+
+local function grant(group, g, start, slack, choice)
+  local drawn = choice == 0 and g.limits or g.choices[choice].drawn
+  for d = 1, #drawn do
+    local l = limits[drawn[d] + 1]
+    if l.kind == 'paced' then
+      l.next, l.granted, l.dirty = max(l.next, start) + l.interval, l.granted + 1, true
+    elseif l.kind == 'leases' then
+      l.mine = l.mine + 1
+    else
+      l.count, l.dirty = l.count + 1, true
+    end
+  end
+  local n = #grants
+  grants[n + 1], grants[n + 2], grants[n + 3], grants[n + 4] = group - 1, choice - 1, start - now, slack
+  g.granted = g.granted + 1
+end
+
+-- What each choice draws from, the group's limits first.
+local function join(g)
+  g.granted = 0
+  for _, choice in ipairs(g.choices) do
+    choice.drawn, choice.own = {}, {}
+    for _, index in ipairs(g.limits) do table.insert(choice.drawn, index) end
+    for _, index in ipairs(choice.limits) do
+      table.insert(choice.drawn, index)
+      choice.own[index] = true
+    end
+  end
+end
+
+-- To the group whose next call can start first, in the order of wish among equals.
+local function give()
+  local bounds, any = {}, false
+  for i, g in ipairs(groups) do
+    join(g)
+    bounds[i] = g.want > 0 and -1 or false
+    if closed['*'] and g.want > 0 then refuse(i, -1, CLOSED, closed['*']) end
+  end
+  if closed['*'] then return end
+  while true do
+    local group, least, rival, rival_at
+    for i = 1, #groups do
+      local at = bounds[i]
+      if at and (not least or at < least) then
+        group, least, rival, rival_at = i, at, group, least
+      elseif at and (not rival_at or at < rival_at) then
+        rival, rival_at = i, at
+      end
+    end
+    if not group then return end
+    local g = groups[group]
+    local start, a, b, c = next_call(g)
+    if not start then
+      refuse(group, a, b, c)
+      bounds[group] = false
+    elseif start ~= least and rival and (rival_at < start or (rival_at == start and rival < group)) then
+      bounds[group] = start
+    else
+      grant(group, g, start, a, b)
+      bounds[group] = g.granted < g.want and start
+    end
+  end
+end
+
+------------------------------------------------------------------------------------------- saving
+
+local function renew_claims()
+  for i, claim in ipairs(ask.claims) do
+    local key = KEYS[first_claim + i]
+    local v = call('HMGET', key, 'publication', 'holder')
+    if v[1] and (v[1] ~= claim or v[2] ~= holder) then
+      lost[#lost + 1] = i - 1
+    else
+      if not v[1] then call('HSET', key, 'publication', claim, 'holder', holder) end
+      call('PEXPIRE', key, ask.claim_ms)
+    end
+  end
+end
+
+local function save_paced(l, key)
+  if not l.dirty then return end
+  local period, v = floor(now / l.period), l.shown
+  local used, before, stored = 0, 0, tonumber(v[3])
+  if stored == period then
+    used, before = tonumber(v[4]), tonumber(v[5])
+  elseif stored == period - 1 then
+    before = tonumber(v[4])
+  end
+  call('HSET', key, 'next', int(l.next), 'id', server, 'period', int(period),
+    'used', int(used + l.granted), 'before', int(before))
+  call('PEXPIRE', key, KEEP_MS)
+end
+
+local function save_leases(l, key)
+  if l.anew then call('DEL', key) end
+  if #l.dead > 0 then call('HDEL', key, unpack(l.dead)) end
+  call('HSET', key, '#id', server, '#opens', int(l.opens))
+  if not l.stale then
+    call('HSET', key, holder, int(l.mine) .. ' ' .. int(now + ask.lease) .. ' ' .. int(ask.seq))
+  end
+  call('PEXPIRE', key, KEEP_MS)
+end
+
+local function save_quota(l, key)
+  if l.marked and (l.lost or (l.mark < l.calls and l.mark < l.count + l.near)) then
+    marks[#marks + 1] = l.index
+  end
+  if not l.dirty then return end
+  call('HSET', key, 'id', server, 'opened', int(l.opened), 'count', int(l.count), 'mark', int(l.mark),
+    'lost', l.lost and int(l.lost) or '')
+  call('PEXPIRE', key, floor((l.closes - now) / 1000) + KEEP_MS)
+end
+
+local savers = { paced = save_paced, leases = save_leases, quota = save_quota, other_window = function() end }
+
+renew_claims()
+give()
+for i, l in ipairs(limits) do
+  l.index = i - 1
+  savers[l.kind](l, KEYS[1 + i])
+end
+for i, g in ipairs(groups) do
+  if g.granted > 0 then
+    call('INCRBY', KEYS[first_run + i], g.granted)
+    call('PEXPIRE', KEYS[first_run + i], KEEP_MS)
+  end
+end
+return { now, grants, refusals, lost, marks, resets }

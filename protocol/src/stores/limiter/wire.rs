@@ -1,0 +1,275 @@
+//! How an ask travels to the script and its answer back. The script derives no number of its own: what
+//! a limit's rule means is said here, out of [`crate::limit::Pace`].
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use crate::limit::{
+    Answer, Ask, CLAIM_US, Closed, FURTHEST_US, Grant, Group, IN_FLIGHT_AGAIN_US, Instance,
+    LATEST_US, LEASE_US, LEASES_BLIND_US, Lease, Leases, Paced, Quota, Refusal, Rule, State,
+    UNMARKED_WINDOW_US, Why, mark_step, window_guard_us,
+};
+
+use super::LimiterError;
+
+#[derive(Serialize)]
+struct WireAsk<'a> {
+    holder: &'a str,
+    seq: u64,
+    limits: Vec<WireLimit>,
+    groups: Vec<WireGroup<'a>>,
+    claims: Vec<&'a str>,
+    latest: i64,
+    furthest: i64,
+    lease: i64,
+    blind: i64,
+    in_flight_again: i64,
+    claim_ms: i64,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum WireLimit {
+    Paced {
+        interval: i64,
+        burst: i64,
+        slack: i64,
+        horizon: i64,
+        period: i64,
+    },
+    Leases {
+        calls: u64,
+        held: u64,
+    },
+    Quota {
+        calls: u64,
+        opened: i64,
+        closes: i64,
+        guard: i64,
+        marked: bool,
+        near: u64,
+    },
+}
+
+#[derive(Serialize)]
+struct WireGroup<'a> {
+    want: u32,
+    limits: &'a [usize],
+    choices: Vec<WireChoice<'a>>,
+}
+
+#[derive(Serialize)]
+struct WireChoice<'a> {
+    name: &'a str,
+    limits: &'a [usize],
+}
+
+/// The script's first argument.
+pub(super) fn encode(ask: &Ask, seq: u64) -> String {
+    let limits = ask
+        .limits
+        .iter()
+        .enumerate()
+        .map(|(index, limit)| wire_limit(ask, index, limit));
+    let wire = WireAsk {
+        holder: &ask.holder,
+        seq,
+        limits: limits.collect(),
+        groups: ask.groups.iter().map(wire_group).collect(),
+        claims: ask.claims.iter().map(|c| c.publication.as_str()).collect(),
+        latest: LATEST_US,
+        furthest: FURTHEST_US,
+        lease: LEASE_US,
+        blind: LEASES_BLIND_US,
+        in_flight_again: IN_FLIGHT_AGAIN_US,
+        claim_ms: CLAIM_US / 1000,
+    };
+    serde_json::to_string(&wire).expect("numbers and texts always serialise")
+}
+
+fn wire_limit(ask: &Ask, index: usize, limit: &Instance) -> WireLimit {
+    match limit.rule {
+        Rule::Concurrency { calls } => WireLimit::Leases {
+            calls,
+            held: ask.held_of(index),
+        },
+        Rule::Quota {
+            calls,
+            opened_us,
+            closes_us,
+        } => WireLimit::Quota {
+            calls,
+            opened: opened_us,
+            closes: closes_us,
+            guard: window_guard_us(opened_us, closes_us),
+            marked: closes_us - opened_us > UNMARKED_WINDOW_US,
+            near: mark_step(calls) / 2,
+        },
+        Rule::Rate { .. } | Rule::Spacing { .. } => {
+            let pace = limit.rule.pace().expect("a rate and a spacing are paced");
+            WireLimit::Paced {
+                interval: pace.interval_us,
+                burst: pace.burst_us,
+                slack: pace.slack_us,
+                horizon: pace.horizon_us,
+                period: pace.period_us,
+            }
+        }
+    }
+}
+
+fn wire_group(group: &Group) -> WireGroup<'_> {
+    WireGroup {
+        want: group.want,
+        limits: &group.limits,
+        choices: group
+            .choices
+            .iter()
+            .map(|c| WireChoice {
+                name: &c.name,
+                limits: &c.limits,
+            })
+            .collect(),
+    }
+}
+
+/// What the script returns.
+pub(super) type WireAnswer = (i64, Vec<i64>, Vec<i64>, Vec<usize>, Vec<usize>, Vec<usize>);
+
+/// Reads the script's reply.
+pub(super) fn decode(ask: &Ask, reply: WireAnswer) -> Result<Answer, LimiterError> {
+    let (now_us, grants, refusals, lost_claims, marks_wanted, resets) = reply;
+    let grants = grants.chunks(4).map(|row| read_grant(ask, now_us, row));
+    let refusals = refusals.chunks(4).map(|row| read_refusal(now_us, row));
+    Ok(Answer {
+        now_us,
+        grants: grants
+            .collect::<Option<_>>()
+            .ok_or_else(|| strange("grants"))?,
+        refusals: refusals
+            .collect::<Option<_>>()
+            .ok_or_else(|| strange("refusals"))?,
+        lost_claims,
+        marks_wanted,
+        resets,
+    })
+}
+
+fn strange(what: &str) -> LimiterError {
+    LimiterError::Reply(format!("its {what} are not rows of four known numbers"))
+}
+
+fn read_grant(ask: &Ask, now_us: i64, row: &[i64]) -> Option<Grant> {
+    let [group, choice, start, slack_us] = *row else {
+        return None;
+    };
+    let group = usize::try_from(group).ok()?;
+    let credential = match usize::try_from(choice) {
+        Ok(place) => Some(ask.groups.get(group)?.choices.get(place)?.credential),
+        Err(_) => None,
+    };
+    Some(Grant {
+        group,
+        credential,
+        start_us: now_us + start,
+        slack_us,
+    })
+}
+
+fn read_refusal(now_us: i64, row: &[i64]) -> Option<Refusal> {
+    let [group, limit, why, opens] = *row else {
+        return None;
+    };
+    let why = match why {
+        0 => Why::Paced,
+        1 => Why::InFlight,
+        2 => Why::Quota,
+        3 => Why::Closed,
+        4 => Why::Mark,
+        5 => Why::Window,
+        _ => return None,
+    };
+    let (group, limit) = (usize::try_from(group).ok()?, usize::try_from(limit).ok());
+    Some(Refusal {
+        group,
+        limit,
+        why,
+        opens_us: now_us + opens,
+    })
+}
+
+/// A hash as Redis returns it.
+pub(super) type Fields = HashMap<String, String>;
+
+/// Puts what Redis remembers of a limit into `state`.
+pub(super) fn remember(state: &mut State, limit: &Instance, fields: &Fields) {
+    let id = limit.id();
+    match limit.rule {
+        Rule::Rate { .. } | Rule::Spacing { .. } => {
+            state
+                .paced
+                .extend(read_paced(fields).map(|paced| (id, paced)));
+        }
+        Rule::Concurrency { .. } => state.leases.extend(read_leases(fields).map(|l| (id, l))),
+        Rule::Quota { .. } => state
+            .quotas
+            .extend(read_quota(fields).map(|quota| (id, quota))),
+    }
+}
+
+fn number<T: std::str::FromStr>(fields: &Fields, name: &str) -> Option<T> {
+    fields.get(name)?.parse().ok()
+}
+
+fn read_paced(fields: &Fields) -> Option<Paced> {
+    Some(Paced {
+        next_us: number(fields, "next")?,
+        server: fields.get("id")?.clone(),
+        period: number(fields, "period")?,
+        used: number(fields, "used")?,
+        used_before: number(fields, "before")?,
+    })
+}
+
+fn read_leases(fields: &Fields) -> Option<Leases> {
+    let holders = fields
+        .iter()
+        .filter_map(|(name, text)| Some((name.clone(), read_lease(text)?)));
+    Some(Leases {
+        server: fields.get("#id")?.clone(),
+        opens_us: number(fields, "#opens")?,
+        holders: holders.collect(),
+    })
+}
+
+fn read_lease(text: &str) -> Option<Lease> {
+    let mut parts = text.split(' ');
+    let calls = parts.next()?.parse().ok()?;
+    let expires_us = parts.next()?.parse().ok()?;
+    let seq = parts.next()?.parse().ok()?;
+    Some(Lease {
+        calls,
+        expires_us,
+        seq,
+    })
+}
+
+fn read_quota(fields: &Fields) -> Option<Quota> {
+    Some(Quota {
+        server: fields.get("id")?.clone(),
+        opened_us: number(fields, "opened")?,
+        count: number(fields, "count")?,
+        mark: number(fields, "mark")?,
+        lost_us: number(fields, "lost"),
+    })
+}
+
+/// Reads what is closed: `<until us> <reason>`.
+pub(super) fn read_closed(text: &str) -> Option<Closed> {
+    let (until, reason) = text.split_once(' ')?;
+    Some(Closed {
+        until_us: until.parse().ok()?,
+        reason: reason.to_owned(),
+    })
+}
