@@ -1,1 +1,56 @@
-fn main() {}
+//! The binary: settings, one role, drain with a deadline, exit code.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use paceline_protocol::settings::ProcessEnvironment;
+use paceline_worker::admin::{Admin, Readiness};
+use paceline_worker::cli::{Cli, Role};
+use paceline_worker::config::LoadSettings;
+use paceline_worker::metrics::Metrics;
+use paceline_worker::shutdown::{Ended, Shutdown};
+use paceline_worker::{load, telemetry};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match start(cli) {
+        Ok(ended) => ended,
+        Err(error) => {
+            eprintln!("worker: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    ExitCode::from(ended.code())
+}
+
+fn start(cli: Cli) -> anyhow::Result<Ended> {
+    telemetry::start(&ProcessEnvironment)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ended = runtime.block_on(run(cli));
+    // What is still running after the grace has no say in when the process ends.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(cli: Cli) -> anyhow::Result<Ended> {
+    let metrics = Arc::new(Metrics::new()?);
+    let readiness = Readiness::default();
+    let shutdown = Shutdown::on_signals(cli.common().grace, metrics.clone(), readiness.clone())?;
+    let _admin = match cli.common().listen {
+        Some(address) => Some(Admin::listen(address, metrics.clone(), readiness.clone()).await?),
+        None => None,
+    };
+    match cli.role {
+        Role::Load(_) => {
+            let settings = LoadSettings::read(&ProcessEnvironment)?;
+            let role = load::run(settings, shutdown.clone(), metrics, readiness);
+            shutdown.watch(role).await
+        }
+        // The collecting role is called here: `collect::run(settings, shutdown, metrics, readiness)`,
+        // with `CollectSettings::read(&ProcessEnvironment, &args)`.
+        Role::Collect(_) => anyhow::bail!("this build of the worker has no `collect`"),
+    }
+}

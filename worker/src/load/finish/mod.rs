@@ -1,0 +1,324 @@
+//! Finishing a run: count, judge, publish, say so, clean up. Under a lease, and yet every step can be done
+//! twice: whoever dies in the middle leaves the run open, and its receipt comes again.
+
+mod documents;
+mod gate;
+mod keep;
+mod lease;
+mod publish;
+mod tally;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use paceline_protocol::layout;
+use paceline_protocol::manifest::{Live, Manifest, ManifestPart, RunEnd};
+use paceline_protocol::message::{Control, PartSummary};
+use paceline_protocol::stores::state::OpenRun;
+
+use super::runs::OpenedRun;
+use super::{LoadError, Loader};
+use crate::output::failures;
+use crate::output::part::name_of;
+use gate::Verdict;
+use tally::Tally;
+
+/// How long a finished run's own keys stay in Redis, for `status` and a retry; both can do without.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+
+/// What every loaded shard came to: its parts, and its rejected documents.
+type Shards = BTreeMap<u64, (Vec<PartSummary>, u64)>;
+
+/// A finish in hand.
+struct Finish<'a> {
+    loader: &'a Loader,
+    run: &'a OpenedRun,
+    open: OpenRun,
+    shards: Shards,
+}
+
+impl Loader {
+    /// Finishes the run when nothing of it is missing.
+    pub(crate) async fn finish_if_complete(&self, run: &Arc<OpenedRun>) -> Result<(), LoadError> {
+        let Some(finish) = self.begin_finish(run).await? else {
+            return Ok(());
+        };
+        if finish.is_complete() {
+            self.with_lease(run, async { self.finish_under_lease(run, None).await })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the run at once when more than 1 % of its documents were rejected: then the mapping is wrong,
+    /// not a document.
+    pub(crate) async fn stop_if_too_many_rejected(&self, run: &OpenedRun) -> Result<(), LoadError> {
+        let Some(finish) = self.begin_finish(run).await? else {
+            return Ok(());
+        };
+        let tally = Tally::of(&run.plan, &finish.shards);
+        match gate::too_many_rejected(tally.rejected, tally.records) {
+            Some(why) => {
+                let stop = async { self.finish_under_lease(run, Some(why)).await };
+                self.with_lease(run, stop).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What is known of the run; `None` when it has ended.
+    async fn begin_finish<'a>(
+        &'a self,
+        run: &'a OpenedRun,
+    ) -> Result<Option<Finish<'a>>, LoadError> {
+        let Some(open) = self.stores.open_run(&run.run).await? else {
+            // Whoever ended it may have died before it left the registry.
+            self.stores.state.remove_open_run(&run.run).await?;
+            self.close(run);
+            return Ok(None);
+        };
+        let shards = self.stores.state.loaded_shards(&run.run).await?;
+        Ok(Some(Finish {
+            loader: self,
+            run,
+            open,
+            shards,
+        }))
+    }
+
+    /// Looks again, since the lease may have been waited for, and finishes; with `stopped`, in the middle.
+    async fn finish_under_lease(
+        &self,
+        run: &OpenedRun,
+        stopped: Option<String>,
+    ) -> Result<(), LoadError> {
+        match self.begin_finish(run).await? {
+            Some(mut finish) if stopped.is_some() || finish.is_complete() => {
+                finish.finish(stopped).await
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Finish<'_> {
+    /// Every shard is loaded, and what the round under way owes is there.
+    fn is_complete(&self) -> bool {
+        self.shards.len() as u64 >= self.run.plan.shards()
+            && (self.open.round == 0
+                || self.shards.iter().all(|(shard, (parts, _))| {
+                    self.run.owes_nothing(*shard, parts, self.open.round)
+                }))
+    }
+
+    async fn finish(&mut self, stopped: Option<String>) -> Result<(), LoadError> {
+        let begun = std::time::Instant::now();
+        if stopped.is_some() {
+            self.stop_collecting().await?;
+        }
+        let live = self.live().await?;
+        let mut tally = Tally::of(&self.run.plan, &self.shards);
+        let base = live
+            .as_ref()
+            .and_then(|live| previous_records(live, self.run));
+        let mut verdict = match stopped {
+            Some(why) => Verdict::failed(why),
+            None => gate::judge(&self.run.plan, &tally, base),
+        };
+        let documents = self.check_documents(&mut tally, &mut verdict).await?;
+        let sets = self.publish(&tally, &mut verdict, live).await?;
+        let manifest = self.manifest(&tally, &verdict, documents, sets).await?;
+        self.say(&manifest, verdict.passed).await?;
+        self.clean_up(&verdict).await?;
+        self.announce(&manifest).await;
+        tracing::info!(
+            run.id = %self.run.run, run.state = ?manifest.state, cells = manifest.cells,
+            records = manifest.records, documents, notes = ?manifest.notes,
+            took.ms = begun.elapsed().as_millis() as u64, "finished",
+        );
+        Ok(())
+    }
+
+    /// What the newest good run published.
+    async fn live(&self) -> Result<Option<Live>, LoadError> {
+        let key = layout::live(&self.loader.stores.fleet.prefix, &self.run.run.job);
+        self.loader.stores.read_json(&key).await
+    }
+
+    async fn stop_collecting(&self) -> Result<(), LoadError> {
+        self.delete_queues().await?;
+        let run = self.run.run.clone();
+        Ok(self
+            .loader
+            .stores
+            .publisher
+            .control(&Control::Cancel { run })
+            .await?)
+    }
+
+    async fn delete_queues(&self) -> Result<(), LoadError> {
+        for lane in self.run.plan.lanes() {
+            self.loader
+                .stores
+                .publisher
+                .delete_queue(lane, &self.run.run)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn manifest(
+        &self,
+        tally: &Tally,
+        verdict: &Verdict,
+        documents: u64,
+        sets: BTreeMap<String, u64>,
+    ) -> Result<Manifest, LoadError> {
+        let plan = &self.run.plan;
+        let state = if verdict.passed {
+            RunEnd::Completed
+        } else {
+            RunEnd::Failed
+        };
+        Ok(Manifest {
+            job: plan.job.name.clone(),
+            run: plan.run.clone(),
+            state,
+            planned_at: plan.planned_at,
+            finished_at: Timestamp::now(),
+            cells: tally.cells,
+            succeeded: tally.succeeded,
+            empty: tally.empty,
+            failed: tally.failed + tally.not_collected,
+            reasons: self.reasons(tally).await?,
+            records: tally.records,
+            parts: self.parts(),
+            documents,
+            rejected: tally.rejected,
+            sets,
+            limits: limits(self.run),
+            truncated: 0,
+            gone: 0,
+            notes: verdict.notes.clone(),
+        })
+    }
+
+    fn parts(&self) -> Vec<ManifestPart> {
+        let mut all = Vec::new();
+        for (shard, (parts, _)) in &self.shards {
+            let mut parts: Vec<&PartSummary> = parts.iter().collect();
+            parts.sort_by_key(|part| name_of(part));
+            all.extend(parts.into_iter().map(|part| {
+                ManifestPart {
+                    key: self
+                        .run
+                        .layout
+                        .part(*shard, name_of(part), self.run.suffix()),
+                    cells: tally::covered(part),
+                    records: part.records,
+                }
+            }));
+        }
+        all
+    }
+
+    /// Failed cells by reason, out of the failures objects. A row counts only for a cell that failed in the
+    /// end; a failed cell without a row is `unknown`.
+    async fn reasons(&self, tally: &Tally) -> Result<BTreeMap<String, u64>, LoadError> {
+        let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
+        for (shard, (parts, _)) in &self.shards {
+            let failed = tally::failed_cells(&self.run.plan, *shard, parts);
+            if failed.is_empty() {
+                continue;
+            }
+            let key = self.run.layout.failures(*shard);
+            let object = self.loader.stores.objects.get(&key).await?;
+            let body = object.map(|object| object.body).unwrap_or_default();
+            let rows: BTreeMap<u64, String> = failures::rows(&body)
+                .map(|(row, _)| (row.cell, row.reason))
+                .collect();
+            for cell in failed {
+                let reason = rows.get(&cell).map_or("unknown", String::as_str);
+                *reasons.entry(reason.to_owned()).or_default() += 1;
+            }
+        }
+        if tally.not_collected > 0 {
+            reasons.insert("not_collected".to_owned(), tally.not_collected);
+        }
+        Ok(reasons)
+    }
+
+    /// The manifest, and `_SUCCESS` behind it.
+    async fn say(&self, manifest: &Manifest, passed: bool) -> Result<(), LoadError> {
+        let objects = &self.loader.stores.objects;
+        let layout = &self.run.layout;
+        objects
+            .put(&layout.manifest(), to_json(manifest), &[])
+            .await?;
+        if passed {
+            objects.put(&layout.success(), Bytes::new(), &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the run out of everything that is open. The object in S3 goes first: the registry is rebuilt
+    /// from it.
+    async fn clean_up(&self, verdict: &Verdict) -> Result<(), LoadError> {
+        let stores = &self.loader.stores;
+        if verdict.publish {
+            self.remove_old_indices().await?;
+        }
+        self.delete_queues().await?;
+        stores
+            .objects
+            .delete(&layout::open_run(&stores.fleet.prefix, &self.run.run))
+            .await?;
+        stores.state.remove_open_run(&self.run.run).await?;
+        stores.state.expire_run(&self.run.run, REMEMBERED).await?;
+        self.loader.close(self.run);
+        Ok(())
+    }
+
+    /// Tells whoever listens. The run has ended already, so a broker that is away changes nothing.
+    async fn announce(&self, manifest: &Manifest) {
+        let topic = match manifest.state {
+            RunEnd::Completed => "run.completed",
+            RunEnd::Failed | RunEnd::Cancelled => "run.failed",
+        };
+        let body = serde_json::json!({
+            "job": manifest.job, "run": manifest.run, "state": manifest.state,
+            "cells": manifest.cells, "succeeded": manifest.succeeded, "empty": manifest.empty,
+            "failed": manifest.failed, "records": manifest.records,
+            "documents": manifest.documents, "notes": manifest.notes,
+        });
+        if let Err(error) = self.loader.stores.publisher.event(topic, &body).await {
+            tracing::warn!(run.id = %self.run.run, %error, "the end of the run could not be announced");
+        }
+    }
+}
+
+/// Records of the last good run before this one: while this one is live itself, of the one before it.
+fn previous_records(live: &Live, run: &OpenedRun) -> Option<u64> {
+    if live.run == run.run.run {
+        live.previous_records
+    } else {
+        Some(live.records)
+    }
+}
+
+fn limits(run: &OpenedRun) -> serde_json::Value {
+    let by_provider = run.plan.providers.iter().map(|(name, provider)| {
+        let limits = serde_json::to_value(&provider.limits).expect("limits are plain data");
+        (name.clone(), limits)
+    });
+    serde_json::Value::Object(by_provider.collect())
+}
+
+fn to_json(value: &impl serde::Serialize) -> Bytes {
+    serde_json::to_vec_pretty(value)
+        .expect("plain data with text keys always serialises")
+        .into()
+}

@@ -1,0 +1,395 @@
+//! Publishing: the alias, the sorted sets, `live.json`. An older run never replaces a newer one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use paceline_protocol::ids::RunId;
+use paceline_protocol::layout;
+use paceline_protocol::manifest::Live;
+use paceline_protocol::spec::{IndexMode, Ranking};
+use paceline_protocol::stores::index::IndexError;
+use paceline_protocol::stores::state::PublishSet;
+use serde_json::Value;
+
+use super::super::LoadError;
+use super::super::runs::index_name;
+use super::gate::Verdict;
+use super::tally::Tally;
+use super::{Finish, to_json};
+use crate::output::part::name_of;
+use crate::output::record_templates::names_the_run;
+use crate::output::settle::BlockPlace;
+
+/// How often a refused swap is decided anew.
+const SWAPS: usize = 5;
+/// Bits that are read at once.
+const BITS: u64 = 1 << 16;
+
+/// What to do with the alias.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Swap {
+    /// It names our index already.
+    Done,
+    /// Take it from these.
+    From(Vec<String>),
+    /// A newer run has it.
+    Superseded(String),
+}
+
+impl Finish<'_> {
+    /// Publishes what the verdict allows; returns the sets that were published, with their members.
+    pub(super) async fn publish(
+        &self,
+        tally: &Tally,
+        verdict: &mut Verdict,
+        live: Option<Live>,
+    ) -> Result<BTreeMap<String, u64>, LoadError> {
+        if verdict.publish
+            && let Some(newer) = live.as_ref().filter(|live| self.is_older_than(live))
+        {
+            verdict.withhold(superseded(newer.run.as_str()));
+        }
+        if verdict.publish {
+            self.make_sets_whole().await?;
+            self.swap_alias(verdict).await?;
+        }
+        if !verdict.publish {
+            return Ok(BTreeMap::new());
+        }
+        let sets = self.loader.stores.state.run_sets(&self.run.run).await?;
+        let next = self.next_live(tally, live, &sets)?;
+        self.publish_sets(&sets, &next).await?;
+        let key = layout::live(&self.loader.stores.fleet.prefix, &self.run.run.job);
+        self.loader
+            .stores
+            .objects
+            .put(&key, to_json(&next), &[])
+            .await?;
+        Ok(sets)
+    }
+
+    fn is_older_than(&self, live: &Live) -> bool {
+        let plan = &self.run.plan;
+        !plan.force && live.run != plan.run && live.planned_at > plan.planned_at
+    }
+
+    // ------------------------------------------------------------------------------------- alias
+
+    async fn swap_alias(&self, verdict: &mut Verdict) -> Result<(), LoadError> {
+        let Some(output) = self.run.output().filter(|o| o.mode == IndexMode::Snapshot) else {
+            return Ok(());
+        };
+        let (alias, name) = (&output.name, index_name(output, &self.run.plan));
+        let index = &self.loader.stores.index;
+        let mut refused = String::new();
+        for _ in 0..SWAPS {
+            match self.decide_swap(alias, &name).await? {
+                Swap::Done => return Ok(()),
+                Swap::Superseded(by) => {
+                    verdict.withhold(superseded(&by));
+                    return Ok(());
+                }
+                Swap::From(old) => match index.swap(alias, &old, &name).await {
+                    Ok(()) => return Ok(()),
+                    // Somebody else swapped meanwhile: read again, decide again.
+                    Err(IndexError::Refused { why, .. }) => refused = why,
+                    // It may have happened: the receipt is tried again, and finds out.
+                    Err(error) => return Err(error.into()),
+                },
+            }
+        }
+        verdict.fail(format!(
+            "Elasticsearch refused to give the alias {alias} to {name}: {refused}"
+        ));
+        Ok(())
+    }
+
+    async fn decide_swap(&self, alias: &str, name: &str) -> Result<Swap, LoadError> {
+        let index = &self.loader.stores.index;
+        let mut behind = Vec::new();
+        for old in index.behind(alias).await? {
+            let meta = index
+                .metas(&old)
+                .await?
+                .into_iter()
+                .find(|(found, _)| *found == old);
+            behind.push((old, meta.map(|(_, meta)| meta).unwrap_or_default()));
+        }
+        let plan = &self.run.plan;
+        Ok(decide_swap(&behind, name, plan.planned_at, plan.force))
+    }
+
+    // -------------------------------------------------------------------------------------- sets
+
+    /// Makes the sets again from the parts when a part's bit is missing: then Redis lost members too.
+    async fn make_sets_whole(&self) -> Result<(), LoadError> {
+        if self.run.rankings.is_empty() || self.are_all_settled().await? {
+            return Ok(());
+        }
+        tracing::warn!(run.id = %self.run.run, "sorted sets lost members: they are made again from the parts");
+        let stores = &self.loader.stores;
+        stores.state.forget_blocks(&self.run.run).await?;
+        for (shard, (parts, _)) in &self.shards {
+            let names = parts.iter().map(name_of).collect();
+            let parts = stores.parts(self.run, *shard, names).await?;
+            self.loader.settle_parts(self.run, *shard, &parts).await?;
+        }
+        Ok(())
+    }
+
+    async fn are_all_settled(&self) -> Result<bool, LoadError> {
+        let mut wanted: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        for bit in self.bits() {
+            wanted.entry(bit / BITS).or_default().push(bit % BITS);
+        }
+        for (range, bits) in wanted {
+            let first = range * BITS;
+            let count = bits.iter().max().map_or(0, |last| *last as u32 + 1);
+            let set = self
+                .loader
+                .stores
+                .state
+                .settled(&self.run.run, first, count)
+                .await?;
+            if !bits.iter().all(|bit| set.get(*bit as usize) == Some(&true)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The bit of every part.
+    fn bits(&self) -> impl Iterator<Item = u64> {
+        let plan = &self.run.plan;
+        self.shards.iter().flat_map(move |(shard, (parts, _))| {
+            parts.iter().filter_map(move |part| {
+                Some(BlockPlace::of(plan, *shard, part.block, part.round)?.bit(plan))
+            })
+        })
+    }
+
+    fn next_live(
+        &self,
+        tally: &Tally,
+        live: Option<Live>,
+        sets: &BTreeMap<String, u64>,
+    ) -> Result<Live, LoadError> {
+        let plan = &self.run.plan;
+        let broken = |error: &dyn std::fmt::Display| LoadError::Unsupported(error.to_string());
+        let mut lasting = BTreeSet::new();
+        for name in sets.keys() {
+            let ranking = ranking_of(&plan.job.outputs.rankings, name);
+            let ends_by_itself = ranking
+                .map(|ranking| names_the_run(&ranking.key))
+                .transpose();
+            if ends_by_itself.map_err(|error| broken(&error))? == Some(false) {
+                lasting.insert(name.clone());
+            }
+        }
+        let (previous_records, previous_sets) = previous(live, &plan.run);
+        // A finish that is done again no longer sees the sets that it has renamed.
+        Ok(Live {
+            run: plan.run.clone(),
+            planned_at: plan.planned_at,
+            records: tally.records,
+            sets: lasting.into_iter().collect(),
+            previous_records,
+            previous_sets,
+        })
+    }
+
+    async fn publish_sets(
+        &self,
+        sets: &BTreeMap<String, u64>,
+        live: &Live,
+    ) -> Result<(), LoadError> {
+        let rankings = &self.run.plan.job.outputs.rankings;
+        if rankings.is_empty() {
+            return Ok(());
+        }
+        let publish = |name: &String| PublishSet {
+            name: name.clone(),
+            expire: ranking_of(rankings, name)
+                .and_then(|r| r.expire)
+                .map(|span| span.0),
+        };
+        let published: Vec<PublishSet> = sets.keys().map(publish).collect();
+        let gone = live
+            .previous_sets
+            .iter()
+            .filter(|name| !sets.contains_key(*name));
+        let gone: Vec<String> = gone.cloned().collect();
+        Ok(self
+            .loader
+            .stores
+            .state
+            .publish_sets(&self.run.run, &published, &gone)
+            .await?)
+    }
+}
+
+/// Records and sets of the good run before this one, also when this one is live already.
+fn previous(live: Option<Live>, run: &RunId) -> (Option<u64>, Vec<String>) {
+    match live {
+        None => (None, Vec::new()),
+        Some(live) if live.run == *run => (live.previous_records, live.previous_sets),
+        Some(live) => (Some(live.records), live.sets),
+    }
+}
+
+fn superseded(by: &str) -> String {
+    format!(
+        "a newer run is live ({by}): neither alias nor sets are published (--force does it all the same)"
+    )
+}
+
+/// What to do, given the indices behind the alias with their `_meta`.
+fn decide_swap(behind: &[(String, Value)], ours: &str, planned_at: Timestamp, force: bool) -> Swap {
+    let newer = |(name, meta): &&(String, Value)| {
+        let theirs = meta["paceline"]["planned_at"].as_str();
+        let theirs: Option<Timestamp> = theirs.and_then(|text| text.parse().ok());
+        name != ours && theirs.is_some_and(|theirs| theirs > planned_at)
+    };
+    if let Some((name, _)) = behind.iter().find(newer).filter(|_| !force) {
+        return Swap::Superseded(name.clone());
+    }
+    match behind {
+        [(only, _)] if only == ours => Swap::Done,
+        _ => {
+            let others = behind
+                .iter()
+                .map(|(name, _)| name)
+                .filter(|name| *name != ours);
+            Swap::From(others.cloned().collect())
+        }
+    }
+}
+
+/// The ranking whose template gives this set's name: the one with most literal text of those that fit.
+fn ranking_of<'a>(rankings: &'a [Ranking], name: &str) -> Option<&'a Ranking> {
+    let fits = rankings
+        .iter()
+        .filter_map(|ranking| Some((literal_fit(&ranking.key, name)?, ranking)));
+    fits.max_by_key(|(literal, _)| *literal)
+        .map(|(_, ranking)| ranking)
+}
+
+/// How many bytes of `name` are the template's own text, when `name` could come from it.
+fn literal_fit(template: &str, name: &str) -> Option<usize> {
+    let pieces = literals(template);
+    let literal = pieces.iter().map(|piece| piece.len()).sum();
+    let [first, middle @ .., last] = pieces.as_slice() else {
+        return (pieces == [name]).then_some(literal);
+    };
+    let mut rest = name.strip_prefix(first)?.strip_suffix(last)?;
+    for piece in middle {
+        let (_, after) = rest.split_once(piece)?;
+        rest = after;
+    }
+    Some(literal)
+}
+
+/// The text of a template between its expressions and blocks.
+fn literals(template: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = template;
+    while let Some(start) = rest.find("{{").or_else(|| rest.find("{%")) {
+        let close = if rest[start..].starts_with("{{") {
+            "}}"
+        } else {
+            "%}"
+        };
+        let Some(length) = rest[start..].find(close) else {
+            break;
+        };
+        pieces.push(&rest[..start]);
+        rest = &rest[start + length + close.len()..];
+    }
+    pieces.push(rest);
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::settle::tests::ranking;
+    use paceline_protocol::spec::KeepScore;
+    use serde_json::json;
+
+    fn at(day: i64) -> Timestamp {
+        Timestamp::from_second(day * 86_400).expect("in range")
+    }
+
+    fn index(day: i64) -> (String, Value) {
+        (
+            format!("fares-{day}"),
+            json!({ "paceline": { "planned_at": at(day) } }),
+        )
+    }
+
+    #[test]
+    fn an_older_run_never_replaces_a_newer_one() {
+        assert_eq!(
+            decide_swap(&[], "fares-2", at(2), false),
+            Swap::From(vec![])
+        );
+        assert_eq!(
+            decide_swap(&[index(1)], "fares-2", at(2), false),
+            Swap::From(vec!["fares-1".into()])
+        );
+        assert_eq!(
+            decide_swap(&[index(3)], "fares-2", at(2), false),
+            Swap::Superseded("fares-3".into())
+        );
+        assert_eq!(
+            decide_swap(&[index(3)], "fares-2", at(2), true),
+            Swap::From(vec!["fares-3".into()])
+        );
+        assert_eq!(
+            decide_swap(&[index(2)], "fares-2", at(2), false),
+            Swap::Done
+        );
+        let both = [index(1), index(2)];
+        assert_eq!(
+            decide_swap(&both, "fares-2", at(2), false),
+            Swap::From(vec!["fares-1".into()])
+        );
+    }
+
+    #[test]
+    fn finishing_twice_judges_by_the_same_base() {
+        let run: RunId = "r2".parse().expect("a run id");
+        let first = Live {
+            run: "r1".parse().expect("a run id"),
+            planned_at: at(1),
+            records: 7,
+            sets: vec!["a".into()],
+            previous_records: None,
+            previous_sets: vec![],
+        };
+        let base = previous(Some(first.clone()), &run);
+        assert_eq!(base, (Some(7), vec!["a".to_owned()]));
+        let again = Live {
+            run: run.clone(),
+            previous_records: base.0,
+            previous_sets: base.1.clone(),
+            ..first
+        };
+        assert_eq!(previous(Some(again), &run), base);
+    }
+
+    #[test]
+    fn a_set_finds_its_ranking_by_its_name() {
+        let of = |key: &str| ranking(key, "m", "1", KeepScore::Min);
+        let rankings = [
+            of("fares:{{ destination }}"),
+            of("fares:all:{{ x }}:end"),
+            of("fixed"),
+        ];
+        let found = |name: &str| ranking_of(&rankings, name).map(|r| r.key.as_str());
+        assert_eq!(found("fares:NRT"), Some("fares:{{ destination }}"));
+        assert_eq!(found("fares:all:1:end"), Some("fares:all:{{ x }}:end"));
+        assert_eq!(found("fixed"), Some("fixed"));
+        assert_eq!(found("other"), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! The role `worker load`: takes receipts, fills Elasticsearch, and finishes the run that a receipt
+//! completes. Stateless; any number may run.
+//!
+//! Every arrival is worked on by a task of its own and acked last. Whatever fails is tried again with
+//! patience, since every step may be done twice; whatever is not acked when the process ends comes again.
+
+mod bulk;
+mod finish;
+mod poison;
+mod receipt;
+mod runs;
+mod stores;
+mod sweep;
+
+pub use bulk::{BulkWriter, MAX_BYTES, MAX_DOCUMENTS};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use paceline_protocol::stores::broker::{Arrival, Receipts, TakenArrival};
+use tokio::task::JoinSet;
+
+use crate::admin::Readiness;
+use crate::config::LoadSettings;
+use crate::metrics::Metrics;
+use crate::patience::Patience;
+use crate::servers::NotConnected;
+use crate::shutdown::Shutdown;
+use runs::{OpenedRun, Opening, Runs};
+use stores::Stores;
+use sweep::Sweep;
+
+/// Receipts in hand at once: enough that a `_bulk` fills while others are read.
+const PREFETCH: u16 = 16;
+
+/// Why something could not be done; all of it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// S3.
+    #[error(transparent)]
+    Objects(#[from] paceline_protocol::stores::objects::ObjectError),
+    /// Redis.
+    #[error(transparent)]
+    State(#[from] paceline_protocol::stores::state::StateError),
+    /// RabbitMQ.
+    #[error(transparent)]
+    Broker(#[from] paceline_protocol::stores::broker::BrokerError),
+    /// Elasticsearch.
+    #[error(transparent)]
+    Index(#[from] paceline_protocol::stores::index::IndexError),
+    /// An object that should be there is not, or cannot be read.
+    #[error("{key}: {why}")]
+    Object {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The run's plan cannot be loaded by this version.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The index of that name belongs to something else.
+    #[error(
+        "the index {0} belongs to another run, job or namespace: delete it, or give the run another id"
+    )]
+    ForeignIndex(String),
+    /// The lease of finishing was lost while finishing.
+    #[error("the lease of finishing the run was lost")]
+    LeaseLost,
+}
+
+/// Loads until the drain, then finishes what is in hand.
+///
+/// # Errors
+/// When a server can never be used as it is set up.
+pub async fn run(
+    settings: LoadSettings,
+    shutdown: Shutdown,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+) -> anyhow::Result<()> {
+    let connected = stores::connect(&settings, &readiness, &shutdown, metrics).await;
+    let (stores, receipts) = match connected {
+        Ok(connected) => connected,
+        Err(NotConnected::Draining(what)) => {
+            tracing::info!("stopped while waiting for {what}");
+            return Ok(());
+        }
+        Err(never) => return Err(never.into()),
+    };
+    readiness.ready();
+    tracing::info!(elasticsearch.url = stores.index.shown_url(), "loading");
+    let loader = Loader {
+        runs: Runs::new(stores.clone()),
+        stores,
+        shutdown,
+    };
+    loader.take_until_drained(receipts).await;
+    Ok(())
+}
+
+/// What every arrival's task shares. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Loader {
+    pub(crate) stores: Arc<Stores>,
+    pub(crate) runs: Runs,
+    shutdown: Shutdown,
+}
+
+impl Loader {
+    async fn take_until_drained(&self, mut receipts: Receipts) {
+        let mut in_hand = JoinSet::new();
+        let mut sweep = Sweep::default();
+        while !self.shutdown.is_draining() {
+            tokio::select! {
+                () = self.shutdown.draining() => {}
+                taken = receipts.next() => {
+                    sweep.put_off();
+                    in_hand.spawn(self.clone().settle(taken));
+                }
+                Some(_) = in_hand.join_next() => {}
+                () = sweep.due(), if in_hand.is_empty() => sweep.sweep(self).await,
+            }
+            self.count(&in_hand);
+        }
+        while in_hand.join_next().await.is_some() {
+            self.count(&in_hand);
+        }
+    }
+
+    fn count(&self, in_hand: &JoinSet<()>) {
+        let count = i64::try_from(in_hand.len()).unwrap_or(i64::MAX);
+        self.stores.metrics.worker_inflight.set(count);
+    }
+
+    /// Does everything that an arrival asks for, however often that takes, and acks it.
+    async fn settle(self, taken: TakenArrival) {
+        let mut patience = Patience::new(Duration::from_millis(250), Duration::from_secs(30));
+        let mut told: Option<String> = None;
+        while let Err(error) = self.work_on(&taken.arrival).await {
+            let error = error.to_string();
+            if told.as_ref() != Some(&error) {
+                tracing::warn!(error, "a receipt waits and is tried again");
+                told = Some(error);
+            }
+            tokio::select! {
+                () = patience.wait() => {}
+                // Not acked: it comes again to whoever takes receipts then.
+                () = self.shutdown.draining() => return,
+            }
+        }
+        taken.ack().await;
+    }
+
+    async fn work_on(&self, arrival: &Arrival) -> Result<(), LoadError> {
+        match arrival {
+            Arrival::Receipt(receipt) => match self.runs.open(&receipt.run_ref()).await? {
+                Opening::Open(run) => self.receipt(&run, receipt).await,
+                Opening::Ended => Ok(()),
+            },
+            Arrival::DeadShard(shard, reason) => match self.runs.open(&shard.run_ref()).await? {
+                Opening::Open(run) => {
+                    let receipt = self.bury(&run, shard, reason).await?;
+                    self.receipt(&run, &receipt).await
+                }
+                Opening::Ended => Ok(()),
+            },
+            Arrival::Unreadable(why) => {
+                tracing::error!(
+                    why,
+                    "a message on the receipts queue cannot be read; it is dropped"
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets a run that has ended.
+    pub(crate) fn close(&self, run: &OpenedRun) {
+        self.runs.forget(&run.run);
+    }
+}

@@ -1,0 +1,233 @@
+//! A shard that came back dead: its missing cells become failures, so that the run ends.
+
+use bytes::Bytes;
+use paceline_protocol::block::{CellEnd, CellEnds};
+use paceline_protocol::layout::PartName;
+use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt, ShardMessage};
+use paceline_protocol::outcome::Outcome;
+use paceline_protocol::stores::objects::PutNew;
+
+use super::runs::OpenedRun;
+use super::{LoadError, Loader};
+use crate::output::failures::{self, Failure};
+use crate::output::part::{PartMeta, write_body};
+use crate::output::settle::merged_ends;
+
+/// The reason of its cells' failures.
+const REASON: &str = "poison";
+
+/// A block that the dead shard never wrote, with its cells that become failures.
+struct MissingBlock {
+    block: u32,
+    first_cell: u64,
+    ends: CellEnds,
+}
+
+impl Loader {
+    /// Writes failures and empty parts for what the shard still owes; returns the receipt to go on with.
+    pub(crate) async fn bury(
+        &self,
+        run: &OpenedRun,
+        shard: &ShardMessage,
+        reason: &str,
+    ) -> Result<Receipt, LoadError> {
+        tracing::error!(run.id = %run.run, shard.id = shard.shard, reason, "a shard is dead: its missing cells become failures");
+        self.stores
+            .metrics
+            .dead_letters
+            .with_label_values(&[REASON])
+            .inc();
+        let receipt = Receipt {
+            v: MESSAGE_VERSION,
+            job: shard.job.clone(),
+            run: shard.run.clone(),
+            shard: Some(shard.shard),
+            round: shard.round,
+            parts: Vec::new(),
+        };
+        // A worker may put one of the blocks meanwhile: then that part is adopted, and the failures are
+        // written again without its cells.
+        while let missing = self.missing_blocks(run, shard).await?
+            && !missing.is_empty()
+        {
+            self.put_failures(run, shard.shard, &missing).await?;
+            for block in &missing {
+                self.put_failed_part(run, shard, block).await?;
+            }
+        }
+        Ok(receipt)
+    }
+
+    async fn missing_blocks(
+        &self,
+        run: &OpenedRun,
+        shard: &ShardMessage,
+    ) -> Result<Vec<MissingBlock>, LoadError> {
+        let parts = self.summaries(run, shard.shard).await?;
+        let size = run.plan.job.shard;
+        let Some(found) = run.plan.shard(shard.shard) else {
+            return Ok(Vec::new());
+        };
+        let blocks = (0..found.blocks(size)).filter_map(|block| {
+            let (first_cell, cells) = found.block(size, block);
+            let of_block = parts.iter().filter(|part| part.block == block);
+            let ends = owed(cells, of_block, shard.round)?;
+            Some(MissingBlock {
+                block,
+                first_cell,
+                ends,
+            })
+        });
+        Ok(blocks.collect())
+    }
+
+    async fn summaries(&self, run: &OpenedRun, shard: u64) -> Result<Vec<PartSummary>, LoadError> {
+        let mut summaries = Vec::new();
+        for object in self
+            .stores
+            .objects
+            .list(&run.layout.shard_data(shard))
+            .await?
+        {
+            let Some((_, name)) = PartName::from_key(&object.key) else {
+                continue;
+            };
+            let metadata = self
+                .stores
+                .objects
+                .head(&object.key)
+                .await?
+                .unwrap_or_default();
+            let meta = PartMeta::from_metadata(&metadata).map_err(|error| LoadError::Object {
+                key: object.key.clone(),
+                why: error.to_string(),
+            })?;
+            summaries.push(meta.summary(name.block));
+        }
+        Ok(summaries)
+    }
+
+    /// The failures that are there, but for the missing cells, and those of the missing cells.
+    async fn put_failures(
+        &self,
+        run: &OpenedRun,
+        shard: u64,
+        missing: &[MissingBlock],
+    ) -> Result<(), LoadError> {
+        let key = run.layout.failures(shard);
+        let cells: Vec<u64> = missing.iter().flat_map(MissingBlock::cells).collect();
+        let mut body = Vec::new();
+        if let Some(object) = self.stores.objects.get(&key).await? {
+            for (row, line) in failures::rows(&object.body) {
+                if !cells.contains(&row.cell) {
+                    body.extend_from_slice(line);
+                    body.push(b'\n');
+                }
+            }
+        }
+        for cell in cells {
+            poisoned(cell).write(&run.plan, &mut body);
+        }
+        Ok(self.stores.objects.put(&key, body.into(), &[]).await?)
+    }
+
+    async fn put_failed_part(
+        &self,
+        run: &OpenedRun,
+        shard: &ShardMessage,
+        block: &MissingBlock,
+    ) -> Result<PutNew, LoadError> {
+        let name = PartName {
+            block: block.block,
+            round: shard.round,
+        };
+        let key = run.layout.part(shard.shard, name, run.suffix());
+        let body: Bytes =
+            write_body(b"", &run.plan.job.outputs.s3).map_err(|error| LoadError::Object {
+                key: key.clone(),
+                why: error.to_string(),
+            })?;
+        // Nothing was answered, so no document has this version.
+        let meta = PartMeta {
+            ends: block.ends.clone(),
+            records: 0,
+            version: 0,
+            round: shard.round,
+        };
+        Ok(self
+            .stores
+            .objects
+            .put_new(&key, body, &meta.to_metadata())
+            .await?)
+    }
+}
+
+impl MissingBlock {
+    fn cells(&self) -> impl Iterator<Item = u64> {
+        let failed = self
+            .ends
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(_, end)| **end == CellEnd::Failed);
+        failed.map(|(place, _)| self.first_cell + place as u64)
+    }
+}
+
+/// How a part ends that makes failures of what round `round` owes of a block; `None` when it owes nothing.
+fn owed<'a>(
+    cells: u32,
+    parts: impl Iterator<Item = &'a PartSummary>,
+    round: u32,
+) -> Option<CellEnds> {
+    let parts: Vec<&PartSummary> = parts.collect();
+    if parts.iter().any(|part| part.round == round) {
+        return None;
+    }
+    let before = merged_ends(cells, parts.into_iter().filter(|part| part.round < round));
+    let ends: Vec<CellEnd> = before
+        .0
+        .into_iter()
+        .map(|end| match end {
+            CellEnd::Failed | CellEnd::Absent => CellEnd::Failed,
+            CellEnd::Succeeded | CellEnd::Empty => CellEnd::Absent,
+        })
+        .collect();
+    ends.contains(&CellEnd::Failed).then_some(CellEnds(ends))
+}
+
+fn poisoned(cell: u64) -> Failure {
+    Failure {
+        cell,
+        reason: REASON.to_owned(),
+        outcome: Outcome::Permanent,
+        status: 0,
+        field: None,
+        attempts: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(round: u32, ends: &str) -> PartSummary {
+        PartSummary {
+            block: 0,
+            round,
+            ends: ends.parse().expect("ends"),
+            records: 0,
+        }
+    }
+
+    #[test]
+    fn only_what_is_owed_becomes_a_failure() {
+        let ends =
+            |parts: &[PartSummary], round| owed(4, parts.iter(), round).map(|e| e.to_string());
+        assert_eq!(ends(&[], 0).as_deref(), Some("4F"));
+        assert_eq!(ends(&[part(0, "4S")], 0), None);
+        assert_eq!(ends(&[part(0, "1S2F1E")], 1).as_deref(), Some("1-2F1-"));
+        assert_eq!(ends(&[part(0, "4S")], 1), None);
+        assert_eq!(ends(&[], 1).as_deref(), Some("4F"));
+    }
+}

@@ -1,0 +1,279 @@
+//! The open runs that this loader knows: plan, compiled outputs, index. A run's plan never changes, so
+//! it is read once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::layout::{self, RunLayout, part_suffix};
+use paceline_protocol::plan::{PLAN_VERSION, Plan};
+use paceline_protocol::spec::{IndexMode, IndexOutput};
+use paceline_protocol::stores::state::OpenRun;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use super::LoadError;
+use super::bulk::BulkWriter;
+use super::stores::Stores;
+use crate::output::documents::DocumentIds;
+use crate::output::rankings::Rankings;
+
+/// The runs, by name. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Runs {
+    stores: Arc<Stores>,
+    known: Arc<Mutex<HashMap<RunRef, Arc<OpenedRun>>>>,
+}
+
+/// Whether a run still takes receipts.
+pub(crate) enum Opening {
+    /// It does.
+    Open(Arc<OpenedRun>),
+    /// It has ended, or was cancelled: nothing of it may come back.
+    Ended,
+}
+
+/// A run with everything that loading it needs.
+pub(crate) struct OpenedRun {
+    pub(crate) run: RunRef,
+    pub(crate) plan: Plan,
+    pub(crate) layout: RunLayout,
+    pub(crate) rankings: Rankings,
+    pub(crate) ids: Option<DocumentIds>,
+    writer: OnceCell<BulkWriter>,
+    stores: Arc<Stores>,
+}
+
+impl Runs {
+    pub(crate) fn new(stores: Arc<Stores>) -> Self {
+        Runs {
+            stores,
+            known: Arc::default(),
+        }
+    }
+
+    /// The run, read from S3 when it is not known yet.
+    pub(crate) async fn open(&self, run: &RunRef) -> Result<Opening, LoadError> {
+        if let Some(known) = self.lock().get(run) {
+            return Ok(Opening::Open(known.clone()));
+        }
+        if self.stores.open_run(run).await?.is_none() {
+            tracing::info!(run.id = %run, "a receipt of a run that has ended");
+            return Ok(Opening::Ended);
+        }
+        let opened = Arc::new(OpenedRun::read(run, self.stores.clone()).await?);
+        Ok(Opening::Open(
+            self.lock().entry(run.clone()).or_insert(opened).clone(),
+        ))
+    }
+
+    pub(crate) fn forget(&self, run: &RunRef) {
+        self.lock().remove(run);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunRef, Arc<OpenedRun>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stores {
+    /// The object that says that a run is open: the truth of which the registry is a copy.
+    pub(crate) async fn open_run(&self, run: &RunRef) -> Result<Option<OpenRun>, LoadError> {
+        let key = layout::open_run(&self.fleet.prefix, run);
+        self.read_json(&key).await
+    }
+
+    /// A JSON object in S3.
+    pub(crate) async fn read_json<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<T>, LoadError> {
+        let Some(object) = self.objects.get(key).await? else {
+            return Ok(None);
+        };
+        let read = serde_json::from_slice(&object.body);
+        read.map(Some).map_err(|error| LoadError::Object {
+            key: key.to_owned(),
+            why: error.to_string(),
+        })
+    }
+}
+
+impl OpenedRun {
+    async fn read(run: &RunRef, stores: Arc<Stores>) -> Result<Self, LoadError> {
+        let layout = RunLayout::new(&stores.fleet.prefix, run);
+        let missing = || LoadError::Object {
+            key: layout.plan(),
+            why: "an open run has no plan".to_owned(),
+        };
+        let plan: Plan = stores
+            .read_json(&layout.plan())
+            .await?
+            .ok_or_else(missing)?;
+        if plan.version != PLAN_VERSION {
+            let version = plan.version;
+            return Err(LoadError::Unsupported(format!(
+                "{run}: its plan has version {version}, this worker knows {PLAN_VERSION}"
+            )));
+        }
+        let unsupported =
+            |error: &dyn std::fmt::Display| LoadError::Unsupported(format!("{run}: {error}"));
+        if plan.job.dedupe.is_some() || plan.job.changes.is_some() {
+            return Err(unsupported(
+                &"this version loads neither `dedupe` nor `changes`",
+            ));
+        }
+        Ok(OpenedRun {
+            run: run.clone(),
+            rankings: Rankings::compile(&plan).map_err(|error| unsupported(&error))?,
+            ids: DocumentIds::compile(&plan).map_err(|error| unsupported(&error))?,
+            plan,
+            layout,
+            writer: OnceCell::new(),
+            stores,
+        })
+    }
+
+    /// The job's index, when it has one.
+    pub(crate) fn output(&self) -> Option<&IndexOutput> {
+        self.plan.job.outputs.index.as_ref()
+    }
+
+    /// The end of a part's file name.
+    pub(crate) fn suffix(&self) -> &'static str {
+        let s3 = &self.plan.job.outputs.s3;
+        part_suffix(s3.format, s3.compress)
+    }
+
+    /// The writer of the run's index, which is created on first use.
+    pub(crate) async fn writer(&self) -> Result<Option<&BulkWriter>, LoadError> {
+        let Some(output) = self.output() else {
+            return Ok(None);
+        };
+        let made = self
+            .writer
+            .get_or_try_init(|| self.make_writer(output))
+            .await?;
+        Ok(Some(made))
+    }
+
+    async fn make_writer(&self, output: &IndexOutput) -> Result<BulkWriter, LoadError> {
+        let name = index_name(output, &self.plan);
+        let body = index_body(output, &self.plan, &self.stores.fleet.namespace);
+        if !self.stores.index.create(&name, &body).await? && output.mode == IndexMode::Snapshot {
+            self.check_owner(&name).await?;
+        }
+        let stores = &self.stores;
+        Ok(BulkWriter::new(
+            stores.index.clone(),
+            name,
+            stores.metrics.clone(),
+        ))
+    }
+
+    /// An index name is lower-case, run ids are not: two runs may meet in one name.
+    async fn check_owner(&self, name: &str) -> Result<(), LoadError> {
+        let metas = self.stores.index.metas(name).await?;
+        let ours = meta(&self.plan, &self.stores.fleet.namespace);
+        let same = |theirs: &Value| {
+            ["namespace", "job", "run"]
+                .iter()
+                .all(|k| theirs["paceline"][k] == ours["paceline"][k])
+        };
+        match metas.iter().find(|(found, _)| found == name) {
+            Some((_, theirs)) if !same(theirs) => Err(LoadError::ForeignIndex(name.to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The concrete index that a run is loaded into.
+pub(crate) fn index_name(output: &IndexOutput, plan: &Plan) -> String {
+    match output.mode {
+        IndexMode::Upsert => output.name.clone(),
+        IndexMode::Snapshot => {
+            let legal = |c: char| !c.is_whitespace() && !r#"\/*?"<>|,#:"#.contains(c);
+            format!("{}-{}", output.name, plan.run)
+                .chars()
+                .map(|c| {
+                    if legal(c) {
+                        c.to_ascii_lowercase()
+                    } else {
+                        '-'
+                    }
+                })
+                .collect()
+        }
+    }
+}
+
+/// Settings and mapping of a new index. A snapshot is filled without refreshes and copies; both come when
+/// it is finished.
+fn index_body(output: &IndexOutput, plan: &Plan, namespace: &str) -> Value {
+    let settings = match output.mode {
+        IndexMode::Snapshot => json!({ "refresh_interval": "-1", "number_of_replicas": 0 }),
+        IndexMode::Upsert => json!({ "auto_expand_replicas": "0-1" }),
+    };
+    let property = |kind: &Value| match kind {
+        Value::String(name) => json!({ "type": name }),
+        whole => whole.clone(),
+    };
+    let properties: serde_json::Map<String, Value> = output
+        .mapping
+        .iter()
+        .map(|(field, kind)| (field.clone(), property(kind)))
+        .collect();
+    json!({
+        "settings": { "index": settings },
+        "mappings": { "dynamic": false, "_meta": meta(plan, namespace), "properties": properties },
+    })
+}
+
+/// What an index says of itself: nothing is ever deleted by its name alone.
+fn meta(plan: &Plan, namespace: &str) -> Value {
+    json!({ "paceline": {
+        "namespace": namespace,
+        "job": plan.job.name,
+        "run": plan.run,
+        "planned_at": plan.planned_at,
+    }})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::settle::tests::{plan, snapshot};
+
+    #[test]
+    fn an_index_has_the_runs_name_in_lower_case() {
+        let mut plan = plan(4);
+        plan.run = "Nightly_1.b".parse().expect("a run id");
+        let mut output = snapshot("{{ night }}");
+        assert_eq!(index_name(&output, &plan), "fares-nightly_1.b");
+        output.mode = IndexMode::Upsert;
+        assert_eq!(index_name(&output, &plan), "fares");
+    }
+
+    #[test]
+    fn a_mapping_takes_types_and_whole_properties() {
+        let mut output = snapshot("{{ night }}");
+        output.mapping.insert("price".into(), "double".into());
+        output
+            .mapping
+            .insert("title".into(), json!({ "type": "text", "index": false }));
+        let body = index_body(&output, &plan(4), "paceline");
+        assert_eq!(
+            body["mappings"]["properties"]["price"],
+            json!({ "type": "double" })
+        );
+        assert_eq!(
+            body["mappings"]["properties"]["title"]["index"],
+            json!(false)
+        );
+        assert_eq!(
+            body["mappings"]["_meta"]["paceline"]["run"],
+            json!("2026-11-21")
+        );
+        assert_eq!(body["mappings"]["dynamic"], json!(false));
+    }
+}

@@ -1,0 +1,145 @@
+//! Receipts that got lost (with Redis, with the broker) are published again: at once when a run's state is
+//! missing altogether, else when this loader has had nothing to do for a while. Loading again is harmless.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use paceline_protocol::layout::{self, PartName};
+use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt};
+use tokio::time::Instant;
+
+use super::runs::{OpenedRun, Opening};
+use super::{LoadError, Loader};
+
+/// Idle for so long, a loader looks for the first time, then at doubled distances.
+const FIRST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// When to look next.
+pub(crate) struct Sweep {
+    at: Instant,
+    distance: Duration,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Sweep {
+            at: Instant::now() + FIRST,
+            distance: FIRST,
+        }
+    }
+}
+
+impl Sweep {
+    /// Something arrived: it is not yet time.
+    pub(crate) fn put_off(&mut self) {
+        *self = Sweep::default();
+    }
+
+    pub(crate) async fn due(&self) {
+        tokio::time::sleep_until(self.at).await;
+    }
+
+    pub(crate) async fn sweep(&mut self, loader: &Loader) {
+        if let Err(error) = loader.publish_lost_receipts().await {
+            tracing::warn!(%error, "could not look for lost receipts");
+        }
+        self.distance = (self.distance * 2).min(LONGEST);
+        self.at = Instant::now() + self.distance;
+    }
+}
+
+impl Loader {
+    async fn publish_lost_receipts(&self) -> Result<(), LoadError> {
+        let prefix = layout::open_runs(&self.stores.fleet.prefix);
+        for object in self.stores.objects.list(&prefix).await? {
+            let open: Option<paceline_protocol::stores::state::OpenRun> =
+                self.stores.read_json(&object.key).await?;
+            let Some(open) = open else { continue };
+            if let Opening::Open(run) = self.runs.open(&open.run).await? {
+                self.publish_receipts(&run).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a receipt for every shard that has a part in each block, and parts that are not loaded;
+    /// one without a shard when all are loaded and yet the run is open.
+    pub(crate) async fn publish_receipts(&self, run: &OpenedRun) -> Result<(), LoadError> {
+        let found = self.parts_in_s3(run).await?;
+        let loaded = self.stores.state.loaded_shards(&run.run).await?;
+        let mut published = 0;
+        for (shard, names) in &found {
+            let known = loaded.get(shard).map(|(parts, _)| parts.as_slice());
+            if is_lost(run, *shard, names, known) {
+                let round = names.iter().map(|name| name.round).max().unwrap_or(0);
+                self.stores
+                    .publisher
+                    .receipt(&receipt(run, Some(*shard), round))
+                    .await?;
+                published += 1;
+            }
+        }
+        if published == 0 && loaded.len() as u64 >= run.plan.shards() {
+            self.stores
+                .publisher
+                .receipt(&receipt(run, None, 0))
+                .await?;
+        }
+        if published > 0 {
+            tracing::warn!(run.id = %run.run, shards = published, "published lost receipts again");
+        }
+        Ok(())
+    }
+
+    async fn parts_in_s3(
+        &self,
+        run: &OpenedRun,
+    ) -> Result<BTreeMap<u64, BTreeSet<PartName>>, LoadError> {
+        let mut found: BTreeMap<u64, BTreeSet<PartName>> = BTreeMap::new();
+        let mut each = |object: paceline_protocol::stores::objects::Listed| {
+            if let Some((shard, name)) = PartName::from_key(&object.key) {
+                found.entry(shard).or_default().insert(name);
+            }
+        };
+        self.stores
+            .objects
+            .list_each(&run.layout.data(), &mut each)
+            .await?;
+        Ok(found)
+    }
+}
+
+/// Whether S3 has a whole shard of which Redis does not know every part.
+fn is_lost(
+    run: &OpenedRun,
+    shard: u64,
+    names: &BTreeSet<PartName>,
+    known: Option<&[PartSummary]>,
+) -> bool {
+    let blocks = run
+        .plan
+        .shard(shard)
+        .map_or(0, |found| found.blocks(run.plan.job.shard));
+    let whole = (0..blocks).all(|block| names.iter().any(|name| name.block == block));
+    let loaded = |name: &PartName| {
+        known.is_some_and(|parts| {
+            parts
+                .iter()
+                .any(|part| (part.block, part.round) == (name.block, name.round))
+        })
+    };
+    whole && !names.iter().all(loaded)
+}
+
+/// A receipt that names no parts: the loader lists them.
+fn receipt(run: &OpenedRun, shard: Option<u64>, round: u32) -> Receipt {
+    Receipt {
+        v: MESSAGE_VERSION,
+        job: run.run.job.clone(),
+        run: run.run.run.clone(),
+        shard,
+        round,
+        parts: Vec::new(),
+    }
+}

@@ -1,0 +1,231 @@
+//! The members that a part adds to a run's sorted sets.
+
+use std::collections::BTreeMap;
+
+use paceline_protocol::block::{CellEnd, CellEnds};
+use paceline_protocol::plan::Plan;
+use paceline_protocol::spec::KeepScore;
+use paceline_protocol::stores::state::SetUpdate;
+
+use super::part;
+use super::record_templates::{Constants, RecordTemplates, TemplateError};
+use super::settle::BlockPlace;
+
+/// The rankings of a job, compiled once for a run.
+#[derive(Debug)]
+pub struct Rankings {
+    /// Key, member and score of each ranking, in this order.
+    templates: RecordTemplates,
+    keeps: Vec<KeepScore>,
+}
+
+/// What a part adds to the sets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ranked {
+    /// One for each set that it touches, by name.
+    pub sets: Vec<SetUpdate>,
+    /// Records without a member: a name is missing, or the score is not a finite number (an optional
+    /// field that is null).
+    pub left_out: u64,
+}
+
+/// Why a job's rankings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RankingError {
+    /// A template is broken.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// This version does not do it.
+    #[error("this version does not normalise rankings")]
+    Normalise,
+}
+
+type Members = BTreeMap<String, (f64, u64)>;
+
+impl Rankings {
+    /// The rankings of a plan's job.
+    ///
+    /// # Errors
+    /// [`RankingError`]
+    pub fn compile(plan: &Plan) -> Result<Self, RankingError> {
+        let rankings = &plan.job.outputs.rankings;
+        if rankings.iter().any(|ranking| ranking.normalise.is_some()) {
+            return Err(RankingError::Normalise);
+        }
+        let sources: Vec<&str> = rankings
+            .iter()
+            .flat_map(|r| [r.key.as_str(), r.member.as_str(), r.score.as_str()])
+            .collect();
+        Ok(Rankings {
+            templates: RecordTemplates::compile(&sources, Constants::of(plan))?,
+            keeps: rankings.iter().map(|ranking| ranking.keep).collect(),
+        })
+    }
+
+    /// Whether the job has none.
+    pub fn is_empty(&self) -> bool {
+        self.keeps.is_empty()
+    }
+
+    /// What the records of a part add. `version` is the part's.
+    pub fn updates(
+        &self,
+        plan: &Plan,
+        place: &BlockPlace,
+        ends: &CellEnds,
+        version: i64,
+        body: &str,
+    ) -> Ranked {
+        if self.is_empty() {
+            return Ranked::default();
+        }
+        let mut cells = CellsOfRecords::new(plan, place, ends);
+        let mut sets: BTreeMap<(String, usize), Members> = BTreeMap::new();
+        let mut left_out = 0;
+        for line in part::lines(body) {
+            let cell = cells.of(line);
+            for ranking in 0..self.keeps.len() {
+                match self.member(ranking, line, version) {
+                    Some((set, member, score)) => {
+                        let members = sets.entry((set, ranking)).or_default();
+                        self.keeps[ranking].add(members, member, score, cell);
+                    }
+                    None => left_out += 1,
+                }
+            }
+        }
+        let sets = sets
+            .into_iter()
+            .map(|(key, members)| self.update(key, members));
+        Ranked {
+            sets: sets.collect(),
+            left_out,
+        }
+    }
+
+    fn member(&self, ranking: usize, line: &str, version: i64) -> Option<(String, String, f64)> {
+        let record = self.templates.read(line, version).ok()?;
+        let text = |template: usize| {
+            let mut text = String::new();
+            let rendered = self
+                .templates
+                .render(ranking * 3 + template, &record, &mut text);
+            rendered.ok().map(|()| text)
+        };
+        let score: f64 = text(2)?.trim().parse().ok()?;
+        score.is_finite().then_some(())?;
+        Some((text(0)?, text(1)?, score))
+    }
+
+    fn update(&self, (name, ranking): (String, usize), members: Members) -> SetUpdate {
+        let members = members
+            .into_iter()
+            .map(|(member, (score, cell))| (member, score, cell));
+        SetUpdate {
+            name,
+            keep: self.keeps[ranking],
+            members: members.collect(),
+        }
+    }
+}
+
+/// Adds a member to what a block has so far.
+trait Add {
+    fn add(self, members: &mut Members, member: String, score: f64, cell: u64);
+}
+
+impl Add for KeepScore {
+    fn add(self, members: &mut Members, member: String, score: f64, cell: u64) {
+        let entry = members.entry(member);
+        entry
+            .and_modify(|(kept, of)| {
+                *kept = match self {
+                    KeepScore::Min => kept.min(score),
+                    KeepScore::Max => kept.max(score),
+                    KeepScore::Last => score,
+                    KeepScore::Sum => *kept + score,
+                };
+                *of = (*of).max(cell);
+            })
+            .or_insert((score, cell));
+    }
+}
+
+/// Finds the cell of each record of a part, which holds its cells' records in order: a record whose
+/// dimensions are not those of the current cell belongs to the next succeeded cell that fits.
+struct CellsOfRecords {
+    /// Succeeded cells in order, each with the beginning of its records' lines.
+    cells: Vec<(u64, String)>,
+    current: usize,
+}
+
+impl CellsOfRecords {
+    fn new(plan: &Plan, place: &BlockPlace, ends: &CellEnds) -> Self {
+        let succeeded = ends.0.iter().enumerate();
+        let cells = succeeded
+            .filter(|(_, end)| **end == CellEnd::Succeeded)
+            .map(|(i, _)| place.first_cell + i as u64)
+            .map(|cell| (cell, beginning(plan, cell)))
+            .collect();
+        CellsOfRecords { cells, current: 0 }
+    }
+
+    fn of(&mut self, line: &str) -> u64 {
+        let rest = self.cells.iter().skip(self.current);
+        if let Some(ahead) = rest
+            .map(|(_, begin)| begin)
+            .position(|b| line.starts_with(b.as_str()))
+        {
+            self.current += ahead;
+        }
+        self.cells.get(self.current).map_or(0, |(cell, _)| *cell)
+    }
+}
+
+/// How the line of a cell's record begins: a record starts with the cell's dimensions.
+fn beginning(plan: &Plan, cell: u64) -> String {
+    let mut begin = String::from("{");
+    for (name, value) in plan.matrix.names().zip(plan.matrix.cell(cell)) {
+        let name = serde_json::Value::from(&**name);
+        begin.push_str(&format!("{name}:{value},"));
+    }
+    begin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::settle::tests::{plan, ranking};
+
+    fn updates(keep: KeepScore, ends: &str, body: &str) -> Ranked {
+        let mut plan = plan(4);
+        plan.job.outputs.rankings = vec![ranking(
+            "fares:{{ city }}",
+            "{{ night }}",
+            "{{ price }}",
+            keep,
+        )];
+        let rankings = Rankings::compile(&plan).expect("compiles");
+        let place = BlockPlace::of(&plan, 0, 0, 0).expect("in the plan");
+        rankings.updates(&plan, &place, &ends.parse().expect("ends"), 1, body)
+    }
+
+    const BODY: &str = "{\"city\":\"NRT\",\"night\":0,\"price\":30}\n{\"city\":\"NRT\",\"night\":0,\"price\":10}\n{\"city\":\"NRT\",\"night\":0,\"price\":20}\n{\"city\":\"NRT\",\"night\":2,\"price\":null}\n{\"city\":\"NRT\",\"night\":2,\"price\":5.5}\n";
+
+    #[test]
+    fn each_way_of_keeping_a_score() {
+        for (keep, score) in [
+            (KeepScore::Min, 10.0),
+            (KeepScore::Max, 30.0),
+            (KeepScore::Last, 20.0),
+            (KeepScore::Sum, 60.0),
+        ] {
+            let ranked = updates(keep, "1S1E1S1F", BODY);
+            assert_eq!(ranked.left_out, 1);
+            assert_eq!(ranked.sets.len(), 1);
+            assert_eq!(ranked.sets[0].name, "fares:NRT");
+            let expected = [("0".to_owned(), score, 0), ("2".to_owned(), 5.5, 2)];
+            assert_eq!(ranked.sets[0].members, expected, "{keep:?}");
+        }
+    }
+}
