@@ -1,0 +1,662 @@
+//! What a job needs from other files: its lists, its providers and their endpoints, and the names that
+//! all templates use.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::diagnostic::{Diagnostic, choose};
+use super::folder::SpecFolder;
+use super::jinja;
+use super::lists::Table;
+use super::model::{AddedColumn, Dimension, DimensionValues, Job, Provider};
+use super::names::{self, Known};
+use super::scope::{FAILURE_KEYS, Names, RESERVED, Spot, TemplateUse, fixed_names};
+use super::source::{Source, Sourced};
+use crate::template::{environment, value_of};
+
+/// More providers of one job than anybody has.
+const MOST_PROVIDERS: usize = 1000;
+
+/// Everything that is wrong with `job` beside its own file's faults.
+pub(super) fn check_job(folder: &SpecFolder, source: &Source, job: &Job) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    lists(source, job, &mut found);
+    dimensions(folder, source, job, &mut found);
+    other_jobs(folder, source, job, &mut found);
+    providers(folder, source, job, &mut found);
+    record_names(folder, source, job, &mut found);
+    job_templates(folder, source, job, &mut found);
+    object_key(source, job, &mut found);
+    found
+}
+
+// ------------------------------------------------------------------------------------------- lists
+
+fn lists(source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    for (name, dimension) in &job.split {
+        let path = format!("split.{name}");
+        match &dimension.values {
+            DimensionValues::File { file, column } => {
+                column_list(source, &path, file, column, dimension, found)
+            }
+            DimensionValues::Rows { file } => row_list(source, &path, file, dimension, found),
+            _ => {}
+        }
+        for (added, column) in &dimension.add {
+            if let AddedColumn::Nearest { file, by, take } = column {
+                let path = format!("{path}.add.{added}.nearest");
+                nearest_list(source, &path, file, by, take, found);
+            }
+        }
+    }
+}
+
+fn table(source: &Source, path: &str, file: &str, found: &mut Vec<Diagnostic>) -> Option<Table> {
+    if file.contains("${") {
+        return None;
+    }
+    match Table::read(source.folder(), file) {
+        Ok(table) => Some(table),
+        Err(error) => {
+            let hint = format!(
+                "lists are found relative to the job's file, in {}",
+                source.folder().display()
+            );
+            found.push(source.fault(path, error.to_string()).hint(hint));
+            None
+        }
+    }
+}
+
+fn column_list(
+    source: &Source,
+    path: &str,
+    file: &str,
+    column: &str,
+    dimension: &Dimension,
+    found: &mut Vec<Diagnostic>,
+) {
+    let Some(table) = table(source, &format!("{path}.file"), file, found) else {
+        return;
+    };
+    let at = format!("{path}.column");
+    let Some(place) = column_of(source, &at, &table, file, column, found) else {
+        return;
+    };
+    empty_list(source, path, file, &table, found);
+    if dimension.distinct.is_empty()
+        && let Some((line, first, value)) = table.double(|row| row[place].clone())
+    {
+        let hint = format!(
+            "keep one of them, or take each value once: {{rows: {{file: {file}}}, distinct: [{column}]}}"
+        );
+        found.push(
+            source
+                .fault(
+                    &at,
+                    format!("{file} has `{value}` in line {first} and again in line {line}"),
+                )
+                .hint(hint),
+        );
+    }
+}
+
+fn column_of(
+    source: &Source,
+    at: &str,
+    table: &Table,
+    file: &str,
+    column: &str,
+    found: &mut Vec<Diagnostic>,
+) -> Option<usize> {
+    let place = table.column(column);
+    if place.is_none() {
+        let known: Vec<&str> = table.columns.iter().map(String::as_str).collect();
+        found.push(
+            source
+                .fault(at, format!("{file} has no column `{column}`"))
+                .hint(choose(column, &known, "its columns")),
+        );
+    }
+    place
+}
+
+fn empty_list(source: &Source, path: &str, file: &str, table: &Table, found: &mut Vec<Diagnostic>) {
+    if table.rows.is_empty() {
+        let empty = source.fault(
+            path,
+            format!("{file} has no rows, so the run will have no cells"),
+        );
+        found.push(
+            empty
+                .hint("a run without cells is complete and publishes nothing")
+                .warning(),
+        );
+    }
+}
+
+fn row_list(
+    source: &Source,
+    path: &str,
+    file: &str,
+    dimension: &Dimension,
+    found: &mut Vec<Diagnostic>,
+) {
+    let at = format!("{path}.rows.file");
+    let Some(table) = table(source, &at, file, found) else {
+        return;
+    };
+    empty_list(source, path, file, &table, found);
+    if dimension.distinct.is_empty()
+        && let Some((line, first, _)) = table.double(|row| row.join("\u{1f}"))
+    {
+        let double = source.fault(
+            &at,
+            format!("{file} has the same row in line {first} and again in line {line}"),
+        );
+        found.push(double.hint("keep one of them: each row makes cells of its own"));
+    }
+}
+
+fn nearest_list(
+    source: &Source,
+    path: &str,
+    file: &str,
+    by: &[String],
+    take: &str,
+    found: &mut Vec<Diagnostic>,
+) {
+    let Some(table) = table(source, &format!("{path}.file"), file, found) else {
+        return;
+    };
+    column_of(source, &format!("{path}.take"), &table, file, take, found);
+    for (i, column) in by.iter().enumerate() {
+        column_of(
+            source,
+            &format!("{path}.by[{i}]"),
+            &table,
+            file,
+            column,
+            found,
+        );
+    }
+}
+
+// -------------------------------------------------------------------------------------- dimensions
+
+fn dimensions(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    let fields = names::field_names(folder, source, job);
+    let mut seen: Vec<String> = Vec::new();
+    for (name, dimension) in &job.split {
+        let path = format!("split.{name}");
+        distinct_columns(folder, source, name, dimension, found);
+        for given in names::dimension_names(folder, source, name, dimension).names {
+            if let Some((message, hint)) = name_clash(&given, &seen, &fields) {
+                found.push(source.key_fault(&path, message).hint(hint));
+            }
+            seen.push(given);
+        }
+    }
+}
+
+/// Why a dimension may not give the name `given`.
+fn name_clash(given: &str, seen: &[String], fields: &Known) -> Option<(String, &'static str)> {
+    const OTHER: &str = "give the dimension another name";
+    if FAILURE_KEYS.contains(&given) {
+        return Some((format!("`{given}` is a key of every failure's line"), OTHER));
+    }
+    if RESERVED.contains(&given) {
+        return Some((
+            format!("`{given}` means something else in templates"),
+            OTHER,
+        ));
+    }
+    if seen.iter().any(|s| s == given) {
+        return Some((
+            format!("two dimensions give the name `{given}`"),
+            "each name comes from one dimension",
+        ));
+    }
+    if fields.names.iter().any(|f| f == given) {
+        return Some((
+            format!("`{given}` is a field of the endpoint too"),
+            "a record has each name once; rename one of them",
+        ));
+    }
+    None
+}
+
+fn distinct_columns(
+    folder: &SpecFolder,
+    source: &Source,
+    name: &str,
+    dimension: &Dimension,
+    found: &mut Vec<Diagnostic>,
+) {
+    let mut known = names::row_names(folder, source, name, dimension);
+    known.names.extend(dimension.add.keys().cloned());
+    for (i, column) in dimension.distinct.iter().enumerate() {
+        not_known(
+            source,
+            &format!("split.{name}.distinct[{i}]"),
+            column,
+            &known,
+            "columns",
+            found,
+        );
+    }
+}
+
+fn not_known(
+    source: &Source,
+    path: &str,
+    name: &str,
+    known: &Known,
+    what: &str,
+    found: &mut Vec<Diagnostic>,
+) {
+    if known.open || known.names.iter().any(|n| n == name) {
+        return;
+    }
+    let names: Vec<&str> = known.names.iter().map(String::as_str).collect();
+    found.push(
+        source
+            .fault(path, format!("`{name}` is none of the {what}"))
+            .hint(choose(name, &names, what)),
+    );
+}
+
+/// `key:` gives one object for each combination, so it names every dimension with more than one value.
+fn object_key(source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    let Some(key) = &job.outputs.s3.key else {
+        return;
+    };
+    let used = jinja::template(key).unwrap_or_default();
+    for (name, dimension) in &job.split {
+        let single = matches!(&dimension.values, DimensionValues::List(values) if values.len() <= 1)
+            || matches!(dimension.values, DimensionValues::Dates { days: 1, .. })
+            || matches!(dimension.values, DimensionValues::Range { first, last } if first == last);
+        let rows = !matches!(
+            dimension.values,
+            DimensionValues::List(_)
+                | DimensionValues::File { .. }
+                | DimensionValues::Dates { .. }
+                | DimensionValues::Range { .. }
+        );
+        if !single && !rows && !used.contains(name) {
+            let message = format!(
+                "`key` does not name `{name}`, so objects of different values would replace each other"
+            );
+            found.push(source.fault("outputs.s3.key", message).hint(format!(
+                "add {{{{ {name} }}}} to it, or write one object with `merged`"
+            )));
+        }
+    }
+}
+
+// -------------------------------------------------------------------------------------- other jobs
+
+fn other_jobs(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    let after = job
+        .after
+        .as_ref()
+        .map(|a| ("after".to_owned(), a.job.as_str()));
+    let of = job
+        .source
+        .as_ref()
+        .map(|s| ("source.records_of.job".to_owned(), s.job.as_str()));
+    let split = job.split.iter().filter_map(|(name, d)| match &d.values {
+        DimensionValues::RecordsOf(records) => {
+            Some((format!("split.{name}.records_of.job"), records.job.as_str()))
+        }
+        _ => None,
+    });
+    for (path, other) in after.into_iter().chain(of).chain(split) {
+        if other == job.name {
+            found.push(
+                source
+                    .fault(&path, "a job cannot follow or read itself")
+                    .hint("name another job"),
+            );
+        } else if folder.job_file(other).is_none() {
+            let message = format!(
+                "no job `{other}` in {}",
+                folder.dir().join("jobs").display()
+            );
+            found.push(source.fault(&path, message).hint(choose(
+                other,
+                &folder.job_names(),
+                "jobs",
+            )));
+        }
+    }
+}
+
+// --------------------------------------------------------------------------------------- providers
+
+/// The names of the providers that cells of `job` may name; `None` when only a run can tell.
+pub(super) fn provider_names(source: &Source, job: &Job) -> Option<BTreeSet<String>> {
+    let Some(template) = &job.provider else {
+        return Some(BTreeSet::new());
+    };
+    let used = jinja::template(template).ok()?;
+    let mut contexts: Vec<Vec<(String, Value)>> = vec![vec![]];
+    for (name, dimension) in &job.split {
+        let rows = rows_of(source, name, dimension, &used)?;
+        if rows.iter().all(Vec::is_empty) {
+            continue;
+        }
+        contexts = contexts
+            .iter()
+            .flat_map(|c| rows.iter().map(move |row| [c.as_slice(), row].concat()))
+            .collect();
+        if contexts.len() > MOST_PROVIDERS {
+            return None;
+        }
+    }
+    let env = environment();
+    contexts
+        .into_iter()
+        .map(|context| {
+            let values: minijinja::Value = context
+                .iter()
+                .map(|(k, v)| (k.clone(), value_of(v)))
+                .collect();
+            env.render_str(template, values).ok()
+        })
+        .collect()
+}
+
+/// The distinct values that a dimension has for the names in `used`; one empty row when it has none of them.
+fn rows_of(
+    source: &Source,
+    name: &str,
+    dimension: &Dimension,
+    used: &[String],
+) -> Option<Vec<Vec<(String, Value)>>> {
+    let is_used = |n: &str| used.iter().any(|u| u == n);
+    if dimension.add.keys().any(|n| is_used(n)) {
+        return None;
+    }
+    let own = |values: Vec<Value>| {
+        Some(
+            values
+                .into_iter()
+                .map(|v| vec![(name.to_owned(), v)])
+                .collect(),
+        )
+    };
+    match &dimension.values {
+        DimensionValues::Rows { file } => {
+            let table = Table::read(source.folder(), file).ok()?;
+            Some(distinct_rows(&table, is_used))
+        }
+        DimensionValues::RecordsOf(records)
+            if records.columns.is_empty() || records.columns.iter().any(|c| is_used(c)) =>
+        {
+            (!used.is_empty())
+                .then_some(())
+                .map_or(Some(vec![vec![]]), |()| None)
+        }
+        DimensionValues::RecordsOf(_) => Some(vec![vec![]]),
+        _ if !is_used(name) => Some(vec![vec![]]),
+        DimensionValues::List(values) => own(values.clone()),
+        DimensionValues::File { file, column } => {
+            let table = Table::read(source.folder(), file).ok()?;
+            let place = table.column(column)?;
+            own(table
+                .rows
+                .iter()
+                .map(|(_, row)| Value::String(row[place].clone()))
+                .collect())
+        }
+        DimensionValues::Range { first, last } if last.abs_diff(*first) < MOST_PROVIDERS as u64 => {
+            own((*first..=*last).map(Value::from).collect())
+        }
+        DimensionValues::Range { .. } | DimensionValues::Dates { .. } => None,
+    }
+}
+
+fn distinct_rows(table: &Table, is_used: impl Fn(&str) -> bool) -> Vec<Vec<(String, Value)>> {
+    let mut rows: Vec<Vec<(String, Value)>> = Vec::new();
+    for (_, row) in &table.rows {
+        let pairs = table
+            .columns
+            .iter()
+            .zip(row)
+            .filter(|(column, _)| is_used(column));
+        let pairs: Vec<(String, Value)> = pairs
+            .map(|(c, v)| (c.clone(), Value::String(v.clone())))
+            .collect();
+        if !rows.contains(&pairs) {
+            rows.push(pairs);
+        }
+    }
+    rows
+}
+
+fn providers(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    if job.provider.is_none() {
+        return;
+    }
+    let providers = folder.providers_of(source, job);
+    found.extend(
+        providers
+            .missing
+            .iter()
+            .map(|name| folder.no_provider(source, name)),
+    );
+    for file in providers.found {
+        let Some(provider) = &file.model else {
+            continue;
+        };
+        if endpoint_exists(source, job, provider, found) {
+            provider_templates(folder, source, job, file, provider, found);
+        }
+    }
+}
+
+fn endpoint_exists(
+    source: &Source,
+    job: &Job,
+    provider: &Provider,
+    found: &mut Vec<Diagnostic>,
+) -> bool {
+    let Some(endpoint) = &job.endpoint else {
+        return false;
+    };
+    let exists = provider.endpoints.contains_key(endpoint);
+    if !exists {
+        let known: Vec<&str> = provider.endpoints.keys().map(String::as_str).collect();
+        let message = format!("provider `{}` has no endpoint `{endpoint}`", provider.name);
+        found.push(source.fault("endpoint", message).hint(choose(
+            endpoint,
+            &known,
+            "its endpoints",
+        )));
+    }
+    exists
+}
+
+/// The names that the provider's templates use and a cell of the job must give.
+fn provider_templates(
+    folder: &SpecFolder,
+    source: &Source,
+    job: &Job,
+    file: &Sourced<Provider>,
+    provider: &Provider,
+    found: &mut Vec<Diagnostic>,
+) {
+    let cell = names::cell_names(folder, source, job);
+    let endpoint = job.endpoint.as_deref().unwrap_or_default();
+    for used in file
+        .source
+        .uses
+        .iter()
+        .filter(|u| concerns(&u.spot, endpoint))
+    {
+        let names = Names {
+            own: cell.names.clone(),
+            open: cell.open,
+            params: job.params.keys().cloned().collect(),
+            credential: credential_fields(provider),
+            fixed: fixed_names(&used.spot, provider.credentials.is_some()),
+        };
+        let what = format!(" (job `{}` uses this)", job.name);
+        unknown_names(&file.source, used, &names, &what, found);
+    }
+}
+
+/// Fields of a pool in the environment; a file's are not known here.
+fn credential_fields(provider: &Provider) -> Option<Vec<String>> {
+    let credentials = provider.credentials.as_ref()?;
+    matches!(credentials.from, super::CredentialSource::Env(_)).then(|| credentials.fields.clone())
+}
+
+/// Whether a template of a provider is rendered for calls of `endpoint`.
+fn concerns(spot: &Spot, endpoint: &str) -> bool {
+    match spot {
+        Spot::Endpoint { endpoint: own, .. } => own == endpoint,
+        Spot::Limit { endpoints } => {
+            endpoints.is_empty() || endpoints.iter().any(|e| e == endpoint)
+        }
+        _ => true,
+    }
+}
+
+// --------------------------------------------------------------------------------- the job's names
+
+fn record_names(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    let records = names::own_records(folder, source, job);
+    let columns = job
+        .outputs
+        .s3
+        .columns
+        .iter()
+        .enumerate()
+        .map(|(i, c)| (format!("outputs.s3.columns[{i}]"), c.as_str()));
+    let mapped = job
+        .outputs
+        .index
+        .iter()
+        .flat_map(|index| index.mapping.keys());
+    let mapped = mapped.map(|field| (format!("outputs.index.mapping.{field}"), field.as_str()));
+    let changes = job.changes.iter().flat_map(|c| {
+        let ignore = c
+            .ignore
+            .iter()
+            .enumerate()
+            .map(|(i, f)| (format!("changes.ignore[{i}]"), f.as_str()));
+        let moved = c
+            .moved
+            .iter()
+            .enumerate()
+            .map(|(i, f)| (format!("changes.moved[{i}]"), f.as_str()));
+        ignore.chain(moved)
+    });
+    for (path, field) in columns.chain(changes).chain(mapped) {
+        // The score of a merged ranking is a column of it.
+        if field != "score" || !path.starts_with("outputs.s3") {
+            not_known(
+                source,
+                &path,
+                field,
+                &records,
+                "fields of its records",
+                found,
+            );
+        }
+    }
+    if let Some(name) = &job.progress_by {
+        let cell = names::cell_names(folder, source, job);
+        not_known(source, "progress_by", name, &cell, "dimensions", found);
+    }
+    for (name, dimension) in &job.split {
+        if let DimensionValues::RecordsOf(records) = &dimension.values {
+            let theirs = names::job_records(folder, &records.job, 8);
+            for (i, column) in records.columns.iter().enumerate() {
+                not_known(
+                    source,
+                    &format!("split.{name}.records_of.columns[{i}]"),
+                    column,
+                    &theirs,
+                    "fields of its records",
+                    found,
+                );
+            }
+        }
+    }
+}
+
+fn job_templates(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    for used in source.uses.iter().filter(|u| u.spot != Spot::Free) {
+        let known = job_names(folder, source, job, &used.spot);
+        let names = Names {
+            own: known.names,
+            open: known.open,
+            params: job.params.keys().cloned().collect(),
+            credential: None,
+            fixed: fixed_names(&used.spot, false),
+        };
+        unknown_names(source, used, &names, "", found);
+    }
+}
+
+fn job_names(folder: &SpecFolder, source: &Source, job: &Job, spot: &Spot) -> Known {
+    match spot {
+        Spot::Row { dimension, added } => row(folder, source, job, dimension, added),
+        Spot::RowFilter { dimension } => {
+            let added: Vec<String> = job
+                .split
+                .get(dimension)
+                .into_iter()
+                .flat_map(|d| d.add.keys().cloned())
+                .collect();
+            row(folder, source, job, dimension, &added)
+        }
+        Spot::Source => names::source_names(folder, job),
+        Spot::Record => names::own_records(folder, source, job),
+        Spot::RunOnly => Known::default(),
+        _ => names::cell_names(folder, source, job),
+    }
+}
+
+fn row(
+    folder: &SpecFolder,
+    source: &Source,
+    job: &Job,
+    dimension: &str,
+    added: &[String],
+) -> Known {
+    let Some(found) = job.split.get(dimension) else {
+        return Known {
+            names: vec![],
+            open: true,
+        };
+    };
+    let mut known = names::row_names(folder, source, dimension, found);
+    known.names.extend(added.iter().cloned());
+    known
+}
+
+fn unknown_names(
+    source: &Source,
+    used: &TemplateUse,
+    names: &Names,
+    whose: &str,
+    found: &mut Vec<Diagnostic>,
+) {
+    for name in used.names.iter().filter(|n| !names.holds(n)) {
+        let all = names.all();
+        let known: Vec<&str> = all.iter().map(String::as_str).collect();
+        let message = format!("nothing gives `{name}` here{whose}");
+        found.push(
+            Diagnostic::error(&source.file, used.at, message).hint(choose(
+                name,
+                &known,
+                "names here",
+            )),
+        );
+    }
+}

@@ -1,0 +1,228 @@
+//! Reads the entries of `auth:`.
+
+use indexmap::IndexMap;
+
+use super::model::*;
+use super::reader::Reader;
+use super::scope::Spot;
+use super::tree::{Data, Node};
+
+/// Keys of an entry of `auth`, of all kinds.
+pub const AUTH: &[&str] = &[
+    "header",
+    "query",
+    "value",
+    "sign",
+    "key",
+    "message",
+    "oauth2",
+    "token",
+    "form",
+    "refresh_before",
+    "session",
+    "login",
+    "lasts",
+    "jwt",
+    "head",
+    "claims",
+];
+/// Keys of `token` and `login`.
+pub const POST: &[&str] = &["post"];
+
+/// Which keys an entry of a kind has; the first names the kind.
+const KINDS: [&[&str]; 6] = [
+    &["sign", "key", "message", "header", "value"],
+    &["oauth2", "token", "form", "refresh_before"],
+    &["session", "login", "form", "refresh_before", "lasts"],
+    &["jwt", "key", "head", "claims", "header", "value"],
+    &["header", "value"],
+    &["query", "value"],
+];
+
+/// One entry.
+pub(super) fn auth(r: &Reader, node: &Node) -> Option<Auth> {
+    let Data::Map(entries) = &node.data else {
+        return r.fault(
+            node.at,
+            format!("{} where a mapping belongs", node.kind()),
+            RIGHT,
+        );
+    };
+    let kind = KINDS
+        .iter()
+        .find(|keys| entries.iter().any(|e| e.key == keys[0]));
+    let Some(keys) = kind else {
+        r.fields(node, AUTH)?;
+        return r.fault(node.at, "this says no way to sign in", RIGHT);
+    };
+    match keys[0] {
+        "sign" => sign(r, node, keys),
+        "oauth2" => oauth2(r, node, keys),
+        "session" => session(r, node, keys),
+        "jwt" => jwt(r, node, keys),
+        "header" => header(r, node, keys),
+        _ => query(r, node, keys),
+    }
+}
+
+const RIGHT: &str = "{header: x-api-key, value: \"{{ credential.key }}\"}, or one with `query`, `sign`, `oauth2`, `session` or `jwt`";
+
+type Keys = &'static [&'static str];
+
+fn header(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
+    let f = r.fields(node, keys)?;
+    let header = f.need("header", Reader::header);
+    let value = f.need("value", |r, n| {
+        secret(r, n, header.as_deref().unwrap_or_default())
+    });
+    Some(Auth::Header {
+        header: header?,
+        value: value?,
+    })
+}
+
+fn query(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
+    let f = r.fields(node, keys)?;
+    let query = f.need("query", Reader::text);
+    let value = f.need("value", |r, n| {
+        secret(r, n, query.as_deref().unwrap_or_default())
+    });
+    Some(Auth::Query {
+        query: query?,
+        value: value?,
+    })
+}
+
+/// A value that must not hold the secret itself: files are committed.
+fn secret(r: &Reader, node: &Node, name: &str) -> Option<Template> {
+    let value = r.template(node, &Spot::Auth)?;
+    if looks_secret(name, &value) {
+        return r.fault(
+            node.at,
+            format!("`{name}` holds a secret in the file itself"),
+            "put it in the environment, name that in `credentials: {from_env: NAME}`, and write \"{{ credential.key }}\" here",
+        );
+    }
+    Some(value)
+}
+
+/// A long literal in a field that is named like a key.
+fn looks_secret(name: &str, value: &str) -> bool {
+    const NAMES: [&str; 6] = ["auth", "key", "token", "secret", "password", "signature"];
+    let literal = !value.contains("{{") && !value.contains("${");
+    let longest = value.split_whitespace().map(str::len).max().unwrap_or(0);
+    let named_so = NAMES.iter().any(|n| name.to_ascii_lowercase().contains(n));
+    literal && named_so && longest >= 12
+}
+
+fn sign(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
+    const ALGORITHMS: &[(&str, &str)] = &[
+        ("hmac_sha256_hex", "hmac_sha256_hex"),
+        ("hmac_sha256_base64", "hmac_sha256_base64"),
+    ];
+    let f = r.fields(node, keys)?;
+    let algorithm = f.need("sign", |r, n| r.choice(n, ALGORITHMS));
+    let key = f.need("key", |r, n| r.template(n, &Spot::Auth));
+    let message = f.need("message", |r, n| r.template(n, &Spot::Signing));
+    let header = f.need("header", Reader::header);
+    let value = f.need("value", |r, n| r.template(n, &Spot::Signature));
+    Some(Auth::Sign {
+        algorithm: algorithm?.to_owned(),
+        key: key?,
+        message: message?,
+        header: header?,
+        value: value?,
+    })
+}
+
+fn form(r: &Reader, node: &Node) -> Option<IndexMap<String, Template>> {
+    r.map(node, |r, n| r.template(n, &Spot::Auth))
+}
+
+fn post(r: &Reader, node: &Node) -> Option<Template> {
+    r.fields(node, POST)?
+        .need("post", |r, n| r.template(n, &Spot::Auth))
+}
+
+fn oauth2(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
+    const GRANTS: &[(&str, &str)] = &[
+        ("client_credentials", "client_credentials"),
+        ("refresh_token", "refresh_token"),
+    ];
+    let f = r.fields(node, keys)?;
+    let (grant, token) = (
+        f.need("oauth2", |r, n| r.choice(n, GRANTS)),
+        f.need("token", post),
+    );
+    let form = f.take("form", form).unwrap_or_default();
+    let refresh_before = f
+        .take("refresh_before", Reader::span)
+        .unwrap_or(Span::secs(60));
+    Some(Auth::Oauth2 {
+        grant: grant?.to_owned(),
+        token: token?,
+        form,
+        refresh_before,
+    })
+}
+
+fn session(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
+    let f = r.fields(node, keys)?;
+    f.take("session", |r, n| r.choice(n, &[("cookies", ())]));
+    let login = f.need("login", post);
+    let form = f.take("form", form).unwrap_or_default();
+    let refresh_before = f
+        .take("refresh_before", Reader::span)
+        .unwrap_or(Span::secs(60));
+    let lasts = f
+        .take("lasts", Reader::some_span)
+        .unwrap_or(Span::secs(1800));
+    Some(Auth::Session {
+        login: login?,
+        form,
+        refresh_before,
+        lasts,
+    })
+}
+
+fn jwt(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
+    let f = r.fields(node, keys)?;
+    f.take("jwt", |r, n| r.choice(n, &[("hs256", ())]));
+    let key = f.need("key", |r, n| r.template(n, &Spot::Auth));
+    let head = f.take("head", form).unwrap_or_default();
+    let claims = f
+        .take("claims", |r, n| {
+            r.map(n, |r, n| r.templates_in(n, &Spot::Auth))
+        })
+        .unwrap_or_default();
+    let header = f
+        .take("header", Reader::header)
+        .unwrap_or_else(|| "authorization".into());
+    let value = f
+        .take("value", |r, n| r.template(n, &Spot::Token))
+        .unwrap_or_else(|| "Bearer {{ token }}".into());
+    Some(Auth::Jwt {
+        key: key?,
+        head,
+        claims,
+        header,
+        value,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_told_from_words() {
+        assert!(looks_secret("x-api-key", "sk_live_0123456789"));
+        assert!(looks_secret("authorization", "Bearer abcdefghijklmnop"));
+        assert!(!looks_secret(
+            "authorization",
+            "Bearer {{ credential.key }}"
+        ));
+        assert!(!looks_secret("accept", "application/vnd.example+json"));
+        assert!(!looks_secret("x-api-key", "demo"));
+    }
+}

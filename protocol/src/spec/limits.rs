@@ -1,0 +1,263 @@
+//! Reads the entries of `limits:`.
+
+use indexmap::IndexMap;
+
+use super::model::*;
+use super::outcomes::place;
+use super::reader::{Fields, Reader};
+use super::scope::Spot;
+use super::tree::{Data, Node};
+use super::words;
+
+/// Keys of a limit.
+pub const LIMIT: &[&str] = &[
+    "name",
+    "rate",
+    "burst",
+    "spacing",
+    "concurrency",
+    "quota",
+    "resets",
+    "cost",
+    "actual",
+    "per",
+    "endpoints",
+    "shared",
+    "learn",
+];
+/// Keys of `learn`.
+pub const LEARN: &[&str] = &["rate", "burst", "remaining", "limit", "reset", "at_most"];
+
+/// What a limit can be.
+const KINDS: &[&str] = &["rate", "spacing", "concurrency", "quota"];
+
+/// All limits of a provider, each with a name of its own.
+pub(super) fn limits(
+    r: &Reader,
+    node: &Node,
+    endpoints: &IndexMap<String, Endpoint>,
+) -> Option<Vec<Limit>> {
+    let limits = r.list(node, |r, n| limit(r, n, endpoints))?;
+    if let Data::List(items) = &node.data {
+        no_doubles(r, items);
+        if items.is_empty() {
+            r.warn(
+                node.at,
+                "an empty `limits`: the fleet will call as fast as it can",
+                "add what its documentation allows",
+            );
+        }
+    }
+    Some(limits)
+}
+
+fn no_doubles(r: &Reader, items: &[Node]) {
+    let names: Vec<Option<&Node>> = items.iter().map(name_node).collect();
+    for (i, name) in names.iter().enumerate() {
+        let Some(name) = name else { continue };
+        let text = |n: &Node| match &n.data {
+            Data::Scalar(value) => value.to_string(),
+            _ => String::new(),
+        };
+        if let Some(first) = names[..i].iter().flatten().find(|n| text(n) == text(name)) {
+            r.fault::<()>(
+                name.at,
+                format!("two limits are named {}", text(name)),
+                format!(
+                    "the first one stands in line {}; each needs a name of its own",
+                    first.at.line
+                ),
+            );
+        }
+    }
+}
+
+fn name_node(item: &Node) -> Option<&Node> {
+    let Data::Map(entries) = &item.data else {
+        return None;
+    };
+    entries.iter().find(|e| e.key == "name").map(|e| &e.node)
+}
+
+fn limit(r: &Reader, node: &Node, known: &IndexMap<String, Endpoint>) -> Option<Limit> {
+    let f = r.fields(node, LIMIT)?;
+    let name = f.need("name", Reader::name);
+    let endpoints = f
+        .take("endpoints", |r, n| {
+            r.one_or_more(n, |r, n| endpoint_name(r, n, known))
+        })
+        .unwrap_or_default();
+    let spot = Spot::Limit {
+        endpoints: endpoints.clone(),
+    };
+    let per = f.take("per", |r, n| per(r, n, &spot));
+    let rule = rule(r, &f, &spot);
+    let learn = f.take("learn", learn);
+    Some(Limit {
+        name: name?,
+        rule: rule?,
+        per,
+        endpoints,
+        shared: f.take("shared", Reader::name),
+        learn,
+    })
+}
+
+/// An endpoint of the file, its second step, or one of the requests that the fleet makes by itself.
+fn endpoint_name(r: &Reader, node: &Node, known: &IndexMap<String, Endpoint>) -> Option<String> {
+    let text = r.text(node)?;
+    let own = ["token", "login", "ready"];
+    let mut names: Vec<String> = known.keys().cloned().collect();
+    names.extend(
+        known
+            .iter()
+            .filter(|(_, e)| e.detail.is_some())
+            .map(|(name, _)| format!("{name}.detail")),
+    );
+    names.extend(own.map(str::to_owned));
+    if names.contains(&text) {
+        return Some(text);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    r.fault(
+        node.at,
+        format!("no endpoint `{text}`"),
+        super::diagnostic::choose(&text, &names, "endpoints"),
+    )
+}
+
+/// A scope's template; without a name in it there would be one scope only.
+fn per(r: &Reader, node: &Node, spot: &Spot) -> Option<Template> {
+    let template = r.template(node, spot)?;
+    if super::jinja::template(&template).is_ok_and(|names| names.is_empty()) {
+        return r.fault(
+            node.at,
+            format!("`per: {template}` names nothing, so there is one scope for all"),
+            format!("write \"{{{{ {template} }}}}\" for one of each, or take `per` out"),
+        );
+    }
+    Some(template)
+}
+
+fn rule(r: &Reader, f: &Fields, spot: &Spot) -> Option<LimitRule> {
+    only_with(r, f, "burst", &["rate"]);
+    only_with(r, f, "resets", &["quota"]);
+    only_with(r, f, "actual", &["cost"]);
+    if f.has("cost") {
+        return cost(f, spot);
+    }
+    match f.one_of(KINDS)? {
+        "rate" => f.take("rate", |r, n| {
+            let (calls, period) = opens(r, n, r.parsed(n, "rate", words::rate)?)?;
+            Some(LimitRule::Rate {
+                calls,
+                period,
+                burst: f.take("burst", |r, n| r.whole(n, 1, u64::MAX)),
+            })
+        }),
+        "spacing" => f.take("spacing", |r, n| {
+            Some(LimitRule::Spacing {
+                least: r.some_span(n)?,
+            })
+        }),
+        "concurrency" => f.take("concurrency", |r, n| {
+            let calls = r.whole(n, 0, u64::MAX)?;
+            if calls == 0 {
+                never(r, n)
+            } else {
+                Some(LimitRule::Concurrency { calls })
+            }
+        }),
+        _ => quota(f),
+    }
+}
+
+fn only_with(r: &Reader, f: &Fields, key: &str, kinds: &[&str]) {
+    if let Some(node) = f.node(key)
+        && !kinds.iter().any(|k| f.has(k))
+    {
+        r.fault::<()>(
+            node.key_at,
+            format!("`{key}` goes with `{}` only", kinds.join("`, `")),
+            "take it out",
+        );
+    }
+}
+
+fn never<T>(r: &Reader, node: &Node) -> Option<T> {
+    r.fault(
+        node.at,
+        "this limit can never open: no call would ever start",
+        "a number above zero; `producer pause` stops a run for a while",
+    )
+}
+
+fn opens(r: &Reader, node: &Node, (calls, period): (u64, Span)) -> Option<(u64, Span)> {
+    if calls == 0 {
+        never(r, node)
+    } else if period.0.is_zero() {
+        r.fault(node.at, "a rate needs a period", "50/s, 300/min, 1/5s")
+    } else {
+        Some((calls, period))
+    }
+}
+
+fn quota(f: &Fields) -> Option<LimitRule> {
+    let (calls, window) = f.take("quota", |r, n| {
+        let (calls, window) = r.parsed(n, "quota", words::quota)?;
+        if calls == 0 {
+            never(r, n)
+        } else {
+            Some((calls, window))
+        }
+    })?;
+    let (resets_at, zone) = f
+        .take("resets", |r, n| r.parsed(n, "time of reset", words::resets))
+        .unwrap_or((0, "UTC".into()));
+    Some(LimitRule::Quota {
+        calls,
+        window,
+        resets_at,
+        zone,
+    })
+}
+
+/// `{cost: <points of a call>, rate: 100/s, burst: 2000, actual: <path>}`
+fn cost(f: &Fields, spot: &Spot) -> Option<LimitRule> {
+    let points = f.take("cost", |r, n| r.template(n, spot));
+    let rate = f.need("rate", |r, n| {
+        opens(r, n, r.parsed(n, "rate", words::rate)?)
+    });
+    let burst = f.need("burst", |r, n| r.whole(n, 1, u64::MAX));
+    let actual = f.take("actual", Reader::path);
+    let (rate, period) = rate?;
+    Some(LimitRule::Cost {
+        points: points?,
+        rate,
+        period,
+        burst: burst?,
+        actual,
+    })
+}
+
+fn learn(r: &Reader, node: &Node) -> Option<Learn> {
+    if !matches!(node.data, Data::Map(_)) {
+        r.choice(node, &[("standard", ())])?;
+        return Some(Learn {
+            standard: true,
+            from: IndexMap::new(),
+            at_most: None,
+        });
+    }
+    let f = r.fields(node, LEARN)?;
+    let from = LEARN
+        .iter()
+        .filter(|key| **key != "at_most")
+        .filter_map(|key| Some(((*key).to_owned(), f.take(key, place)?)))
+        .collect();
+    Some(Learn {
+        standard: false,
+        from,
+        at_most: f.take("at_most", |r, n| r.whole(n, 1, u64::MAX)),
+    })
+}

@@ -1,0 +1,123 @@
+//! CSV lists beside a job: `{file, column}`, `{rows: {file}}` and `nearest`.
+
+use std::path::Path;
+
+/// A list as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// The header.
+    pub columns: Vec<String>,
+    /// The rows, each as long as the header, with the line that it begins in.
+    pub rows: Vec<(u64, Vec<String>)>,
+}
+
+/// Why a list cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// It is not there, or may not be read.
+    #[error("{file} cannot be read: {why}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why.
+        why: String,
+    },
+    /// It is not CSV with a header.
+    #[error("{file} is not CSV with a header: {why}")]
+    NotCsv {
+        /// The file.
+        file: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Table {
+    /// Reads `file`, relative to `folder`: UTF-8 with a header, a byte order mark allowed, values trimmed.
+    ///
+    /// # Errors
+    /// When it cannot be read, rows differ in length, or two columns share a name.
+    pub fn read(folder: &Path, file: &str) -> Result<Self, ListError> {
+        let unreadable = |why: String| ListError::Unreadable {
+            file: file.to_owned(),
+            why,
+        };
+        let text =
+            std::fs::read_to_string(folder.join(file)).map_err(|e| unreadable(reason(&e)))?;
+        Self::parse(text.trim_start_matches('\u{feff}')).map_err(|why| ListError::NotCsv {
+            file: file.to_owned(),
+            why,
+        })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut reader = csv::ReaderBuilder::new()
+            .trim(csv::Trim::All)
+            .from_reader(text.as_bytes());
+        let header = reader.headers().map_err(|e| e.to_string())?;
+        let columns: Vec<String> = header.iter().map(str::to_owned).collect();
+        if columns.iter().all(String::is_empty) {
+            return Err("it is empty".to_owned());
+        }
+        if let Some(twice) = columns
+            .iter()
+            .enumerate()
+            .find(|(i, c)| columns[..*i].contains(c))
+        {
+            return Err(format!("two columns are named `{}`", twice.1));
+        }
+        let mut rows = Vec::new();
+        for record in reader.records() {
+            let record = record.map_err(|e| e.to_string())?;
+            let line = record.position().map_or(0, csv::Position::line);
+            rows.push((line, record.iter().map(str::to_owned).collect()));
+        }
+        Ok(Table { columns, rows })
+    }
+
+    /// Which column is called `name`.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c == name)
+    }
+
+    /// The first row whose key was seen before: its line, the earlier line and the key.
+    pub fn double(&self, key: impl Fn(&[String]) -> String) -> Option<(u64, u64, String)> {
+        let mut seen = std::collections::HashMap::new();
+        self.rows.iter().find_map(|(line, row)| {
+            let text = key(row);
+            let earlier = seen.insert(text.clone(), *line)?;
+            Some((*line, earlier, text))
+        })
+    }
+}
+
+fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::InvalidData => "it is not UTF-8".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_read_with_its_lines() {
+        let table = Table::parse("iata,name\nNRT, Tokyo \n\"A\nB\",x\nNRT,y\n").expect("CSV");
+        assert_eq!(table.column("name"), Some(1));
+        assert_eq!(table.rows[0], (2, vec!["NRT".into(), "Tokyo".into()]));
+        assert_eq!(
+            table.double(|row| row[0].clone()),
+            Some((5, 2, "NRT".into()))
+        );
+    }
+
+    #[test]
+    fn wrong_lists_are_refused() {
+        for bad in ["", "a,a\n1,2", "a,b\n1\n"] {
+            assert!(Table::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What the files rightly say but this build cannot run yet: `check` passes it, a run is refused.
+
+use super::diagnostic::Diagnostic;
+use super::folder::LoadedJob;
+use super::model::*;
+use super::source::Source;
+
+/// Collects what is not built, with its place.
+struct Found<'s> {
+    source: &'s Source,
+    list: Vec<Diagnostic>,
+}
+
+impl Found<'_> {
+    fn when(&mut self, holds: bool, path: &str, what: &str) {
+        if holds {
+            let found = self
+                .source
+                .key_fault(path, format!("{what} cannot be run by this version yet"));
+            self.list
+                .push(found.hint("the file is right; a later version runs it"));
+        }
+    }
+}
+
+/// Everything in `loaded` that this build cannot run; empty when it can run the job.
+pub fn not_built(loaded: &LoadedJob) -> Vec<Diagnostic> {
+    let mut found = of_job(&loaded.source, &loaded.job);
+    for (name, provider) in &loaded.providers {
+        if let Some(source) = loaded.provider_sources.get(name) {
+            let endpoint = loaded.job.endpoint.as_deref().unwrap_or_default();
+            found.extend(of_provider(source, provider, endpoint));
+        }
+    }
+    found
+}
+
+fn of_job(source: &Source, job: &Job) -> Vec<Diagnostic> {
+    let mut found = Found {
+        source,
+        list: Vec::new(),
+    };
+    found.when(job.after.is_some(), "after", "a chain of jobs (`after`)");
+    found.when(job.trigger.is_some(), "trigger", "a trigger");
+    found.when(
+        job.source.is_some(),
+        "source",
+        "a job without calls (`source`)",
+    );
+    found.when(job.dedupe.is_some(), "dedupe", "`dedupe`");
+    found.when(job.changes.is_some(), "changes", "`changes`");
+    for (name, dimension) in &job.split {
+        of_dimension(&mut found, name, dimension);
+    }
+    of_outputs(&mut found, &job.outputs);
+    found.list
+}
+
+fn of_dimension(found: &mut Found, name: &str, dimension: &Dimension) {
+    let records = matches!(dimension.values, DimensionValues::RecordsOf(_));
+    found.when(
+        records,
+        &format!("split.{name}.records_of"),
+        "a dimension of another job's records",
+    );
+    for (column, added) in &dimension.add {
+        let nearest = matches!(added, AddedColumn::Nearest { .. });
+        found.when(
+            nearest,
+            &format!("split.{name}.add.{column}.nearest"),
+            "`nearest`",
+        );
+    }
+}
+
+fn of_outputs(found: &mut Found, outputs: &Outputs) {
+    let s3 = &outputs.s3;
+    found.when(
+        s3.format != OutputFormat::Ndjson,
+        "outputs.s3.format",
+        "an output that is not ndjson",
+    );
+    found.when(
+        s3.key.is_some(),
+        "outputs.s3.key",
+        "an object for each value (`key`)",
+    );
+    found.when(s3.merged.is_some(), "outputs.s3.merged", "a merged object");
+    for (i, ranking) in outputs.rankings.iter().enumerate() {
+        found.when(
+            ranking.normalise.is_some(),
+            &format!("outputs.rankings[{i}].normalise"),
+            "`normalise`",
+        );
+    }
+}
+
+fn of_provider(source: &Source, provider: &Provider, endpoint: &str) -> Vec<Diagnostic> {
+    let mut found = Found {
+        source,
+        list: Vec::new(),
+    };
+    found.when(
+        provider.source.is_some(),
+        "source",
+        "a provider that is not an HTTP API (`source`)",
+    );
+    found.when(
+        provider.format.kind != FormatKind::Json,
+        "format.type",
+        "an answer that is not JSON",
+    );
+    found.when(
+        provider.format.charset.is_some(),
+        "format.charset",
+        "another charset than UTF-8",
+    );
+    of_credentials(&mut found, provider);
+    for (i, limit) in provider.limits.iter().enumerate() {
+        of_limit(&mut found, &format!("limits[{i}]"), limit);
+    }
+    for (i, rule) in provider.outcomes.iter().enumerate() {
+        let css = rule
+            .when
+            .body
+            .as_ref()
+            .is_some_and(|b| matches!(b.at, BodyPlace::Css(_)));
+        found.when(css, &format!("outcomes[{i}].when.body"), "a CSS selector");
+    }
+    if let Some(used) = provider.endpoints.get(endpoint) {
+        of_endpoint(&mut found, &format!("endpoints.{endpoint}"), used);
+    }
+    found.list
+}
+
+fn of_credentials(found: &mut Found, provider: &Provider) {
+    if let Some(credentials) = &provider.credentials {
+        let file = matches!(credentials.from, CredentialSource::File(_));
+        found.when(
+            file,
+            "credentials.from_file",
+            "credentials from a file of names",
+        );
+    }
+    for (i, auth) in provider.auth.iter().enumerate() {
+        let plain = matches!(auth, Auth::Header { .. } | Auth::Query { .. });
+        found.when(
+            !plain,
+            &format!("auth[{i}]"),
+            "signing in other than by a header or query key",
+        );
+    }
+}
+
+fn of_limit(found: &mut Found, path: &str, limit: &Limit) {
+    found.when(
+        matches!(limit.rule, LimitRule::Cost { .. }),
+        &format!("{path}.cost"),
+        "a limit of cost",
+    );
+    found.when(
+        limit.shared.is_some(),
+        &format!("{path}.shared"),
+        "a limit that providers share",
+    );
+    found.when(
+        limit.learn.is_some(),
+        &format!("{path}.learn"),
+        "a limit that answers correct (`learn`)",
+    );
+    found.when(
+        !limit.endpoints.is_empty(),
+        &format!("{path}.endpoints"),
+        "a limit of some endpoints",
+    );
+}
+
+fn of_endpoint(found: &mut Found, path: &str, endpoint: &Endpoint) {
+    found.when(!endpoint.each.is_empty(), &format!("{path}.each"), "`each`");
+    found.when(endpoint.page.is_some(), &format!("{path}.page"), "paging");
+    found.when(
+        endpoint.split_on.is_some(),
+        &format!("{path}.split_on"),
+        "`split_on`",
+    );
+    found.when(
+        endpoint.detail.is_some(),
+        &format!("{path}.detail"),
+        "`detail`",
+    );
+    let xml = endpoint
+        .request
+        .as_ref()
+        .is_some_and(|r| matches!(r.body, Some(RequestBody::Xml(_))));
+    found.when(xml, &format!("{path}.xml"), "an XML request");
+    let css = matches!(endpoint.records, Some(BodyPlace::Css(_)));
+    found.when(css, &format!("{path}.records"), "a CSS selector");
+    for (name, field) in &endpoint.fields {
+        let css = matches!(field.from, FieldSource::Css { .. });
+        found.when(css, &format!("{path}.fields.{name}"), "a CSS selector");
+    }
+}

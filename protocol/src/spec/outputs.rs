@@ -1,0 +1,192 @@
+//! Reads `outputs:`.
+
+use indexmap::IndexMap;
+use serde_json::Value;
+
+use super::model::*;
+use super::reader::Reader;
+use super::scope::Spot;
+use super::tree::{Data, Node};
+
+/// Keys of `outputs`.
+pub const OUTPUTS: &[&str] = &["s3", "rankings", "index"];
+/// Keys of `outputs.s3`.
+pub const S3: &[&str] = &["format", "compress", "columns", "key", "merged", "bucket"];
+/// Keys of a ranking.
+pub const RANKING: &[&str] = &["key", "member", "score", "keep", "expire", "normalise"];
+/// Keys of `normalise`.
+pub const NORMALISE: &[&str] = &["by", "within", "weights"];
+/// Keys of `outputs.index`.
+pub const INDEX: &[&str] = &["name", "mode", "id", "keep", "mapping"];
+
+/// What a job writes.
+pub(super) fn outputs(r: &Reader, node: &Node) -> Option<Outputs> {
+    let f = r.fields(node, OUTPUTS)?;
+    Some(Outputs {
+        s3: f.take("s3", s3).unwrap_or_default(),
+        rankings: f
+            .take("rankings", |r, n| r.list(n, ranking))
+            .unwrap_or_default(),
+        index: f.take("index", index),
+    })
+}
+
+fn s3(r: &Reader, node: &Node) -> Option<S3Output> {
+    const FORMATS: &[(&str, OutputFormat)] = &[
+        ("ndjson", OutputFormat::Ndjson),
+        ("csv", OutputFormat::Csv),
+        ("parquet", OutputFormat::Parquet),
+    ];
+    const COMPRESS: &[(&str, Compression)] = &[
+        ("none", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("zstd", Compression::Zstd),
+    ];
+    let f = r.fields(node, S3)?;
+    let format = f
+        .take("format", |r, n| r.choice(n, FORMATS))
+        .unwrap_or_default();
+    let usual = if format == OutputFormat::Ndjson {
+        Compression::Zstd
+    } else {
+        Compression::None
+    };
+    let compress = f.take("compress", |r, n| {
+        let chosen = r.choice(n, COMPRESS)?;
+        if format == OutputFormat::Parquet && chosen != Compression::None {
+            return r.fault(n.at, "Parquet is compressed inside", "take `compress` out");
+        }
+        Some(chosen)
+    });
+    Some(S3Output {
+        format,
+        compress: compress.unwrap_or(usual),
+        columns: f
+            .take("columns", |r, n| r.list(n, Reader::text))
+            .unwrap_or_default(),
+        key: f.take("key", |r, n| r.template(n, &Spot::ObjectKey)),
+        merged: f.take("merged", |r, n| r.template(n, &Spot::RunOnly)),
+        bucket: f.take("bucket", Reader::text),
+    })
+}
+
+fn ranking(r: &Reader, node: &Node) -> Option<Ranking> {
+    const KEEP: &[(&str, KeepScore)] = &[
+        ("min", KeepScore::Min),
+        ("max", KeepScore::Max),
+        ("last", KeepScore::Last),
+        ("sum", KeepScore::Sum),
+    ];
+    let f = r.fields(node, RANKING)?;
+    let template = |r: &Reader, n: &Node| r.template(n, &Spot::Record);
+    let (key, member, score) = (
+        f.need("key", template),
+        f.need("member", template),
+        f.need("score", template),
+    );
+    let keep = f
+        .take("keep", |r, n| r.choice(n, KEEP))
+        .unwrap_or(KeepScore::Last);
+    let expire = f.take("expire", Reader::some_span);
+    let normalise = f.take("normalise", normalise);
+    Some(Ranking {
+        key: key?,
+        member: member?,
+        score: score?,
+        keep,
+        expire,
+        normalise,
+    })
+}
+
+fn normalise(r: &Reader, node: &Node) -> Option<Normalise> {
+    const BY: &[(&str, NormaliseBy)] = &[
+        ("share", NormaliseBy::Share),
+        ("minmax", NormaliseBy::Minmax),
+        ("zscore", NormaliseBy::Zscore),
+        ("rank", NormaliseBy::Rank),
+    ];
+    let f = r.fields(node, NORMALISE)?;
+    let (by, within) = (
+        f.need("by", |r, n| r.choice(n, BY)),
+        f.need("within", |r, n| r.template(n, &Spot::Record)),
+    );
+    let weights = f
+        .take("weights", |r, n| r.map(n, Reader::number))
+        .unwrap_or_default();
+    Some(Normalise {
+        by: by?,
+        within: within?,
+        weights,
+    })
+}
+
+fn index(r: &Reader, node: &Node) -> Option<IndexOutput> {
+    const MODES: &[(&str, IndexMode)] = &[
+        ("snapshot", IndexMode::Snapshot),
+        ("upsert", IndexMode::Upsert),
+    ];
+    let f = r.fields(node, INDEX)?;
+    let name = f.need("name", index_name);
+    let mode = f.need("mode", |r, n| r.choice(n, MODES));
+    let id = f.need("id", |r, n| r.template(n, &Spot::Record));
+    let keep = f.take("keep", |r, n| r.count(n, 1, 100)).unwrap_or(2);
+    let mapping = f.need("mapping", mapping).unwrap_or_default();
+    Some(IndexOutput {
+        name: name?,
+        mode: mode?,
+        id: id?,
+        keep,
+        mapping,
+    })
+}
+
+/// What Elasticsearch takes as an index' name, with room for the run behind it.
+fn index_name(r: &Reader, node: &Node) -> Option<String> {
+    let name = r.text(node)?;
+    let legal = |c: char| !c.is_uppercase() && !c.is_whitespace() && !"\\/*?\"<>|,#:".contains(c);
+    let good = !name.is_empty()
+        && name.len() <= 150
+        && name.chars().all(legal)
+        && !name.starts_with(['-', '_', '+', '.']);
+    if good {
+        return Some(name);
+    }
+    r.fault(
+        node.at,
+        format!("`{name}` cannot be an index"),
+        "lower case, no spaces and none of \\ / * ? \" < > | , # :, not led by - _ + .",
+    )
+}
+
+fn mapping(r: &Reader, node: &Node) -> Option<IndexMap<String, Value>> {
+    /// Types that a field of a flat record can have.
+    const TYPES: &[(&str, ())] = &[
+        ("keyword", ()),
+        ("text", ()),
+        ("date", ()),
+        ("integer", ()),
+        ("long", ()),
+        ("short", ()),
+        ("byte", ()),
+        ("double", ()),
+        ("float", ()),
+        ("half_float", ()),
+        ("scaled_float", ()),
+        ("unsigned_long", ()),
+        ("boolean", ()),
+        ("ip", ()),
+        ("geo_point", ()),
+        ("wildcard", ()),
+        ("constant_keyword", ()),
+        ("match_only_text", ()),
+        ("version", ()),
+    ];
+    r.map(node, |r, n| match n.data {
+        Data::Map(_) => r.value(n),
+        _ => {
+            r.choice(n, TYPES)?;
+            r.value(n)
+        }
+    })
+}
