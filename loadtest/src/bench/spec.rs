@@ -139,17 +139,9 @@ pub fn searches(first_day: Date, count: usize) -> impl Iterator<Item = String> {
                 .expect("writing into a string cannot fail");
             target
         })
-        .cycle_to(count)
+        .cycle()
+        .take(count)
 }
-
-/// Going round until `count` items came.
-trait CycleTo: Iterator + Clone + Sized {
-    fn cycle_to(self, count: usize) -> std::iter::Take<std::iter::Cycle<Self>> {
-        self.cycle().take(count)
-    }
-}
-
-impl<I: Iterator + Clone> CycleTo for I {}
 
 #[cfg(test)]
 mod tests {

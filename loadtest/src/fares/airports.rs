@@ -21,7 +21,7 @@ static AIRPORTS: LazyLock<HashMap<&'static str, Airport>> =
     LazyLock::new(|| rows().map(|(code, airport)| (code, airport)).collect());
 
 /// The IATA codes that the simulator knows, in the order of its list.
-pub fn codes() -> impl Iterator<Item = &'static str> {
+pub fn codes() -> impl Iterator<Item = &'static str> + Clone {
     rows().map(|(code, _)| code)
 }
 
@@ -49,7 +49,7 @@ pub fn distance_km(from: &Airport, to: &Airport) -> f64 {
     2.0 * EARTH_KM * h.sqrt().min(1.0).asin()
 }
 
-fn rows() -> impl Iterator<Item = (&'static str, Airport)> {
+fn rows() -> impl Iterator<Item = (&'static str, Airport)> + Clone {
     include_str!("airports.csv").lines().skip(1).map(|line| {
         let mut columns = line.split(',');
         let mut next = || columns.next().expect("airports.csv has five columns");

@@ -175,7 +175,7 @@ mod tests {
             concat!(
                 r#"{"data":[{"carrier":"KE","price":{"total":123400.50,"currency":"KRW"},"#,
                 r#""outbound":{"departs_at":"2026-11-22T09:35:00+09:00"}}],"#,
-                r#""meta":{"count":1,"distance_km":1260}}"#
+                r#""meta":{"count":1,"distance_km":1257}}"#
             )
         );
     }
