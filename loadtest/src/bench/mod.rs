@@ -1,0 +1,9 @@
+//! What the benchmarks share: real worker and producer processes against a simulator, and their CPU time.
+
+mod cpu;
+mod fleet;
+mod spec;
+
+pub use cpu::children_cpu;
+pub use fleet::{Fleet, Programs, Servers};
+pub use spec::{BenchJob, searches};
