@@ -1,1 +1,3 @@
-fn main() {}
+//! End-to-end and fault tests on real servers.
+
+mod stack;

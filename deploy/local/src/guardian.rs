@@ -28,7 +28,7 @@ while read -r word what; do
       done ;;
   esac
 done
-for group in $groups; do kill -KILL -- "-$group" 2>/dev/null; done
+for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 for folder in "$@"; do
   rm -rf -- "$folder" 2>/dev/null || { sleep 1; rm -rf -- "$folder"; }
 done

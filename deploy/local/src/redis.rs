@@ -21,6 +21,8 @@ pub fn start(folder: &Path) -> anyhow::Result<(Server, String)> {
             .args(["--dir", &data.to_string_lossy()])
             .args(["--save", "", "--appendonly", "yes"])
             .args(["--maxmemory-policy", "noeviction"])
+            // One for each test of a process: published sets bear the job's names alone.
+            .args(["--databases", "1000"])
             // For tests that make it sleep.
             .args(["--enable-debug-command", "local"]);
         command
