@@ -1,3 +1,4 @@
 //! End-to-end and fault tests on real servers.
 
+mod directions;
 mod stack;
