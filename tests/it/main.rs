@@ -1,1 +1,4 @@
-fn main() {}
+//! End-to-end and fault tests on real servers.
+
+mod directions;
+mod stack;

@@ -1,0 +1,70 @@
+# `make` alone says what there is.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+INSTALL := ./deploy/local/install.sh
+export RUST_BACKTRACE ?= 1
+
+## demo         watch a fleet collect 4,200 fares at exactly the allowed speed (4 min the first time, then 2)
+.PHONY: demo
+demo: install
+	cargo build --quiet --release --bin producer --bin worker --bin simulator --bin demo
+	./target/release/demo
+
+## test         everything: format, lints, docs, unit, property and end-to-end tests on real servers
+.PHONY: test
+test: install fmt clippy doc
+	cargo build --quiet --workspace --bins
+	cargo test --quiet --workspace
+
+## stack        start private RabbitMQ, Redis, S3 and Elasticsearch, print the environment, stay up
+.PHONY: stack
+stack: install
+	cargo build --quiet --package paceline-stack
+	./target/debug/stack up
+
+## stack-down   end the servers of `make stack`, from another terminal
+.PHONY: stack-down
+stack-down:
+	cargo build --quiet --package paceline-stack
+	./target/debug/stack down
+
+## build        the release binaries
+.PHONY: build
+build:
+	cargo build --release --workspace --bins
+
+## fmt          check the format (`cargo fmt --all` sets it right)
+.PHONY: fmt
+fmt:
+	cargo fmt --all -- --check
+
+## clippy       lints, warnings are errors
+.PHONY: clippy
+clippy:
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+## doc          the API's documentation, warnings are errors
+.PHONY: doc
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items
+
+## bench-limits bench-cost bench-load bench-plan   the numbers of loadtest/README.md
+.PHONY: bench-limits bench-cost bench-load bench-plan
+bench-limits bench-cost bench-load bench-plan: install
+	cargo build --quiet --release --bin producer --bin worker --bin simulator --bin $@
+	./target/release/$@
+
+## install      the Debian packages and Elasticsearch, where missing
+.PHONY: install
+install:
+	@$(INSTALL)
+
+## clean        remove what was built
+.PHONY: clean
+clean:
+	cargo clean
+
+.PHONY: help
+help:
+	@sed -n 's/^## /  make /p' Makefile

@@ -1,0 +1,100 @@
+//! `make demo`: the four servers, a strict provider, a fleet that collects 4,200 fares at exactly the
+//! allowed speed, a worker killed on the way, and the proof at the end.
+
+mod fleet;
+mod progress;
+mod report;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use paceline_stack::{Stack, StackOptions};
+use tokio::signal::unix::{SignalKind, signal};
+
+use fleet::Fleet;
+use progress::{Progress, Provider};
+
+/// 3 destinations x 100 departure dates x 14 nights.
+const CELLS: u64 = 4_200;
+/// Calls a second, as `providers/fare-search.yaml` says.
+const ALLOWED: u64 = 50;
+/// Between two looks at the provider.
+const LOOK: Duration = Duration::from_millis(250);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to");
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
+    let end = tokio::select! {
+        end = demo() => end,
+        // Returning drops the fleet, and the guardian ends what is still starting.
+        _ = interrupt.recv() => return ExitCode::from(130),
+        _ = terminate.recv() => return ExitCode::from(143),
+    };
+    match end {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo() -> anyhow::Result<()> {
+    let progress = Progress::new(CELLS, ALLOWED);
+    progress.say("starting private RabbitMQ, Redis, S3 and Elasticsearch servers");
+    let options = StackOptions::from_environment();
+    let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
+
+    progress.say(&format!(
+        "starting a fare search that allows {ALLOWED} calls a second and refuses every one beyond"
+    ));
+    let mut fleet = Fleet::new(&stack)?;
+    let provider = Provider::new(fleet.start_provider()?);
+    for _ in 0..4 {
+        fleet.start_collector()?;
+    }
+    fleet.start_loader()?;
+    progress.say("4 x worker collect and 1 x worker load are up; producer enqueue fares --wait");
+    fleet.enqueue()?;
+
+    collect(&mut fleet, &provider, &progress).await?;
+    let used = fleet.stop()?;
+    progress.finish();
+    let report = provider.report().await?;
+    let audit = fleet.audit()?;
+    report::print(&stack, &used, &report, &audit).await
+}
+
+/// Follows the run to its end. At two fifths, one worker dies and another one comes.
+async fn collect(
+    fleet: &mut Fleet,
+    provider: &Provider,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let mut killed = false;
+    loop {
+        if let Some(status) = fleet.enqueue_ended()? {
+            if status.success() {
+                return Ok(());
+            }
+            bail!(
+                "producer enqueue ended with {status}\n{}",
+                fleet.what_went_wrong()
+            );
+        }
+        fleet.check_alive()?;
+        let seen = provider.report().await.context("asking the provider")?;
+        progress.show(&seen);
+        if !killed && seen.calls >= CELLS * 2 / 5 {
+            killed = true;
+            let victim = fleet.kill_one_collector()?;
+            progress.say(&format!(
+                "kill -9 of worker {victim} in the middle of its shards; another one starts"
+            ));
+            fleet.start_collector()?;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
