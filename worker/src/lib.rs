@@ -3,7 +3,9 @@
 
 pub mod admin;
 pub mod cli;
+pub mod collect;
 pub mod config;
+pub mod crash;
 pub mod load;
 pub mod metrics;
 pub mod output;

@@ -7,10 +7,10 @@ use clap::Parser;
 use paceline_protocol::settings::ProcessEnvironment;
 use paceline_worker::admin::{Admin, Readiness};
 use paceline_worker::cli::{Cli, Role};
-use paceline_worker::config::LoadSettings;
+use paceline_worker::config::{CollectSettings, LoadSettings};
 use paceline_worker::metrics::Metrics;
 use paceline_worker::shutdown::{Ended, Shutdown};
-use paceline_worker::{load, telemetry};
+use paceline_worker::{collect, load, telemetry};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -49,8 +49,10 @@ async fn run(cli: Cli) -> anyhow::Result<Ended> {
             let role = load::run(settings, shutdown.clone(), metrics, readiness);
             shutdown.watch(role).await
         }
-        // The collecting role is called here: `collect::run(settings, shutdown, metrics, readiness)`,
-        // with `CollectSettings::read(&ProcessEnvironment, &args)`.
-        Role::Collect(_) => anyhow::bail!("this build of the worker has no `collect`"),
+        Role::Collect(args) => {
+            let settings = CollectSettings::read(&ProcessEnvironment, &args)?;
+            let role = collect::run(settings, shutdown.clone(), metrics, readiness);
+            shutdown.watch(role).await
+        }
     }
 }

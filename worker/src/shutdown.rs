@@ -76,6 +76,11 @@ impl Shutdown {
         Ok(shutdown)
     }
 
+    /// How long the drain may take.
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
     /// Starts the drain.
     pub fn drain(&self) {
         self.draining.cancel();

@@ -2,11 +2,11 @@
 
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::plan::Plan;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Why a cell failed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The cell.
     pub cell: u64,
