@@ -53,14 +53,22 @@ struct Cause<'a> {
 /// One [`Item`] for each of the `sent` documents, in their order.
 pub(super) fn read(text: &[u8], sent: usize) -> Result<Vec<Item>, IndexError> {
     let odd = |why: String| IndexError::Refused { status: 200, why };
-    let answer: Answer<'_> = serde_json::from_slice(text).map_err(|e| odd(format!("a _bulk answer that cannot be read: {e}")))?;
+    let answer: Answer<'_> = serde_json::from_slice(text)
+        .map_err(|e| odd(format!("a _bulk answer that cannot be read: {e}")))?;
     if answer.items.len() != sent {
-        return Err(odd(format!("a _bulk answer for {} of {sent} documents", answer.items.len())));
+        return Err(odd(format!(
+            "a _bulk answer for {} of {sent} documents",
+            answer.items.len()
+        )));
     }
     if !answer.errors {
         return Ok(vec![Item::Stored; sent]);
     }
-    answer.items.into_iter().map(|entry| item(entry.index)).collect()
+    answer
+        .items
+        .into_iter()
+        .map(|entry| item(entry.index))
+        .collect()
 }
 
 /// 409: the same version or a newer one is there, which is what external versions are for.
@@ -74,13 +82,19 @@ fn item(outcome: Outcome<'_>) -> Result<Item, IndexError> {
     match outcome.status {
         409 => Ok(Item::Stored),
         429 | 503 => Ok(Item::Again),
-        404 => Err(IndexError::Refused { status: 404, why: text(&fault) }),
+        404 => Err(IndexError::Refused {
+            status: 404,
+            why: text(&fault),
+        }),
         _ => Ok(Item::Rejected(text(&fault))),
     }
 }
 
 fn text(fault: &Fault<'_>) -> String {
-    let cause = fault.caused_by.as_ref().and_then(|cause| cause.reason.as_deref());
+    let cause = fault
+        .caused_by
+        .as_ref()
+        .and_then(|cause| cause.reason.as_deref());
     let parts = [Some(fault.kind.as_ref()), fault.reason.as_deref(), cause];
     let text: Vec<&str> = parts.into_iter().flatten().collect();
     text.join(": ").chars().take(300).collect()

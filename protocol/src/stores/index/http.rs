@@ -40,8 +40,10 @@ impl Wire {
         };
         let mut root = Url::parse(url).map_err(|_| bad("this is not an http URL"))?;
         let user = user_of(&root);
-        root.set_username("").map_err(|()| bad("this is not an http URL"))?;
-        root.set_password(None).map_err(|()| bad("this is not an http URL"))?;
+        root.set_username("")
+            .map_err(|()| bad("this is not an http URL"))?;
+        root.set_password(None)
+            .map_err(|()| bad("this is not an http URL"))?;
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .referer(false)
@@ -52,7 +54,10 @@ impl Wire {
             .timeout(LIMIT)
             .build()
             .map_err(|e| bad(&e.to_string()))?;
-        let api_key = api_key.map(secret_header).transpose().map_err(|()| bad("its API key is no text for a header"))?;
+        let api_key = api_key
+            .map(secret_header)
+            .transpose()
+            .map_err(|()| bad("its API key is no text for a header"))?;
         Ok(Wire {
             client,
             root: root.as_str().trim_end_matches('/').into(),
@@ -82,14 +87,27 @@ impl Wire {
         self.get_within(path, LIMIT).await
     }
 
-    pub(super) async fn get_within(&self, path: &str, limit: Duration) -> Result<Answer, IndexError> {
+    pub(super) async fn get_within(
+        &self,
+        path: &str,
+        limit: Duration,
+    ) -> Result<Answer, IndexError> {
         let request = self.request(Method::GET, path).timeout(limit);
         self.answer(request).await
     }
 
-    pub(super) async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Answer, IndexError> {
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<Answer, IndexError> {
         let request = self.request(method, path);
-        let request = if body.is_null() { request } else { request.json(body) };
+        let request = if body.is_null() {
+            request
+        } else {
+            request.json(body)
+        };
         self.answer(request).await
     }
 
@@ -102,10 +120,16 @@ impl Wire {
 
     /// The text of a successful `_bulk`; the body has a known length, so it is not sent in chunks.
     pub(super) async fn bulk(&self, path: &str, body: Bytes) -> Result<Bytes, IndexError> {
-        let request = self.request(Method::POST, path).header(CONTENT_TYPE, "application/x-ndjson").body(body);
+        let request = self
+            .request(Method::POST, path)
+            .header(CONTENT_TYPE, "application/x-ndjson")
+            .body(body);
         let (status, text) = self.read(request.send().await).await?;
         if !(200..300).contains(&status) {
-            good(status, &serde_json::from_slice(&text).unwrap_or(Value::Null))?;
+            good(
+                status,
+                &serde_json::from_slice(&text).unwrap_or(Value::Null),
+            )?;
         }
         Ok(text)
     }
@@ -143,7 +167,11 @@ fn secret_header(key: &str) -> Result<HeaderValue, ()> {
 
 /// A name as one segment of a path; `*` and `-` stay for patterns.
 pub(super) fn segment(name: &str) -> String {
-    const KEPT: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'*');
+    const KEPT: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'_')
+        .remove(b'.')
+        .remove(b'*');
     utf8_percent_encode(name, KEPT).to_string()
 }
 
@@ -154,8 +182,15 @@ pub(super) fn good(status: u16, body: &Value) -> Result<(), IndexError> {
     }
     let error = &body["error"];
     let kind = error["type"].as_str().unwrap_or("");
-    let text = error["reason"].as_str().or_else(|| error.as_str()).or_else(|| body.as_str());
-    let why: String = format!("{kind} {}", text.unwrap_or("")).trim().chars().take(300).collect();
+    let text = error["reason"]
+        .as_str()
+        .or_else(|| error.as_str())
+        .or_else(|| body.as_str());
+    let why: String = format!("{kind} {}", text.unwrap_or(""))
+        .trim()
+        .chars()
+        .take(300)
+        .collect();
     if matches!(status, 429 | 503) || kind == "cluster_block_exception" {
         return Err(IndexError::Busy(why));
     }

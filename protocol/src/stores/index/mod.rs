@@ -118,7 +118,10 @@ impl Index {
     /// When it is refused.
     pub async fn refresh(&self, name: &str) -> Result<(), IndexError> {
         let path = format!("{}/_refresh", concrete(name)?);
-        self.wire.send(Method::POST, &path, &Value::Null).await?.good()?;
+        self.wire
+            .send(Method::POST, &path, &Value::Null)
+            .await?
+            .good()?;
         Ok(())
     }
 
@@ -148,11 +151,7 @@ impl Index {
     ///
     /// # Errors
     /// When it cannot be reached.
-    pub async fn wait_green(
-        &self,
-        name: &str,
-        limit: Duration,
-    ) -> Result<bool, IndexError> {
+    pub async fn wait_green(&self, name: &str, limit: Duration) -> Result<bool, IndexError> {
         let path = format!(
             "_cluster/health/{}?wait_for_status=green&timeout={}ms",
             concrete(name)?,
@@ -183,19 +182,17 @@ impl Index {
     ///
     /// # Errors
     /// When it is refused.
-    pub async fn swap(
-        &self,
-        alias: &str,
-        remove: &[String],
-        add: &str,
-    ) -> Result<(), IndexError> {
+    pub async fn swap(&self, alias: &str, remove: &[String], add: &str) -> Result<(), IndexError> {
         let removed = remove
             .iter()
             .map(|index| json!({"remove": {"index": index, "alias": alias, "must_exist": true}}));
         let added = std::iter::once(json!({"add": {"index": add, "alias": alias}}));
         let actions: Vec<Value> = removed.chain(added).collect();
         let body = json!({"actions": actions});
-        self.wire.send(Method::POST, "_aliases", &body).await?.good()?;
+        self.wire
+            .send(Method::POST, "_aliases", &body)
+            .await?
+            .good()?;
         Ok(())
     }
 
@@ -246,7 +243,8 @@ const SLACK: Duration = Duration::from_secs(10);
 
 /// A path segment that names one index or alias: a pattern or an empty name could mean all of them.
 fn concrete(name: &str) -> Result<String, IndexError> {
-    let bad = name.is_empty() || name.starts_with(['_', '-', '+']) || name.contains(['*', '?', ',']);
+    let bad =
+        name.is_empty() || name.starts_with(['_', '-', '+']) || name.contains(['*', '?', ',']);
     if bad {
         return Err(IndexError::Refused {
             status: 400,

@@ -28,7 +28,11 @@ pub(super) struct Endpoint {
 pub(super) async fn connect(env: &impl Environment) -> (Client, Endpoint) {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .retry_config(RetryConfig::disabled())
-        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_LIMIT).build());
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_LIMIT)
+                .build(),
+        );
     let keys = keys_from_files(env);
     if let Ok(Some(keys)) = &keys {
         loader = loader.credentials_provider(keys.clone());
@@ -46,7 +50,9 @@ pub(super) async fn connect(env: &impl Environment) -> (Client, Endpoint) {
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     }
     let endpoint = Endpoint {
-        shown: custom.map_or("s3:/".into(), |url| shown_url(url.trim_end_matches('/')).into()),
+        shown: custom.map_or("s3:/".into(), |url| {
+            shown_url(url.trim_end_matches('/')).into()
+        }),
         fault: keys.err().map(|e| e.to_string().into()),
     };
     (Client::from_conf(config.build()), endpoint)

@@ -91,7 +91,9 @@ impl State {
             .arg("maxmemory-policy")
             .query_async::<(String, String)>(&mut connection)
             .await
-            .map_err(|e| self.failed_because(format!("its maxmemory-policy cannot be read: {e}")))?;
+            .map_err(|e| {
+                self.failed_because(format!("its maxmemory-policy cannot be read: {e}"))
+            })?;
         Ok(policy)
     }
 }

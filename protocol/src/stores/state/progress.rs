@@ -147,10 +147,7 @@ impl State {
     pub async fn knows(&self, run: &RunRef) -> Result<bool, StateError> {
         let mut connection = self.connection().await?;
         connection
-            .exists(&[
-                self.keys.settled_blocks(run),
-                self.keys.loaded_shards(run),
-            ])
+            .exists(&[self.keys.settled_blocks(run), self.keys.loaded_shards(run)])
             .await
             .map_err(|e| self.failed(e))
     }
@@ -186,11 +183,7 @@ impl State {
         }
     }
 
-    fn read_summary(
-        &self,
-        shard: u64,
-        text: &str,
-    ) -> Result<(Vec<PartSummary>, u64), StateError> {
+    fn read_summary(&self, shard: u64, text: &str) -> Result<(Vec<PartSummary>, u64), StateError> {
         let json = text.split_once(' ').map_or(text, |(_, json)| json);
         serde_json::from_str(json)
             .map_err(|e| self.failed_because(format!("the summary of shard {shard}: {e}")))
