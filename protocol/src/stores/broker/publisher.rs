@@ -123,7 +123,7 @@ impl Publisher {
         let mut channel = None;
         let mut safe = 0;
         loop {
-            let mut window: Vec<ShardMessage> = shards.by_ref().take(WINDOW).collect();
+            let mut window: Vec<ShardMessage> = (&mut *shards).take(WINDOW).collect();
             if window.is_empty() {
                 return Ok(safe);
             }

@@ -1,7 +1,7 @@
 //! The receipts queue, consumed by the loaders.
 
 use futures::StreamExt;
-use lapin::acker::Acker;
+use lapin::Acker;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
