@@ -98,6 +98,16 @@ impl Keys {
         format!("{}:set:{name}", self.run(run))
     }
 
+    /// Beside a set that keeps the last score: member -> the cell that its score comes from.
+    pub fn run_set_cells(&self, run: &RunRef, name: &str) -> String {
+        format!("{}:cells:{name}", self.run(run))
+    }
+
+    /// Hash of the run's sets that took the job's names: name -> members when that happened.
+    pub fn published_sets(&self, run: &RunRef) -> String {
+        format!("{}:published", self.run(run))
+    }
+
     /// The lease of whoever finishes a run of `job`.
     pub fn finisher(&self, job: &str) -> String {
         format!("{}:finisher:{job}", self.namespace)

@@ -1,5 +1,6 @@
 //! The typed clients of the four stores.
 
+mod backoff;
 pub mod broker;
 pub mod index;
 pub mod limiter;

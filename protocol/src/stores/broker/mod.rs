@@ -1,0 +1,35 @@
+//! RabbitMQ. Publishing is confirmed, one mandatory publish at a time or in windows that are checked
+//! as a whole; taking uses a connection of its own, since a blocked connection stops acks too.
+
+mod declare;
+mod envelope;
+mod link;
+mod publisher;
+mod receipts;
+mod taker;
+
+pub use publisher::Publisher;
+pub use receipts::{Arrival, Receipts, TakenArrival};
+pub use taker::{TakenShard, Taker};
+
+/// Why the broker did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// It could not be reached in time; `url` is without user and password.
+    #[error("RabbitMQ at {url} cannot be reached: {why}")]
+    Unreachable {
+        /// Where, without secrets.
+        url: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// It answered with an error, or not in time.
+    #[error("RabbitMQ: {0}")]
+    Failed(String),
+    /// It did not take the message (nack, returned, or queue missing).
+    #[error("RabbitMQ did not take a message: {0}")]
+    NotTaken(String),
+    /// The queue is not there.
+    #[error("RabbitMQ has no queue {0}")]
+    NoQueue(String),
+}

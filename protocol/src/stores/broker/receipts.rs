@@ -1,0 +1,120 @@
+//! The receipts queue, consumed by the loaders.
+
+use futures::StreamExt;
+use lapin::Acker;
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
+use tokio::time::sleep;
+
+use super::link::{Link, in_time};
+use super::taker::{ack, waits};
+use super::{BrokerError, declare, envelope};
+use crate::message::{Receipt, ShardMessage};
+use crate::stores::backoff::Backoff;
+use crate::topology::Topology;
+
+/// What arrives on the receipts queue.
+pub enum Arrival {
+    /// A shard's parts are durable.
+    Receipt(Receipt),
+    /// A dead-lettered shard, with the broker's or the worker's reason.
+    DeadShard(ShardMessage, String),
+    /// Neither; to be acked and logged.
+    Unreadable(String),
+}
+
+/// The receipts queue: consumed with a prefetch, rebuilt whenever the channel ends.
+pub struct Receipts {
+    link: Link,
+    topology: Topology,
+    prefetch: u16,
+    consumer: Option<(Consumer, Channel)>,
+    backoff: Backoff,
+}
+
+/// One arrival, to be acked when everything it starts is done.
+pub struct TakenArrival {
+    /// What it is.
+    pub arrival: Arrival,
+    acker: Acker,
+    /// Keeps the channel open: an ack needs the one that delivered.
+    _channel: Channel,
+}
+
+impl TakenArrival {
+    /// Acks.
+    pub async fn ack(self) {
+        ack(&self.acker).await;
+    }
+}
+
+impl Receipts {
+    /// Starts consuming.
+    ///
+    /// # Errors
+    /// When the broker cannot be reached within 10 s.
+    pub async fn connect(
+        url: &str,
+        topology: Topology,
+        prefetch: u16,
+    ) -> Result<Self, BrokerError> {
+        let link = Link::new(url, "paceline receipts")?;
+        let mut receipts = Receipts {
+            link,
+            topology,
+            prefetch,
+            consumer: None,
+            backoff: waits(),
+        };
+        receipts.consumer = Some(receipts.consume().await?);
+        Ok(receipts)
+    }
+
+    /// The next arrival; waits through outages, logging each once. Cancel-safe.
+    pub async fn next(&mut self) -> TakenArrival {
+        let mut told = false;
+        loop {
+            if let Some((consumer, channel)) = self.consumer.as_mut() {
+                if let Some(Ok(delivery)) = consumer.next().await {
+                    return TakenArrival {
+                        arrival: envelope::arrival(&delivery.properties, &delivery.data),
+                        acker: delivery.acker,
+                        _channel: channel.clone(),
+                    };
+                }
+                self.consumer = None;
+            }
+            match self.consume().await {
+                Ok(consuming) => {
+                    self.consumer = Some(consuming);
+                    self.backoff = waits();
+                }
+                Err(error) => {
+                    if !told {
+                        tracing::warn!(%error, "receipts are not heard; trying until they are");
+                        told = true;
+                    }
+                    sleep(self.backoff.wait()).await;
+                }
+            }
+        }
+    }
+
+    async fn consume(&self) -> Result<(Consumer, Channel), BrokerError> {
+        let channel = self.link.channel().await?;
+        declare::shared(&channel, &self.topology).await?;
+        in_time(
+            "set the prefetch",
+            channel.basic_qos(self.prefetch, BasicQosOptions::default()),
+        )
+        .await?;
+        let consumer = channel.basic_consume(
+            self.topology.receipts().into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        );
+        Ok((in_time("consume", consumer).await?, channel))
+    }
+}

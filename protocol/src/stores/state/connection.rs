@@ -1,0 +1,147 @@
+//! The pool, its time limits, and the refusal of a server that may evict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::{Connection, Manager, Pool, Runtime};
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError};
+
+use super::{State, StateError};
+use crate::keys::Keys;
+use crate::settings::shown_url;
+
+/// How long a connection may take to be made.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long one command may take: the largest script applies some ten thousand members.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long to wait for a free connection of the pool, whose default is for ever.
+const POOL_LIMIT: Duration = Duration::from_secs(10);
+/// Connections of one process. Commands are short; more would only queue inside Redis.
+const POOL_SIZE: usize = 8;
+
+impl State {
+    /// Connects; refuses a Redis that may evict.
+    ///
+    /// # Errors
+    /// When it cannot be reached or may evict.
+    pub async fn connect(url: &str, keys: Keys) -> Result<Self, StateError> {
+        let shown: Arc<str> = shown_url(url).into();
+        let pool = pool(url).map_err(|why| StateError::Failed {
+            url: shown.to_string(),
+            why,
+        })?;
+        let state = State { pool, keys, shown };
+        state.refuse_eviction().await?;
+        Ok(state)
+    }
+
+    /// One round trip.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn ping(&self) -> Result<(), StateError> {
+        let mut connection = self.connection().await?;
+        redis::cmd("PING")
+            .query_async::<String>(&mut connection)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(())
+    }
+
+    pub(super) async fn connection(&self) -> Result<Connection, StateError> {
+        self.pool.get().await.map_err(|e| self.failed_because(e))
+    }
+
+    pub(super) fn failed(&self, error: RedisError) -> StateError {
+        self.failed_because(error)
+    }
+
+    pub(super) fn failed_because(&self, why: impl ToString) -> StateError {
+        StateError::Failed {
+            url: self.shown.to_string(),
+            why: why.to_string(),
+        }
+    }
+
+    /// Limits and rankings carry a time to live or none; a server that evicts may drop either.
+    async fn refuse_eviction(&self) -> Result<(), StateError> {
+        let policy = self.eviction_policy().await?;
+        if policy == "noeviction" {
+            return Ok(());
+        }
+        Err(StateError::Evicts {
+            url: self.shown.to_string(),
+            policy,
+        })
+    }
+
+    /// From `INFO`, which a restricted user may have, else from `CONFIG`, which it may not.
+    async fn eviction_policy(&self) -> Result<String, StateError> {
+        let mut connection = self.connection().await?;
+        let info = redis::cmd("INFO")
+            .arg("memory")
+            .query_async::<String>(&mut connection)
+            .await;
+        if let Some(policy) = info.as_deref().ok().and_then(policy_in_info) {
+            return Ok(policy.to_owned());
+        }
+        let (_, policy) = redis::cmd("CONFIG")
+            .arg("GET")
+            .arg("maxmemory-policy")
+            .query_async::<(String, String)>(&mut connection)
+            .await
+            .map_err(|e| {
+                self.failed_because(format!("its maxmemory-policy cannot be read: {e}"))
+            })?;
+        Ok(policy)
+    }
+}
+
+fn policy_in_info(info: &str) -> Option<&str> {
+    info.lines()
+        .find_map(|line| line.trim_end().strip_prefix("maxmemory_policy:"))
+}
+
+/// A URL that cannot be read is not shown: what is wrong with it may be the password.
+fn pool(url: &str) -> Result<Pool, String> {
+    let info = connection_info(url)?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_LIMIT))
+        .set_response_timeout(Some(ANSWER_LIMIT));
+    let manager = Manager::new_with_config(info, config).map_err(|e| e.to_string())?;
+    Pool::builder(manager)
+        .max_size(POOL_SIZE)
+        .wait_timeout(Some(POOL_LIMIT))
+        .create_timeout(Some(CONNECT_LIMIT))
+        .recycle_timeout(Some(ANSWER_LIMIT))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|e| e.to_string())
+}
+
+/// Small commands must not wait for Nagle, which the client leaves on.
+fn connection_info(url: &str) -> Result<ConnectionInfo, String> {
+    let info = url
+        .into_connection_info()
+        .map_err(|_| "this is not a URL like redis://host:6379/0".to_owned())?;
+    Ok(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_policy_is_found_in_info() {
+        let info = "# Memory\r\nused_memory:1\r\nmaxmemory_policy:allkeys-lru\r\n";
+        assert_eq!(policy_in_info(info), Some("allkeys-lru"));
+        assert_eq!(policy_in_info("# Memory\r\n"), None);
+    }
+
+    #[test]
+    fn a_bad_url_is_not_repeated() {
+        let error = pool("redis://:secret@host:notaport").expect_err("not a port");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
