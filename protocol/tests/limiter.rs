@@ -179,7 +179,8 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
     }
 }
 
-async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<(), TestCaseError> {
+async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, TestCaseError> {
+    let mut compared = 0;
     let mut pure = State::default();
     let (mut now, mut server, mut seq, mut seen) = (NOON, 0u32, 0u64, NOON);
     for event in events {
@@ -245,6 +246,7 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<(), TestCas
                     claim.expires_us = i64::MAX;
                 }
                 let expected = decide(&mut pure, &ask, &moment);
+                compared += expected.grants.len();
                 prop_assert_eq!(answered.answer, expected);
                 seen = now;
             }
@@ -252,7 +254,7 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<(), TestCas
     }
     let granted = limiter.granted("shop", "job/run-1").await.expect("answers");
     prop_assert_eq!(granted, pure.granted.get("job/run-1").copied().unwrap_or(0));
-    Ok(())
+    Ok(compared)
 }
 
 /// Drops the limits' records, as a flush does, but not what the comparison keeps.
@@ -265,7 +267,7 @@ async fn forget(limiter: &FleetLimiter, now: i64) {
 fn the_script_is_the_pure_decision() {
     let server = start("noeviction");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let mut case = 0;
+    let (mut case, mut compared) = (0, 0);
     let mut runner = TestRunner::deterministic();
     let sequences = prop::collection::vec(event(), 1..60);
     let limiter = |case: u32| FleetLimiter::connect(&server.url, Keys::new(format!("t{case}")));
@@ -276,10 +278,12 @@ fn the_script_is_the_pure_decision() {
             .expect("a sequence")
             .current();
         let limiter = runtime.block_on(limiter(case)).expect("connects");
-        if let Err(difference) = runtime.block_on(compare(&limiter, &events)) {
-            panic!("{difference}\nafter {events:#?}");
+        match runtime.block_on(compare(&limiter, &events)) {
+            Ok(grants) => compared += grants,
+            Err(difference) => panic!("{difference}\nafter {events:#?}"),
         }
     }
+    assert!(compared > 1_000, "only {compared} grants were compared");
 }
 
 // ------------------------------------------------------------------------------------------ real time

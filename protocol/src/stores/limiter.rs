@@ -105,6 +105,7 @@ impl Scripts {
 }
 
 /// An [`Answer`] with the local instants around the round trip, for the fleet's clock.
+#[derive(Clone, Debug)]
 pub struct Answered {
     /// The answer.
     pub answer: Answer,
