@@ -1,0 +1,486 @@
+//! The limiter on a real Redis: the script is the pure decision, a flushed Redis gives not one too many, and
+//! a Redis that may evict is refused.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use paceline_protocol::keys::Keys;
+use paceline_protocol::limit::*;
+use paceline_protocol::stores::limiter::{Claimed, Closure, FleetLimiter, LimiterError};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+/// A private server on a free port, stopped with the test.
+struct Server {
+    child: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.child.kill().expect("our own server can be killed");
+        self.child.wait().expect("and ends");
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+fn start(policy: &str) -> Server {
+    let folder = tempfile::tempdir().expect("a folder");
+    let port = free_port();
+    let child = Command::new("redis-server")
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ])
+        .args(["--maxmemory-policy", policy])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline, "redis-server does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Server {
+        child,
+        url: format!("redis://127.0.0.1:{port}"),
+        _folder: folder,
+    }
+}
+
+fn instance(name: &str, rule: Rule) -> Instance {
+    Instance {
+        limit: name.into(),
+        scope: "s c/ö}pe".into(),
+        rule,
+    }
+}
+
+// ----------------------------------------------------------------------------------------- conformance
+
+/// What happens between two steps.
+#[derive(Clone, Debug)]
+enum Event {
+    Ask {
+        holder: u8,
+        wants: Vec<u32>,
+        held: u64,
+        claim: u8,
+    },
+    Restart,
+    Forget,
+    Close {
+        credential: usize,
+        for_us: i64,
+    },
+    Mark {
+        of: usize,
+        before: u64,
+        late: bool,
+    },
+    Pass {
+        us: i64,
+    },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        10 => (0u8..3, prop::collection::vec(0u32..20, 3), 0u64..4, 0u8..3)
+            .prop_map(|(holder, wants, held, claim)| Event::Ask { holder, wants, held, claim }),
+        1 => Just(Event::Restart),
+        1 => Just(Event::Forget),
+        1 => (0usize..2, 1i64..3_000_000).prop_map(|(credential, for_us)| Event::Close { credential, for_us }),
+        4 => (0usize..2, 0u64..60, any::<bool>()).prop_map(|(of, before, late)| Event::Mark { of, before, late }),
+        8 => prop_oneof![6 => 0i64..200_000, 3 => 0i64..3_000_000, 1 => -2_000_000i64..0, 1 => 0i64..40_000_000]
+            .prop_map(|us| Event::Pass { us }),
+    ]
+}
+
+const NOON: i64 = 1_800_000_000_000_000;
+const DAY: i64 = 86_400_000_000;
+
+/// Every kind of limit, two credentials with quotas (one of a minute, without marks), three groups.
+fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
+    let minute = now.div_euclid(60_000_000) * 60_000_000;
+    let quota = |calls, opened_us, closes_us| Rule::Quota {
+        calls,
+        opened_us,
+        closes_us,
+    };
+    let limits = vec![
+        instance(
+            "second",
+            Rule::Rate {
+                calls: 50,
+                period_us: 1_000_000,
+                burst: None,
+            },
+        ),
+        instance(
+            "minute",
+            Rule::Rate {
+                calls: 300,
+                period_us: 60_000_000,
+                burst: Some(40),
+            },
+        ),
+        instance("gap", Rule::Spacing { least_us: 30_000 }),
+        instance("in-flight", Rule::Concurrency { calls: 12 }),
+        instance("day", quota(200, NOON - DAY / 2, NOON + DAY / 2)),
+        instance("turn", quota(90, minute, minute + 60_000_000)),
+    ];
+    let choices = vec![
+        Choice {
+            credential: 0,
+            name: "0-aaaaaa".into(),
+            limits: vec![4],
+        },
+        Choice {
+            credential: 1,
+            name: "1-bbbbbb".into(),
+            limits: vec![5],
+        },
+    ];
+    let drawn = [vec![0, 3], vec![0, 1], vec![0, 2]];
+    let groups = drawn
+        .into_iter()
+        .zip(wants)
+        .enumerate()
+        .map(|(i, (limits, want))| Group {
+            run: format!("job/run-{}", i % 2),
+            want: *want,
+            limits,
+            choices: if i == 2 { Vec::new() } else { choices.clone() },
+        });
+    Ask {
+        provider: "shop".into(),
+        holder: format!("worker-{holder}"),
+        groups: groups.collect(),
+        held: vec![(3, held)],
+        limits,
+        // The claim's expiry is Redis' own (keys expire by its clock), so only its owners are compared.
+        claims: vec![ClaimRef {
+            shard: "job/run/7/0".into(),
+            publication: format!("p{claim}"),
+        }],
+    }
+}
+
+async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, TestCaseError> {
+    let mut compared = 0;
+    let mut pure = State::default();
+    let (mut now, mut server, mut seq, mut seen) = (NOON, 0u32, 0u64, NOON);
+    for event in events {
+        let id = format!("server{server}");
+        match event {
+            Event::Pass { us } => now += us,
+            Event::Restart => server += 1,
+            Event::Forget => {
+                let (claims, granted) = (
+                    std::mem::take(&mut pure.claims),
+                    std::mem::take(&mut pure.granted),
+                );
+                let closed = std::mem::take(&mut pure.closed);
+                pure = State {
+                    claims,
+                    granted,
+                    closed,
+                    ..State::default()
+                };
+                forget(limiter, now).await;
+            }
+            Event::Close { credential, for_us } => {
+                let name = format!("{credential}-{}", ["aaaaaa", "bbbbbb"][*credential]);
+                pure.close(&name, now + for_us, "throttled");
+                limiter
+                    .close_until("shop", &name, now + for_us, "throttled")
+                    .await
+                    .expect("answers");
+            }
+            Event::Mark { of, before, late } => {
+                let quota = ask(now, 0, &[], 0, 0).limits[4 + of].clone();
+                let Rule::Quota { opened_us, .. } = quota.rule else {
+                    unreachable!("limits 4 and 5 are quotas")
+                };
+                let seen_us = if *late { seen } else { seen - 1_000_000 };
+                let set = SetMark {
+                    opened_us,
+                    seen_us,
+                    before: *before,
+                    mark: before + 50,
+                };
+                let script = limiter
+                    .send_mark("shop", &quota, &set, Some(&id))
+                    .await
+                    .expect("answers");
+                prop_assert_eq!(script, pure.set_mark(&quota.id(), &set, &id));
+            }
+            Event::Ask {
+                holder,
+                wants,
+                held,
+                claim,
+            } => {
+                seq += 1;
+                let ask = ask(now, *holder, wants, *held, *claim);
+                let moment = Moment {
+                    now_us: now,
+                    server: &id,
+                    seq,
+                };
+                let answered = limiter.ask_at(&ask, &moment).await.expect("answers");
+                for claim in pure.claims.values_mut() {
+                    claim.expires_us = i64::MAX;
+                }
+                let expected = decide(&mut pure, &ask, &moment);
+                compared += expected.grants.len();
+                prop_assert_eq!(answered.answer, expected);
+                seen = now;
+            }
+        }
+    }
+    let granted = limiter.granted("shop", "job/run-1").await.expect("answers");
+    prop_assert_eq!(granted, pure.granted.get("job/run-1").copied().unwrap_or(0));
+    Ok(compared)
+}
+
+/// Drops the limits' records, as a flush does, but not what the comparison keeps.
+async fn forget(limiter: &FleetLimiter, now: i64) {
+    let ask = ask(now, 0, &[], 0, 0);
+    limiter.forget("shop", &ask.limits).await.expect("answers");
+}
+
+#[test]
+fn the_script_is_the_pure_decision() {
+    let server = start("noeviction");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (mut case, mut compared) = (0, 0);
+    let mut runner = TestRunner::deterministic();
+    let sequences = prop::collection::vec(event(), 1..60);
+    let limiter = |case: u32| FleetLimiter::connect(&server.url, Keys::new(format!("t{case}")));
+    for _ in 0..200 {
+        case += 1;
+        let events = sequences
+            .new_tree(&mut runner)
+            .expect("a sequence")
+            .current();
+        let limiter = runtime.block_on(limiter(case)).expect("connects");
+        match runtime.block_on(compare(&limiter, &events)) {
+            Ok(grants) => compared += grants,
+            Err(difference) => panic!("{difference}\nafter {events:#?}"),
+        }
+    }
+    assert!(compared > 1_000, "only {compared} grants were compared");
+}
+
+// ------------------------------------------------------------------------------------------ real time
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_flushed_in_a_loop_gives_not_one_too_many() {
+    let server = start("noeviction");
+    let rule = Rule::Rate {
+        calls: 50,
+        period_us: 1_000_000,
+        burst: None,
+    };
+    let pace = rule.pace().expect("paced");
+    let end = Instant::now() + Duration::from_secs(8);
+    let mut workers = Vec::new();
+    for worker in 0..4u8 {
+        let limiter = FleetLimiter::connect(&server.url, Keys::new("real"))
+            .await
+            .expect("connects");
+        workers.push(tokio::spawn(async move {
+            let mut starts = Vec::new();
+            while Instant::now() < end {
+                let mut ask = ask(NOON, worker, &[], 0, 0);
+                (ask.limits, ask.held, ask.claims) =
+                    (vec![instance("second", rule)], vec![], vec![]);
+                ask.groups = vec![Group {
+                    run: "j/r".into(),
+                    want: 9,
+                    limits: vec![0],
+                    choices: vec![],
+                }];
+                let answer = limiter.ask(&ask).await.expect("answers").answer;
+                starts.extend(answer.grants.iter().map(|g| g.start_us));
+                tokio::time::sleep(Duration::from_millis(7)).await;
+            }
+            starts
+        }));
+    }
+    let client = redis::Client::open(server.url.as_str()).expect("a client");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("connects");
+    while Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(1_700)).await;
+        redis::cmd("FLUSHALL")
+            .exec_async(&mut connection)
+            .await
+            .expect("flushes");
+    }
+    let mut starts = Vec::new();
+    for worker in workers {
+        starts.extend(worker.await.expect("ends"));
+    }
+    starts.sort_unstable();
+    assert!(starts.len() > 50, "only {} grants", starts.len());
+    for window in starts.windows(51) {
+        let length = window[50] - window[0];
+        assert!(
+            length >= 1_000_000 + pace.room_us,
+            "51 starts within {length} us"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_may_evict_is_refused_and_errors_hide_the_password() {
+    let server = start("allkeys-lru");
+    let evicts = FleetLimiter::connect(&server.url, Keys::new("n"))
+        .await
+        .err()
+        .expect("refused");
+    assert!(
+        matches!(&evicts, LimiterError::Evicts { policy, .. } if policy == "allkeys-lru"),
+        "{evicts}"
+    );
+    let away = format!("redis://:hunter2@127.0.0.1:{}", free_port());
+    let error = FleetLimiter::connect(&away, Keys::new("n"))
+        .await
+        .err()
+        .expect("nobody listens");
+    assert!(
+        error.to_string().contains("127.0.0.1") && !format!("{error:?}").contains("hunter2"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_back_is_used_again() {
+    let mut server = start("noeviction");
+    let limiter = FleetLimiter::connect(&server.url, Keys::new("back"))
+        .await
+        .expect("connects");
+    let ask = Ask {
+        held: vec![],
+        claims: vec![],
+        ..ask(NOON, 0, &[], 0, 0)
+    };
+    limiter.renew(&ask).await.expect("answers");
+    server.child.kill().expect("ours");
+    server.child.wait().expect("ends");
+    let started = Instant::now();
+    limiter.renew(&ask).await.expect_err("nobody answers");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "a step has its time limit"
+    );
+    let port = server.url.rsplit(':').next().expect("a port").to_owned();
+    server.child = Command::new("redis-server")
+        .args([
+            "--port",
+            &port,
+            "--save",
+            "",
+            "--maxmemory-policy",
+            "noeviction",
+        ])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts again");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while limiter.renew(&ask).await.is_err() {
+        assert!(Instant::now() < deadline, "it never reconnects");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn claims_and_closures() {
+    let server = start("noeviction");
+    let limiter = FleetLimiter::connect(&server.url, Keys::new("c"))
+        .await
+        .expect("connects");
+    let claim = |p: &str| ClaimRef {
+        shard: "j/r/1/0".into(),
+        publication: p.into(),
+    };
+    assert_eq!(
+        limiter
+            .claim("p", &claim("one"), "a")
+            .await
+            .expect("answers"),
+        Claimed::Ours
+    );
+    assert_eq!(
+        limiter
+            .claim("p", &claim("one"), "b")
+            .await
+            .expect("answers"),
+        Claimed::Ours
+    );
+    let busy = limiter
+        .claim("p", &claim("two"), "c")
+        .await
+        .expect("answers");
+    assert!(matches!(busy, Claimed::Busy { expires_in } if expires_in <= Duration::from_secs(30)));
+    limiter
+        .release("p", &claim("one"), "a")
+        .await
+        .expect("answers");
+    assert_ne!(
+        limiter
+            .claim("p", &claim("two"), "c")
+            .await
+            .expect("answers"),
+        Claimed::Ours,
+        "not its holder's"
+    );
+    limiter
+        .release("p", &claim("one"), "b")
+        .await
+        .expect("answers");
+    assert_eq!(
+        limiter
+            .claim("p", &claim("two"), "c")
+            .await
+            .expect("answers"),
+        Claimed::Ours
+    );
+
+    let closure = |s| Closure {
+        credential: None,
+        for_: Duration::from_secs(s),
+        reason: "throttled".into(),
+    };
+    limiter.close("p", &closure(60)).await.expect("answers");
+    limiter.close("p", &closure(5)).await.expect("answers");
+    let closed = limiter.closures("p").await.expect("answers");
+    assert!(
+        closed.len() == 1 && closed[0].for_ > Duration::from_secs(50),
+        "{closed:?}"
+    );
+    limiter.reopen("p").await.expect("answers");
+    assert!(limiter.closures("p").await.expect("answers").is_empty());
+    let peeked = limiter
+        .peek("p", &ask(NOON, 0, &[], 0, 0).limits)
+        .await
+        .expect("answers");
+    assert_eq!(peeked.len(), 6);
+}

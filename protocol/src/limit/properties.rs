@@ -1,1 +1,503 @@
+//! What must hold of the decision for every sequence of asks, losses and clocks; and the mutants: each way
+//! of breaking it on purpose that these properties must notice.
 
+use proptest::prelude::*;
+
+use super::decide::{Policy, decide_with};
+use super::*;
+
+/// Small, seeded, good enough to shuffle time.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, n: i64) -> i64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n.max(1).unsigned_abs()) as i64
+    }
+}
+
+/// How the fleet around the decision behaves.
+#[derive(Clone, Copy)]
+struct Fleet {
+    policy: Policy,
+    /// Calls may arrive so much later than their room allows.
+    too_late_us: i64,
+    /// Each process passes its own clock, so much apart from the others'.
+    clocks_apart_us: i64,
+    losses: bool,
+}
+
+const GOOD: Fleet = Fleet {
+    policy: Policy::REAL,
+    too_late_us: 0,
+    clocks_apart_us: 0,
+    losses: true,
+};
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let period = prop::sample::select(vec![1_000_000u64, 1_000_000, 5_000_000, 60_000_000]);
+    prop_oneof![
+        4 => (1u64..200, period.clone()).prop_map(|(calls, period_us)| Rule::Rate { calls, period_us, burst: None }),
+        2 => (1u64..200, period, 1u64..40).prop_map(|(calls, period_us, burst)| Rule::Rate {
+            calls, period_us, burst: Some(burst),
+        }),
+        1 => (10_000u64..400_000).prop_map(|least_us| Rule::Spacing { least_us }),
+    ]
+}
+
+fn limits(rules: &[Rule]) -> Vec<Instance> {
+    let named = rules.iter().enumerate();
+    named
+        .map(|(i, rule)| Instance {
+            limit: format!("l{i}"),
+            scope: String::new(),
+            rule: *rule,
+        })
+        .collect()
+}
+
+/// The first limit is shared by two groups; each further one belongs to one of them.
+fn ask(limits: &[Instance], want: u32) -> Ask {
+    let group = |side: usize| Group {
+        run: "job/run".into(),
+        want,
+        limits: (0..limits.len())
+            .filter(|i| *i == 0 || i % 2 == side)
+            .collect(),
+        choices: Vec::new(),
+    };
+    Ask {
+        provider: "p".into(),
+        holder: "h".into(),
+        limits: limits.to_vec(),
+        held: Vec::new(),
+        groups: vec![group(0), group(1)],
+        claims: Vec::new(),
+    }
+}
+
+/// Arrivals at the provider, in true time, for each limit.
+fn simulate(rules: &[Rule], fleet: &Fleet, seed: u64, steps: usize) -> Vec<Vec<i64>> {
+    let mut chance = Chance(seed);
+    let limits = limits(rules);
+    let mut state = State::default();
+    let mut arrivals = vec![Vec::new(); rules.len()];
+    let (mut truth, mut offset) = (1_800_000_000_000_000i64, 0i64);
+    let mut server = 0;
+    for seq in 1..=steps as u64 {
+        truth += if chance.below(40) == 0 {
+            chance.below(3_000_000)
+        } else {
+            chance.below(120_000)
+        };
+        match chance.below(60) {
+            0 if fleet.losses => state = State::default(),
+            1 if fleet.losses => server += 1,
+            2 if fleet.losses => offset -= chance.below(3_000_000),
+            _ => {}
+        }
+        let own = chance.below(2) * fleet.clocks_apart_us;
+        let asked = ask(&limits, chance.below(30) as u32);
+        let id = server.to_string();
+        let moment = Moment {
+            now_us: truth + offset + own,
+            server: &id,
+            seq,
+        };
+        let answer = decide_with(&mut state, &asked, &moment, &fleet.policy);
+        for grant in answer.grants {
+            let drawn = &asked.groups[grant.group].limits;
+            let room = drawn
+                .iter()
+                .filter_map(|l| rules[*l].pace())
+                .map(|p| p.room_us)
+                .min()
+                .expect("paced");
+            assert!(
+                grant.slack_us <= room,
+                "what may be sent late must fit the room"
+            );
+            let late = chance.below(room + 1 + fleet.too_late_us);
+            for limit in drawn {
+                arrivals[*limit].push(grant.start_us - offset - own + late);
+            }
+        }
+    }
+    arrivals.iter_mut().for_each(|a| a.sort_unstable());
+    arrivals
+}
+
+/// Whether a limit was passed: strict trailing windows, as the sternest provider counts.
+fn passed(rule: &Rule, arrivals: &[i64]) -> bool {
+    match *rule {
+        Rule::Rate {
+            calls,
+            period_us,
+            burst: None,
+        } => {
+            let n = calls as usize;
+            (n..arrivals.len()).any(|j| arrivals[j] - arrivals[j - n] < period_us as i64)
+        }
+        Rule::Rate {
+            calls,
+            period_us,
+            burst: Some(burst),
+        } => bucket_ran_dry(arrivals, calls, period_us, burst),
+        Rule::Spacing { least_us } => arrivals.windows(2).any(|w| w[1] - w[0] < least_us as i64),
+        _ => false,
+    }
+}
+
+/// A token bucket at the provider, in exact fractions of a token.
+fn bucket_ran_dry(arrivals: &[i64], calls: u64, period_us: u64, burst: u64) -> bool {
+    let (token, full) = (
+        i128::from(period_us),
+        i128::from(burst) * i128::from(period_us),
+    );
+    let (mut level, mut last) = (full, arrivals.first().copied().unwrap_or(0));
+    arrivals.iter().any(|at| {
+        level = full.min(level + i128::from(at - last) * i128::from(calls)) - token;
+        last = *at;
+        level < 0
+    })
+}
+
+fn first_passed(rules: &[Rule], fleet: &Fleet, seed: u64) -> Option<usize> {
+    let arrivals = simulate(rules, fleet, seed, 400);
+    (0..rules.len()).find(|i| passed(&rules[*i], &arrivals[*i]))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// For every sequence of asks, batches, losses of state, restarts and backward steps of the clock, and
+    /// calls that arrive anywhere within their room, no limit is passed.
+    #[test]
+    fn no_limit_is_ever_passed(rules in prop::collection::vec(rule(), 1..4), seed: u64) {
+        prop_assert_eq!(first_passed(&rules, &GOOD, seed), None);
+    }
+}
+
+/// Whether the mutant is noticed within some seeds.
+fn is_noticed(fleet: &Fleet) -> bool {
+    let rules = [
+        Rule::Rate {
+            calls: 50,
+            period_us: 1_000_000,
+            burst: None,
+        },
+        Rule::Rate {
+            calls: 20,
+            period_us: 1_000_000,
+            burst: None,
+        },
+    ];
+    (0..40).any(|seed| first_passed(&rules, fleet, seed).is_some())
+}
+
+#[test]
+fn the_mutants_are_noticed_and_the_decision_is_not() {
+    let with = |change: fn(&mut Policy)| {
+        let mut policy = Policy::REAL;
+        change(&mut policy);
+        Fleet { policy, ..GOOD }
+    };
+    assert!(!is_noticed(&GOOD));
+    assert!(
+        is_noticed(&Fleet {
+            too_late_us: 60_000,
+            ..GOOD
+        }),
+        "late grants used"
+    );
+    assert!(
+        is_noticed(&Fleet {
+            clocks_apart_us: 400_000,
+            ..GOOD
+        }),
+        "a clock for each process"
+    );
+    assert!(
+        is_noticed(&with(|p| p.restart = |_, now| now)),
+        "starts with a full bucket"
+    );
+    assert!(
+        is_noticed(&with(|p| p.restart = |pace, now| now + pace.interval_us)),
+        "batches left out of the restart"
+    );
+    assert!(
+        is_noticed(&with(|p| p.pace = without_room)),
+        "batches without room"
+    );
+    assert!(
+        is_noticed(&with(|p| p.together = false)),
+        "limits charged apart"
+    );
+}
+
+fn without_room(rule: &Rule) -> Option<Pace> {
+    let pace = rule.pace()?;
+    let Rule::Rate {
+        calls, period_us, ..
+    } = *rule
+    else {
+        return Some(pace);
+    };
+    Some(Pace {
+        interval_us: (period_us / calls) as i64,
+        ..pace
+    })
+}
+
+/// With demand always there, the share that is used is the pace.
+#[test]
+fn demand_uses_99_percent() {
+    for calls in [5u64, 50, 500, 2_000] {
+        let rules = [Rule::Rate {
+            calls,
+            period_us: 1_000_000,
+            burst: None,
+        }];
+        let limits = limits(&rules);
+        let mut state = State::default();
+        let mut given = 0;
+        for seq in 1..=6_000u64 {
+            let moment = Moment {
+                now_us: seq as i64 * 10_000,
+                server: "s",
+                seq,
+            };
+            let answer = decide(&mut state, &ask(&limits, 200), &moment);
+            let steady = |g: &&Grant| (10_000_000..50_000_000).contains(&g.start_us);
+            given += answer.grants.iter().filter(steady).count() as u64;
+        }
+        assert!(given * 100 >= calls * 40 * 99, "{calls}/s: {given} in 40 s");
+    }
+}
+
+// ------------------------------------------------------------------------------ leases, quotas, pools
+
+fn quota(calls: u64, opened_us: i64, closes_us: i64) -> Instance {
+    Instance {
+        limit: "day".into(),
+        scope: "k".into(),
+        rule: Rule::Quota {
+            calls,
+            opened_us,
+            closes_us,
+        },
+    }
+}
+
+fn simple(limits: Vec<Instance>, want: u32) -> Ask {
+    let drawn = (0..limits.len()).collect();
+    let group = Group {
+        run: "j/r".into(),
+        want,
+        limits: drawn,
+        choices: Vec::new(),
+    };
+    let groups = vec![group];
+    Ask {
+        provider: "p".into(),
+        holder: "a".into(),
+        limits,
+        held: Vec::new(),
+        groups,
+        claims: Vec::new(),
+    }
+}
+
+fn at(now_us: i64, seq: u64) -> Moment<'static> {
+    Moment {
+        now_us,
+        server: "s",
+        seq,
+    }
+}
+
+const DAY: i64 = 86_400_000_000;
+
+#[test]
+fn a_quota_waits_for_its_mark_and_never_passes_it() {
+    let ask = simple(vec![quota(60, 0, DAY)], 100);
+    let id = ask.limits[0].id();
+    let mut state = State::default();
+    let lost = decide(&mut state, &ask, &at(5_000_000, 1));
+    assert_eq!((lost.grants.len(), lost.refusals[0].why), (0, Why::Mark));
+    assert_eq!((lost.resets, lost.marks_wanted), (vec![0], vec![0]));
+    let early = SetMark {
+        opened_us: 0,
+        seen_us: 4_999_999,
+        before: 0,
+        mark: 50,
+    };
+    assert!(
+        !state.set_mark(&id, &early, "s"),
+        "read before the loss was seen"
+    );
+    assert!(state.set_mark(
+        &id,
+        &SetMark {
+            seen_us: lost.now_us,
+            ..early
+        },
+        "s"
+    ));
+    let first = decide(&mut state, &ask, &at(6_000_000, 2));
+    assert_eq!((first.grants.len(), first.refusals[0].why), (50, Why::Mark));
+    assert!(state.set_mark(
+        &id,
+        &SetMark {
+            seen_us: 6_000_000,
+            before: 50,
+            mark: 60,
+            ..early
+        },
+        "s"
+    ));
+    let last = decide(&mut state, &ask, &at(7_000_000, 3));
+    assert_eq!((last.grants.len(), last.refusals[0].why), (10, Why::Quota));
+    assert_eq!(last.refusals[0].opens_us, DAY);
+}
+
+#[test]
+fn a_call_that_starts_after_the_turn_is_not_charged_before_it() {
+    let spacing = Instance {
+        limit: "gap".into(),
+        scope: String::new(),
+        rule: Rule::Spacing { least_us: 500_000 },
+    };
+    let ask = simple(vec![quota(1_000, 0, 60_000_000), spacing], 20);
+    let mut state = State::default();
+    decide(&mut state, &ask, &at(1_000_000, 1));
+    // The minute turns with its counter known, so the next one opens without marks.
+    let next = simple(
+        vec![quota(1_000, 60_000_000, 120_000_000), ask.limits[1].clone()],
+        20,
+    );
+    let answer = decide(&mut state, &next, &at(60_100_000, 2));
+    assert!(
+        answer.grants.iter().all(|g| g.start_us >= 60_300_000),
+        "{answer:?}"
+    );
+    assert!(!answer.grants.is_empty());
+    let end = decide(&mut state, &next, &at(119_500_000, 3));
+    assert!(end.grants.iter().all(|g| g.start_us < 119_700_000));
+    assert_eq!(end.refusals[0].why, Why::Window);
+    let gone = decide(&mut state, &next, &at(120_000_000, 4));
+    assert_eq!((gone.grants.len(), gone.refusals[0].why), (0, Why::Window));
+}
+
+fn in_flight(calls: u64) -> Instance {
+    Instance {
+        limit: "in-flight".into(),
+        scope: String::new(),
+        rule: Rule::Concurrency { calls },
+    }
+}
+
+#[test]
+fn leases_count_once_wait_after_a_loss_and_end_with_their_holder() {
+    let ask = simple(vec![in_flight(4)], 3);
+    let mut state = State::default();
+    assert_eq!(
+        decide(&mut state, &ask, &at(0, 1)).refusals[0].opens_us,
+        LEASES_BLIND_US
+    );
+    assert_eq!(decide(&mut state, &ask, &at(3_000_000, 2)).grants.len(), 3);
+    // The reply was lost and the holder asks again with what it knows it holds: nothing counts twice.
+    assert_eq!(decide(&mut state, &ask, &at(3_100_000, 3)).grants.len(), 3);
+    let other = Ask {
+        holder: "b".into(),
+        ..ask.clone()
+    };
+    assert_eq!(
+        decide(&mut state, &other, &at(3_200_000, 4)).grants.len(),
+        1
+    );
+    let stale = decide(&mut state, &ask, &at(3_300_000, 3));
+    assert!(
+        stale.grants.is_empty(),
+        "an older ask that comes later changes nothing"
+    );
+    assert_eq!(
+        decide(&mut state, &other, &at(3_100_000 + LEASE_US, 5))
+            .grants
+            .len(),
+        3
+    );
+}
+
+fn pool(state: &mut State) -> Ask {
+    let mut ask = simple(
+        vec![
+            quota(50, 0, DAY),
+            Instance {
+                scope: "l".into(),
+                ..quota(50, 0, DAY)
+            },
+        ],
+        60,
+    );
+    let choice = |credential, name: &str| Choice {
+        credential,
+        name: name.into(),
+        limits: vec![credential],
+    };
+    ask.groups[0].limits.clear();
+    ask.groups[0].choices = vec![choice(0, "0-aa"), choice(1, "1-bb")];
+    decide(state, &ask, &at(2_000_000, 1));
+    for limit in &ask.limits {
+        let set = SetMark {
+            opened_us: 0,
+            seen_us: 2_000_000,
+            before: 0,
+            mark: 50,
+        };
+        assert!(state.set_mark(&limit.id(), &set, "s"));
+    }
+    ask
+}
+
+#[test]
+fn a_pool_is_exhausted_in_order_in_the_same_step() {
+    let mut state = State::default();
+    let ask = pool(&mut state);
+    let answer = decide(&mut state, &ask, &at(3_000_000, 2));
+    let by = |c| {
+        answer
+            .grants
+            .iter()
+            .filter(|g| g.credential == Some(c))
+            .count()
+    };
+    assert_eq!((by(0), by(1)), (50, 10));
+    let rest = decide(&mut state, &ask, &at(3_000_000, 3));
+    assert_eq!((rest.grants.len(), rest.refusals[0].why), (40, Why::Quota));
+}
+
+#[test]
+fn closed_credentials_are_skipped_and_a_closed_provider_refuses_all() {
+    let mut state = State::default();
+    let ask = pool(&mut state);
+    state.close("0-aa", 9_000_000, "quota_exhausted");
+    state.close("0-aa", 5_000_000, "throttled");
+    let answer = decide(&mut state, &ask, &at(6_000_000, 2));
+    assert!(answer.grants.iter().all(|g| g.credential == Some(1)));
+    assert_eq!(
+        (answer.grants.len(), answer.refusals[0].why),
+        (50, Why::Closed)
+    );
+    assert_eq!(
+        answer.refusals[0].opens_us, 9_000_000,
+        "the earliest opening of all"
+    );
+    state.close(PROVIDER, 8_000_000, "throttled");
+    let none = decide(&mut state, &ask, &at(6_000_000, 3));
+    assert_eq!((none.grants.len(), none.refusals[0].limit), (0, None));
+    assert_eq!(none.refusals[0].opens_us, 8_000_000);
+}

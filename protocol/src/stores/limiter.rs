@@ -105,6 +105,7 @@ impl Scripts {
 }
 
 /// An [`Answer`] with the local instants around the round trip, for the fleet's clock.
+#[derive(Clone, Debug)]
 pub struct Answered {
     /// The answer.
     pub answer: Answer,
@@ -320,6 +321,37 @@ impl FleetLimiter {
         call.arg(for_us).arg(&closure.reason);
         let _changed: i64 = self.run(&call).await?;
         Ok(())
+    }
+
+    /// Closes a name until an instant: for the suite, which passes the clock.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    #[doc(hidden)]
+    pub async fn close_until(
+        &self,
+        provider: &str,
+        name: &str,
+        until_us: i64,
+        reason: &str,
+    ) -> Result<(), LimiterError> {
+        let mut call = self.scripts.close.key(self.keys.closures(provider));
+        call.arg(name).arg(0).arg(reason).arg(until_us);
+        let _changed: i64 = self.run(&call).await?;
+        Ok(())
+    }
+
+    /// Drops what is remembered of limits, as a flush of Redis does: they start anew, empty.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn forget(&self, provider: &str, limits: &[Instance]) -> Result<(), LimiterError> {
+        let mut connection = self.connection.clone();
+        let mut command = redis::cmd("DEL");
+        for limit in limits {
+            command.arg(self.keys.limit(provider, limit));
+        }
+        self.within(command.exec_async(&mut connection)).await
     }
 
     /// Opens again what answers had closed (`retry`, `resume`).
