@@ -34,7 +34,13 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// The spec folder, which holds jobs/ and providers/
-    #[arg(long, global = true, env = "PACELINE_SPEC", default_value = "./spec", value_name = "DIR")]
+    #[arg(
+        long,
+        global = true,
+        env = "PACELINE_SPEC",
+        default_value = "./spec",
+        value_name = "DIR"
+    )]
     pub spec: PathBuf,
     /// Data on stdout as JSON
     #[arg(long, global = true)]

@@ -46,17 +46,15 @@ pub fn share(of_one: f64) -> String {
 
 /// An instant of the fleet's clock, microseconds since 1970, to the millisecond.
 pub fn instant(at_us: i64) -> String {
-    jiff::Timestamp::from_microsecond(at_us).map_or_else(
-        |_| at_us.to_string(),
-        |at| format!("{at:.3}"),
-    )
+    jiff::Timestamp::from_microsecond(at_us)
+        .map_or_else(|_| at_us.to_string(), |at| format!("{at:.3}"))
 }
 
 /// An empty table with aligned columns and without lines.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header.iter().copied());
     table
@@ -73,17 +71,19 @@ mod tests {
 
     #[test]
     fn people_read_numbers_in_groups() {
-        assert_eq!([count(0), count(999), count(4_200), count(10_000_000)], [
-            "0", "999", "4,200", "10,000,000"
-        ]);
+        assert_eq!(
+            [count(0), count(999), count(4_200), count(10_000_000)],
+            ["0", "999", "4,200", "10,000,000"]
+        );
     }
 
     #[test]
     fn people_read_time_by_two_units() {
         let shown = |s: u64| span(Duration::from_secs(s));
-        assert_eq!([shown(0), shown(84), shown(3_720), shown(90_000)], [
-            "0s", "1m 24s", "1h 02m", "1d 01h"
-        ]);
+        assert_eq!(
+            [shown(0), shown(84), shown(3_720), shown(90_000)],
+            ["0s", "1m 24s", "1h 02m", "1d 01h"]
+        );
         assert_eq!(span(Duration::from_millis(100)), "100ms");
     }
 }

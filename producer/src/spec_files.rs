@@ -26,13 +26,21 @@ pub struct Diagnostic {
 
 impl std::fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)
+        write!(
+            f,
+            "{}:{}:{}: {}",
+            self.file, self.line, self.column, self.message
+        )
     }
 }
 
 #[derive(Debug)]
 pub enum JobError {
-    Unknown { name: String, nearest: Option<String>, known: Vec<String> },
+    Unknown {
+        name: String,
+        nearest: Option<String>,
+        known: Vec<String>,
+    },
     Wrong(Vec<Diagnostic>),
 }
 

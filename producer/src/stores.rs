@@ -76,7 +76,12 @@ impl Archive {
     pub async fn limiter(&self, env: &impl Environment) -> Result<FleetLimiter> {
         let url = redis_url(env)?;
         let what = format!("the limits' Redis at {}", shown_url(&url));
-        patiently(&what, |_| false, || FleetLimiter::connect(&url, self.keys())).await
+        patiently(
+            &what,
+            |_| false,
+            || FleetLimiter::connect(&url, self.keys()),
+        )
+        .await
     }
 
     fn keys(&self) -> Keys {
@@ -99,11 +104,18 @@ impl Stores {
         let limiter = archive.limiter(env).await?;
         let topology = Topology::new(archive.fleet.namespace.clone());
         let what = format!("RabbitMQ at {}", shown_url(&broker));
-        let publisher = patiently(&what, |_| false, || {
-            Publisher::connect(&broker, topology.clone())
-        })
+        let publisher = patiently(
+            &what,
+            |_| false,
+            || Publisher::connect(&broker, topology.clone()),
+        )
         .await?;
-        Ok(Stores { archive, state, limiter, publisher })
+        Ok(Stores {
+            archive,
+            state,
+            limiter,
+            publisher,
+        })
     }
 
     /// S3.
@@ -127,7 +139,10 @@ impl Stores {
 /// # Errors
 /// When it is not.
 pub fn redis_url(env: &impl Environment) -> Result<String> {
-    Ok(env.required("REDIS_URL", "the Redis of limits and progress, as redis://host:6379")?)
+    Ok(env.required(
+        "REDIS_URL",
+        "the Redis of limits and progress, as redis://host:6379",
+    )?)
 }
 
 /// `AMQP_URL`, which must be there.
@@ -135,7 +150,10 @@ pub fn redis_url(env: &impl Environment) -> Result<String> {
 /// # Errors
 /// When it is not.
 pub fn broker_url(env: &impl Environment) -> Result<String> {
-    Ok(env.required("AMQP_URL", "the RabbitMQ of the queues, as amqp://user:password@host:5672")?)
+    Ok(env.required(
+        "AMQP_URL",
+        "the RabbitMQ of the queues, as amqp://user:password@host:5672",
+    )?)
 }
 
 /// Tries until it works, the error is hopeless, or [`PATIENCE`] is over; says once what it waits for.
@@ -182,20 +200,32 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_comes_up_in_time_is_waited_for() {
         let mut left = 3;
-        let up = patiently("Redis", |_: &Down| false, || {
-            left -= 1;
-            std::future::ready(if left == 0 { Ok(7) } else { Err(Down("refused")) })
-        });
+        let up = patiently(
+            "Redis",
+            |_: &Down| false,
+            || {
+                left -= 1;
+                std::future::ready(if left == 0 {
+                    Ok(7)
+                } else {
+                    Err(Down("refused"))
+                })
+            },
+        );
         assert_eq!(up.await.expect("comes up"), 7);
     }
 
     #[tokio::test]
     async fn what_waiting_cannot_cure_is_said_at_once() {
         let mut tries = 0;
-        let wrong = patiently::<(), _, _>("Redis", |e: &Down| e.0 == "evicts", || {
-            tries += 1;
-            std::future::ready(Err(Down("evicts")))
-        });
+        let wrong = patiently::<(), _, _>(
+            "Redis",
+            |e: &Down| e.0 == "evicts",
+            || {
+                tries += 1;
+                std::future::ready(Err(Down("evicts")))
+            },
+        );
         assert_eq!(wrong.await.expect_err("refused").to_string(), "evicts");
         assert_eq!(tries, 1);
     }
@@ -203,6 +233,10 @@ mod tests {
     #[test]
     fn a_missing_url_says_what_it_names() {
         let error = broker_url(&BTreeMap::new()).expect_err("missing");
-        assert!(error.to_string().starts_with("AMQP_URL is not set: it names the RabbitMQ"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("AMQP_URL is not set: it names the RabbitMQ")
+        );
     }
 }

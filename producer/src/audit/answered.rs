@@ -26,7 +26,8 @@ impl Answered {
         let new = if row.page == 0 && row.endpoint == endpoint {
             self.first_page(row.cell)
         } else {
-            self.others.insert((row.endpoint.clone(), row.cell, row.page))
+            self.others
+                .insert((row.endpoint.clone(), row.cell, row.page))
         };
         self.repeated += u64::from(!new);
     }
@@ -51,7 +52,12 @@ mod tests {
     fn only_a_second_answer_is_a_repetition() {
         let mut answered = Answered::default();
         let mut note = |cell, page, outcome| {
-            let row = LedgerRow { cell, page, outcome, ..row(0) };
+            let row = LedgerRow {
+                cell,
+                page,
+                outcome,
+                ..row(0)
+            };
             answered.note(&row, "fares");
         };
         note(7, 0, Outcome::Retryable);

@@ -65,7 +65,10 @@ enum Window {
 impl<'a> Meters<'a> {
     /// None yet.
     pub fn new(plan: &'a Plan) -> Self {
-        Meters { plan, by_limit: BTreeMap::new() }
+        Meters {
+            plan,
+            by_limit: BTreeMap::new(),
+        }
     }
 
     /// Notes a row in every limit that it drew from. Rows come in the order of their sending.
@@ -74,7 +77,9 @@ impl<'a> Meters<'a> {
             return;
         };
         for limit in &provider.limits {
-            let Some(scope) = scope(limit, row) else { continue };
+            let Some(scope) = scope(limit, row) else {
+                continue;
+            };
             let owner = limit.shared.as_ref().unwrap_or(&provider.name).clone();
             let key = (owner, limit.name.clone(), scope);
             if let Some(meter) = self.by_limit.get_mut(&key) {
@@ -88,7 +93,10 @@ impl<'a> Meters<'a> {
 
     /// What all of them came to.
     pub fn audited(&self) -> Vec<Audited> {
-        self.by_limit.iter().map(|(key, meter)| meter.audited(key)).collect()
+        self.by_limit
+            .iter()
+            .map(|(key, meter)| meter.audited(key))
+            .collect()
     }
 }
 
@@ -101,7 +109,12 @@ fn scope(limit: &Limit, row: &LedgerRow) -> Option<String> {
     if limit.per.is_none() {
         return Some(String::new());
     }
-    let of_limit = |scope: &String| scope.strip_prefix(&limit.name)?.strip_prefix('=').map(str::to_owned);
+    let of_limit = |scope: &String| {
+        scope
+            .strip_prefix(&limit.name)?
+            .strip_prefix('=')
+            .map(str::to_owned)
+    };
     row.scopes.iter().find_map(of_limit)
 }
 
@@ -109,27 +122,70 @@ impl Meter {
     /// `None` for a kind that is not counted in calls.
     fn new(rule: &LimitRule, first_us: i64) -> Option<Self> {
         let (window, length_us, allowed) = match rule {
-            LimitRule::Rate { calls, period, burst: None } => {
+            LimitRule::Rate {
+                calls,
+                period,
+                burst: None,
+            } => {
                 let length = micros(*period);
-                (Window::Trailing { trailing: Trailing::new(length), calls: *calls }, length, *calls)
+                (
+                    Window::Trailing {
+                        trailing: Trailing::new(length),
+                        calls: *calls,
+                    },
+                    length,
+                    *calls,
+                )
             }
-            LimitRule::Rate { calls, period, burst: Some(burst) } => {
+            LimitRule::Rate {
+                calls,
+                period,
+                burst: Some(burst),
+            } => {
                 let length = micros(*period);
-                (Window::Bucket { bucket: Bucket::new(*calls, length), calls: *calls }, length, *burst)
+                (
+                    Window::Bucket {
+                        bucket: Bucket::new(*calls, length),
+                        calls: *calls,
+                    },
+                    length,
+                    *burst,
+                )
             }
             LimitRule::Spacing { least } => {
                 let length = micros(*least);
-                (Window::Trailing { trailing: Trailing::new(length), calls: 1 }, length, 1)
+                (
+                    Window::Trailing {
+                        trailing: Trailing::new(length),
+                        calls: 1,
+                    },
+                    length,
+                    1,
+                )
             }
             LimitRule::Concurrency { calls } => (Window::InFlight(InFlight::default()), 0, *calls),
             LimitRule::Quota { calls, .. } => {
                 let (opened, closes) = calendar_window(rule, first_us);
                 let calendar = Calendar::default();
-                (Window::Calendar { calendar, rule: rule.clone() }, closes - opened, *calls)
+                (
+                    Window::Calendar {
+                        calendar,
+                        rule: rule.clone(),
+                    },
+                    closes - opened,
+                    *calls,
+                )
             }
             LimitRule::Cost { .. } => return None,
         };
-        Some(Meter { window, length_us, allowed, calls: 0, first_us, last_us: first_us })
+        Some(Meter {
+            window,
+            length_us,
+            allowed,
+            calls: 0,
+            first_us,
+            last_us: first_us,
+        })
     }
 
     fn call(&mut self, row: &LedgerRow) {
@@ -165,7 +221,9 @@ impl Meter {
                 let fitted = 1.0 + span_us * *calls as f64 / self.length_us as f64;
                 (self.calls as f64 / fitted).min(1.0)
             }
-            Window::InFlight(_) if span_us == 0.0 => self.worst().calls as f64 / self.allowed as f64,
+            Window::InFlight(_) if span_us == 0.0 => {
+                self.worst().calls as f64 / self.allowed as f64
+            }
             Window::InFlight(flight) => {
                 (flight.busy_us as f64 / (span_us * self.allowed as f64)).min(1.0)
             }
@@ -191,7 +249,12 @@ impl Meter {
 fn calendar_window(rule: &LimitRule, at_us: i64) -> (i64, i64) {
     let at = Timestamp::from_microsecond(at_us).unwrap_or(Timestamp::UNIX_EPOCH);
     match rule {
-        LimitRule::Quota { window, resets_at, zone, .. } => window_at(*window, *resets_at, zone, at),
+        LimitRule::Quota {
+            window,
+            resets_at,
+            zone,
+            ..
+        } => window_at(*window, *resets_at, zone, at),
         _ => (at_us, i64::MAX),
     }
 }
@@ -220,7 +283,10 @@ mod tests {
     fn a_row_draws_from_the_scopes_that_it_names() {
         let mut row = row(0);
         row.scopes = vec!["days=no".into(), "day=0-3fa91c".into()];
-        assert_eq!(scope(&limit(Some("{{ credential }}"), &[]), &row), Some("0-3fa91c".into()));
+        assert_eq!(
+            scope(&limit(Some("{{ credential }}"), &[]), &row),
+            Some("0-3fa91c".into())
+        );
         assert_eq!(scope(&limit(None, &[]), &row), Some(String::new()));
         assert_eq!(scope(&limit(None, &["token"]), &row), None);
         row.scopes.clear();
@@ -229,11 +295,18 @@ mod tests {
 
     #[test]
     fn a_full_pace_uses_all_of_the_allowance() {
-        let rule = LimitRule::Rate { calls: 50, period: Span::secs(1), burst: None };
+        let rule = LimitRule::Rate {
+            calls: 50,
+            period: Span::secs(1),
+            burst: None,
+        };
         let mut meter = Meter::new(&rule, 0).expect("counted");
         (0..500).for_each(|n| meter.call(&row(n * 20_000)));
         let audited = meter.audited(&Default::default());
-        assert_eq!((audited.worst, audited.used_share, audited.passed()), (50, 1.0, false));
+        assert_eq!(
+            (audited.worst, audited.used_share, audited.passed()),
+            (50, 1.0, false)
+        );
         meter.call(&row(499 * 20_000 + 1));
         assert!(meter.audited(&Default::default()).passed());
     }
@@ -247,7 +320,9 @@ mod tests {
             zone: "UTC".into(),
         };
         let mut meter = Meter::new(&rule, 0).expect("counted");
-        [58_000_000, 59_000_000, 60_000_000, 61_000_000].iter().for_each(|t| meter.call(&row(*t)));
+        [58_000_000, 59_000_000, 60_000_000, 61_000_000]
+            .iter()
+            .for_each(|t| meter.call(&row(*t)));
         assert!(!meter.audited(&Default::default()).passed());
         meter.call(&row(62_000_000));
         assert!(meter.audited(&Default::default()).passed());

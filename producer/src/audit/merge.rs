@@ -62,7 +62,10 @@ impl Merge {
             ahead: BinaryHeap::new(),
             frontier_us: i64::MIN,
         };
-        Merge { workers: by_worker.into_values().map(rows).collect(), longest_call_us }
+        Merge {
+            workers: by_worker.into_values().map(rows).collect(),
+            longest_call_us,
+        }
     }
 
     /// The next row of all.
@@ -75,9 +78,15 @@ impl Merge {
                 worker.read_object(objects).await?;
             }
         }
-        let first = self.workers.iter_mut().filter(|worker| !worker.ahead.is_empty());
-        let first = first.min_by_key(|worker| worker.ahead.peek().map(|Reverse(row)| row.0.sent_us));
-        Ok(first.and_then(|worker| worker.ahead.pop()).map(|Reverse(row)| row.0))
+        let first = self
+            .workers
+            .iter_mut()
+            .filter(|worker| !worker.ahead.is_empty());
+        let first =
+            first.min_by_key(|worker| worker.ahead.peek().map(|Reverse(row)| row.0.sent_us));
+        Ok(first
+            .and_then(|worker| worker.ahead.pop())
+            .map(|Reverse(row)| row.0))
     }
 }
 
@@ -93,8 +102,12 @@ impl WorkerRows {
         let Some(key) = self.objects.pop_front() else {
             return Ok(());
         };
-        let object = objects.get(&key).await?.with_context(|| format!("{key} went away"))?;
-        self.add(&object.body).with_context(|| format!("{key} is not a ledger"))
+        let object = objects
+            .get(&key)
+            .await?
+            .with_context(|| format!("{key} went away"))?;
+        self.add(&object.body)
+            .with_context(|| format!("{key} is not a ledger"))
     }
 
     fn add(&mut self, body: &[u8]) -> Result<()> {
@@ -112,7 +125,10 @@ impl WorkerRows {
 fn worker_and_seq(key: &str) -> (String, u64) {
     let file = key.rsplit('/').next().unwrap_or(key);
     let name = file.split('.').next().unwrap_or(file);
-    match name.rsplit_once('-').map(|(worker, seq)| (worker, seq.parse())) {
+    match name
+        .rsplit_once('-')
+        .map(|(worker, seq)| (worker, seq.parse()))
+    {
         Some((worker, Ok(seq))) => (worker.to_owned(), seq),
         _ => (name.to_owned(), 0),
     }
@@ -147,6 +163,9 @@ mod tests {
         assert!(worker.needs_more(100));
         worker.add(&body(&[300, 100])).expect("a ledger");
         assert!(!worker.needs_more(200), "nothing older than 100 can follow");
-        assert!(worker.needs_more(201), "a call of 201 us may have been sent at 99");
+        assert!(
+            worker.needs_more(201),
+            "a call of 201 us may have been sent at 99"
+        );
     }
 }

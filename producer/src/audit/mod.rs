@@ -67,9 +67,15 @@ pub async fn audit(objects: &Objects, layout: &RunLayout, plan: &Plan) -> Result
 }
 
 fn longest_call_us(plan: &Plan) -> i64 {
-    let longest = plan.providers.values().map(|p| p.timeout.connect.0 + p.timeout.total.0).max();
+    let longest = plan
+        .providers
+        .values()
+        .map(|p| p.timeout.connect.0 + p.timeout.total.0)
+        .max();
     let longest = longest.unwrap_or_default().as_micros();
-    i64::try_from(longest).unwrap_or(i64::MAX).saturating_add(WRITING_US)
+    i64::try_from(longest)
+        .unwrap_or(i64::MAX)
+        .saturating_add(WRITING_US)
 }
 
 /// An audit in the making.

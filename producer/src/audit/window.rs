@@ -32,13 +32,21 @@ pub struct Trailing {
 impl Trailing {
     /// Windows of `length_us`.
     pub fn new(length_us: i64) -> Self {
-        Trailing { length_us, inside: VecDeque::new(), worst: Worst::default() }
+        Trailing {
+            length_us,
+            inside: VecDeque::new(),
+            worst: Worst::default(),
+        }
     }
 
     /// Notes a call.
     pub fn call(&mut self, at_us: i64) {
         self.inside.push_back(at_us);
-        while self.inside.front().is_some_and(|first| at_us - first >= self.length_us) {
+        while self
+            .inside
+            .front()
+            .is_some_and(|first| at_us - first >= self.length_us)
+        {
             self.inside.pop_front();
         }
         self.worst.see(self.inside.len() as u64, at_us);
@@ -65,14 +73,21 @@ pub struct Bucket {
 impl Bucket {
     /// A bucket that is empty.
     pub fn new(calls: u64, period_us: i64) -> Self {
-        Bucket { calls, period_us, level: 0, last_us: None, worst: Worst::default() }
+        Bucket {
+            calls,
+            period_us,
+            level: 0,
+            last_us: None,
+            worst: Worst::default(),
+        }
     }
 
     /// Notes a call.
     pub fn call(&mut self, at_us: i64) {
         let passed = self.last_us.map_or(0, |last| i128::from(at_us - last));
         self.last_us = Some(at_us);
-        self.level = (self.level - passed * i128::from(self.calls)).max(0) + i128::from(self.period_us);
+        self.level =
+            (self.level - passed * i128::from(self.calls)).max(0) + i128::from(self.period_us);
         // A call that is early by less than a microsecond is no call too many.
         let rounding = i128::from(self.calls);
         let full = (self.level - rounding).max(1) + i128::from(self.period_us) - 1;
@@ -204,10 +219,18 @@ mod tests {
     #[test]
     fn calls_exactly_one_window_apart_share_none() {
         let mut trailing = Trailing::new(1_000_000);
-        [0, 1_000_000, 2_000_000].iter().for_each(|t| trailing.call(*t));
+        [0, 1_000_000, 2_000_000]
+            .iter()
+            .for_each(|t| trailing.call(*t));
         assert_eq!(trailing.worst().calls, 1);
         trailing.call(2_999_999);
-        assert_eq!(trailing.worst(), Worst { calls: 2, at_us: 2_999_999 });
+        assert_eq!(
+            trailing.worst(),
+            Worst {
+                calls: 2,
+                at_us: 2_999_999
+            }
+        );
     }
 
     #[test]

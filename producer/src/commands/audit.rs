@@ -33,14 +33,21 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
         print(&report);
     }
     if files.open.is_some() {
-        context.say(format!("{run} is still going: this holds for the calls written so far"));
+        context.say(format!(
+            "{run} is still going: this holds for the calls written so far"
+        ));
     }
-    Ok(if report.passed() { Exit::LimitPassed } else { Exit::Done })
+    Ok(if report.passed() {
+        Exit::LimitPassed
+    } else {
+        Exit::Done
+    })
 }
 
 async fn granted(context: &Context, archive: &Archive, plan: &Plan) -> Result<u64> {
     let limiter = archive.limiter(&context.env).await?;
-    let names: std::collections::BTreeSet<&str> = plan.providers.values().map(limiter_name).collect();
+    let names: std::collections::BTreeSet<&str> =
+        plan.providers.values().map(limiter_name).collect();
     let mut all = 0;
     for name in names {
         all += limiter.granted(name, &plan.run_ref().to_string()).await?;
@@ -50,7 +57,10 @@ async fn granted(context: &Context, archive: &Archive, plan: &Plan) -> Result<u6
 
 fn print(report: &Report) {
     let mut table = show::table(&["calls", &show::count(report.calls)]);
-    let granted = report.granted.map_or_else(|| "not known (Redis has forgotten the run)".into(), show::count);
+    let granted = report.granted.map_or_else(
+        || "not known (Redis has forgotten the run)".into(),
+        show::count,
+    );
     table.add_row(["granted".into(), granted]);
     table.add_row(["refused".into(), show::count(report.refused)]);
     table.add_row(["repeated".into(), show::count(report.repeated)]);
@@ -63,7 +73,9 @@ fn print(report: &Report) {
 }
 
 fn print_limits(limits: &[Audited]) {
-    let header = ["provider", "limit", "scope", "window", "allowed", "worst", "at", "used", ""];
+    let header = [
+        "provider", "limit", "scope", "window", "allowed", "worst", "at", "used", "",
+    ];
     let mut table = show::table(&header);
     for limit in limits {
         let window = match limit.window_s {

@@ -51,30 +51,41 @@ async fn take_finisher(
             return Ok(());
         }
         if attempt == 0 {
-            context.say(format!("a run of {} is being finished; waiting up to {tries} s", run.job));
+            context.say(format!(
+                "a run of {} is being finished; waiting up to {tries} s",
+                run.job
+            ));
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    anyhow::bail!("a run of {} is still being finished; `producer status {run}` says whether it is this one", run.job)
+    anyhow::bail!(
+        "a run of {} is still being finished; `producer status {run}` says whether it is this one",
+        run.job
+    )
 }
 
-async fn end(
-    context: &Context,
-    stores: &Stores,
-    run: &RunRef,
-    files: &RunFiles,
-) -> Result<Exit> {
+async fn end(context: &Context, stores: &Stores, run: &RunRef, files: &RunFiles) -> Result<Exit> {
     // It may have ended while we waited for the lease.
-    if RunFiles::expect(&stores.archive, run).await?.ended().is_some() {
+    if RunFiles::expect(&stores.archive, run)
+        .await?
+        .ended()
+        .is_some()
+    {
         context.say(format!("{run} has ended; nothing was cancelled"));
         return Ok(Exit::Done);
     }
-    stores.publisher.control(&Control::Cancel { run: run.clone() }).await?;
+    stores
+        .publisher
+        .control(&Control::Cancel { run: run.clone() })
+        .await?;
     stop(stores, run, &files.plan.lanes()).await?;
     let layout = RunLayout::new(stores.prefix(), run);
     let manifest = cancelled(stores.objects(), &layout, &files.plan, Timestamp::now()).await?;
     let body = serde_json::to_vec_pretty(&manifest)?;
-    stores.objects().put(&layout.manifest(), body.into(), &[]).await?;
+    stores
+        .objects()
+        .put(&layout.manifest(), body.into(), &[])
+        .await?;
     forget_entry(stores, run).await?;
     let topic = serde_json::json!({ "job": run.job, "run": run.run, "state": "cancelled" });
     stores.publisher.event("run.cancelled", &topic).await?;

@@ -19,13 +19,20 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit> {
     } else {
         found.iter().for_each(print);
     }
-    let wrong = found.iter().filter(|d| d.severity == Severity::Error).count();
+    let wrong = found
+        .iter()
+        .filter(|d| d.severity == Severity::Error)
+        .count();
     match (wrong, found.len() - wrong) {
         (0, 0) => context.say("everything is right"),
         (0, warnings) => context.say(format!("nothing is wrong, {warnings} to look at")),
         (wrong, _) => context.say(format!("{wrong} wrong")),
     }
-    Ok(if wrong == 0 { Exit::Done } else { Exit::WrongFile })
+    Ok(if wrong == 0 {
+        Exit::Done
+    } else {
+        Exit::WrongFile
+    })
 }
 
 fn print(diagnostic: &Diagnostic) {

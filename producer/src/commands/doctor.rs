@@ -44,15 +44,28 @@ struct Finding {
 
 impl Finding {
     fn ok(what: &'static str, found: impl ToString) -> Self {
-        Finding { mark: Mark::Ok, what, found: found.to_string(), remedy: None }
+        Finding {
+            mark: Mark::Ok,
+            what,
+            found: found.to_string(),
+            remedy: None,
+        }
     }
 
     fn fail(what: &'static str, found: impl ToString, remedy: impl Into<String>) -> Self {
-        Finding { mark: Mark::Fail, what, found: found.to_string(), remedy: Some(remedy.into()) }
+        Finding {
+            mark: Mark::Fail,
+            what,
+            found: found.to_string(),
+            remedy: Some(remedy.into()),
+        }
     }
 
     fn warn(what: &'static str, found: impl ToString, remedy: impl Into<String>) -> Self {
-        Finding { mark: Mark::Warn, ..Self::fail(what, found, remedy) }
+        Finding {
+            mark: Mark::Warn,
+            ..Self::fail(what, found, remedy)
+        }
     }
 }
 
@@ -64,7 +77,11 @@ pub async fn run(context: &Context) -> Result<Exit> {
     let mut findings = Vec::new();
     match FleetSettings::read(&context.env) {
         Ok(fleet) => servers(context, &fleet, &mut findings).await,
-        Err(error) => findings.push(Finding::fail("settings", error, "set it; the other servers are looked at then")),
+        Err(error) => findings.push(Finding::fail(
+            "settings",
+            error,
+            "set it; the other servers are looked at then",
+        )),
     }
     findings.push(spec_folder(context));
     if context.json {
@@ -77,7 +94,10 @@ pub async fn run(context: &Context) -> Result<Exit> {
 }
 
 async fn servers(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Finding>) {
-    let names = format!("bucket {}, prefix {}, namespace {}", fleet.bucket, fleet.prefix, fleet.namespace);
+    let names = format!(
+        "bucket {}, prefix {}, namespace {}",
+        fleet.bucket, fleet.prefix, fleet.namespace
+    );
     findings.push(Finding::ok("settings", names));
     s3(fleet, findings).await;
     redis(context, fleet, findings).await;
@@ -95,7 +115,14 @@ async fn s3(fleet: &FleetSettings, findings: &mut Vec<Finding>) {
         ));
         return;
     }
-    findings.push(Finding::ok("S3", format!("{} answers, bucket {} is there", objects.endpoint(), fleet.bucket)));
+    findings.push(Finding::ok(
+        "S3",
+        format!(
+            "{} answers, bucket {} is there",
+            objects.endpoint(),
+            fleet.bucket
+        ),
+    ));
     findings.push(match objects.probe_conditional_put(&fleet.prefix).await {
         Ok(()) => Finding::ok("S3 conditional put", "If-None-Match: * is kept"),
         Err(error) => Finding::fail(
@@ -126,7 +153,11 @@ async fn redis(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Find
             error,
             "CONFIG SET maxmemory-policy noeviction, and write it to redis.conf",
         )),
-        Err(error) => findings.push(Finding::fail("Redis", error, "start it, or correct REDIS_URL")),
+        Err(error) => findings.push(Finding::fail(
+            "Redis",
+            error,
+            "start it, or correct REDIS_URL",
+        )),
     }
 }
 
@@ -148,7 +179,9 @@ async fn redis_clock(url: &str, keys: Keys) -> Finding {
     };
     match limiter.ask(&nothing).await {
         Ok(answered) => {
-            let apart = Timestamp::now().as_microsecond().abs_diff(answered.answer.now_us);
+            let apart = Timestamp::now()
+                .as_microsecond()
+                .abs_diff(answered.answer.now_us);
             let apart = Duration::from_micros(apart);
             let found = format!("{} apart from Redis'", show::span(apart));
             if apart < CLOCK_MAY_DIFFER {
@@ -170,7 +203,13 @@ async fn rabbitmq(context: &Context, fleet: &FleetSettings) -> Finding {
     match Publisher::connect(&url, Topology::new(fleet.namespace.clone())).await {
         Ok(publisher) => {
             publisher.close(Duration::from_secs(5)).await;
-            Finding::ok(WHAT, format!("{} answers; exchanges and queues are declared", shown_url(&url)))
+            Finding::ok(
+                WHAT,
+                format!(
+                    "{} answers; exchanges and queues are declared",
+                    shown_url(&url)
+                ),
+            )
         }
         Err(error) => Finding::fail(
             WHAT,
@@ -184,7 +223,10 @@ async fn rabbitmq(context: &Context, fleet: &FleetSettings) -> Finding {
 async fn elasticsearch(context: &Context) -> Option<Finding> {
     const WHAT: &str = "Elasticsearch";
     let remedy = "start it, or correct ELASTICSEARCH_URL and ELASTICSEARCH_API_KEY";
-    let secrets = (context.env.secret("ELASTICSEARCH_URL"), context.env.secret("ELASTICSEARCH_API_KEY"));
+    let secrets = (
+        context.env.secret("ELASTICSEARCH_URL"),
+        context.env.secret("ELASTICSEARCH_API_KEY"),
+    );
     let (url, key) = match secrets {
         (Ok(url), Ok(key)) => (url?, key),
         (Err(error), _) | (_, Err(error)) => return Some(Finding::fail(WHAT, error, remedy)),
@@ -203,13 +245,28 @@ fn spec_folder(context: &Context) -> Finding {
     const WHAT: &str = "spec folder";
     let folder = context.spec.display();
     match check(&context.spec, &[], &context.env) {
-        Err(error) => Finding::fail(WHAT, format!("{folder}: {error}"), "name it with --spec DIR or PACELINE_SPEC"),
+        Err(error) => Finding::fail(
+            WHAT,
+            format!("{folder}: {error}"),
+            "name it with --spec DIR or PACELINE_SPEC",
+        ),
         Ok(found) => {
-            let wrong = found.iter().filter(|d| d.severity == Severity::Error).count();
+            let wrong = found
+                .iter()
+                .filter(|d| d.severity == Severity::Error)
+                .count();
             match (wrong, found.len()) {
                 (0, 0) => Finding::ok(WHAT, format!("{folder} is right")),
-                (0, n) => Finding::warn(WHAT, format!("{folder}: {n} to look at"), "`producer check` names each"),
-                (n, _) => Finding::fail(WHAT, format!("{folder}: {n} wrong"), "`producer check` names each"),
+                (0, n) => Finding::warn(
+                    WHAT,
+                    format!("{folder}: {n} to look at"),
+                    "`producer check` names each",
+                ),
+                (n, _) => Finding::fail(
+                    WHAT,
+                    format!("{folder}: {n} wrong"),
+                    "`producer check` names each",
+                ),
             }
         }
     }

@@ -6,7 +6,6 @@
 use std::io::Write;
 
 use anyhow::Result;
-use bytes::Bytes;
 use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::RunEnd;
@@ -21,8 +20,8 @@ use crate::cli::EnqueueArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::run::{
-    BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, left_to_do, new_entry, publish_receipts, publish_shards,
-    put_entry, register, zero_shards,
+    BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, left_to_do, new_entry, publish_receipts,
+    publish_shards, put_entry, register, zero_shards,
 };
 use crate::spec_files::LoadedJob;
 use crate::stores::Stores;
@@ -39,8 +38,18 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let stores = Stores::connect(&context.env).await?;
-    stores.objects().probe_conditional_put(stores.prefix()).await?;
-    let exit = Enqueueing { context, args, stores: &stores, job: &job }.run(id).await;
+    stores
+        .objects()
+        .probe_conditional_put(stores.prefix())
+        .await?;
+    let exit = Enqueueing {
+        context,
+        args,
+        stores: &stores,
+        job: &job,
+    }
+    .run(id)
+    .await;
     stores.close().await;
     exit
 }
@@ -71,7 +80,10 @@ struct Enqueueing<'a> {
 
 impl Enqueueing<'_> {
     async fn run(&self, id: RunId) -> Result<Exit> {
-        let run = RunRef { job: self.job.job.name.clone(), run: id.clone() };
+        let run = RunRef {
+            job: self.job.job.name.clone(),
+            run: id.clone(),
+        };
         if let Some(files) = RunFiles::read(&self.stores.archive, &run).await? {
             return self.again(id, files).await;
         }
@@ -79,8 +91,14 @@ impl Enqueueing<'_> {
         let mut readiness = Readiness::new(&plan, &self.stores.limiter)?;
         self.somebody_ready(&mut readiness).await?;
         let layout = RunLayout::new(self.stores.prefix(), &run);
-        let body = Bytes::from(serde_json::to_vec_pretty(&plan)?);
-        if self.stores.objects().put_new(&layout.plan(), body, &[]).await? == PutNew::Exists {
+        let body = serde_json::to_vec_pretty(&plan)?.into();
+        if self
+            .stores
+            .objects()
+            .put_new(&layout.plan(), body, &[])
+            .await?
+            == PutNew::Exists
+        {
             // Somebody enqueued the same run in this moment: go on with theirs.
             let files = RunFiles::expect(&self.stores.archive, &run).await?;
             return self.again(id, files).await;
@@ -96,7 +114,8 @@ impl Enqueueing<'_> {
             if !readiness.ready().is_empty() {
                 return Ok(());
             }
-            self.wait_for_providers(readiness, "nothing was enqueued").await?;
+            self.wait_for_providers(readiness, "nothing was enqueued")
+                .await?;
         }
     }
 
@@ -129,13 +148,19 @@ impl Enqueueing<'_> {
         let mut published: Vec<&str> = Vec::new();
         loop {
             let ready = readiness.ready();
-            let new: Vec<&str> = ready.into_iter().filter(|p| !published.contains(p)).collect();
+            let new: Vec<&str> = ready
+                .into_iter()
+                .filter(|p| !published.contains(p))
+                .collect();
             self.publish_lanes(plan, &new).await?;
             published.extend(new);
             if readiness.wait() == Wait::Over {
                 break;
             }
-            let resume = format!("the lanes of {} are published; the same command goes on with the rest", published.join(", "));
+            let resume = format!(
+                "the lanes of {} are published; the same command goes on with the rest",
+                published.join(", ")
+            );
             self.wait_for_providers(&readiness, &resume).await?;
             readiness.ask().await?;
         }
@@ -143,9 +168,18 @@ impl Enqueueing<'_> {
     }
 
     async fn publish_lanes(&self, plan: &Plan, providers: &[&str]) -> Result<()> {
-        let of_lane = |shard: &paceline_protocol::plan::Shard<'_>| providers.contains(&shard.provider);
+        let of_lane =
+            |shard: &paceline_protocol::plan::Shard<'_>| providers.contains(&shard.provider);
         let mut shards = plan.all_shards().filter(of_lane);
-        publish_shards(self.context, self.stores, plan, 0, plan.shards(), &mut shards).await?;
+        publish_shards(
+            self.context,
+            self.stores,
+            plan,
+            0,
+            plan.shards(),
+            &mut shards,
+        )
+        .await?;
         Ok(self.stores.publisher.control(&Control::RunsChanged).await?)
     }
 
@@ -160,7 +194,11 @@ impl Enqueueing<'_> {
             body.write_all(b"\n")?;
         }
         let key = layout.ledger_object(readiness.holder(), 0);
-        Ok(self.stores.objects().put(&key, body.finish()?.into(), &[]).await?)
+        Ok(self
+            .stores
+            .objects()
+            .put(&key, body.finish()?.into(), &[])
+            .await?)
     }
 
     /// The run id is known already: its plan must be the same work.
@@ -178,7 +216,9 @@ impl Enqueueing<'_> {
             self.print_id(&run)?;
             let word = match manifest.state {
                 RunEnd::Completed => "has completed",
-                RunEnd::Failed => "has finished outside its gate (`producer retry` sends what failed)",
+                RunEnd::Failed => {
+                    "has finished outside its gate (`producer retry` sends what failed)"
+                }
                 RunEnd::Cancelled => "was cancelled (`producer retry` sends what is missing)",
             };
             self.context.say(format!("{run} {word}; nothing was sent"));
@@ -236,7 +276,10 @@ pub async fn go_on(context: &Context, stores: &Stores, files: &RunFiles) -> Resu
         plan.shards()
     ));
     if entry.paused {
-        context.say(format!("it is paused: `producer resume {}` starts it", plan.run_ref()));
+        context.say(format!(
+            "it is paused: `producer resume {}` starts it",
+            plan.run_ref()
+        ));
     }
     Ok(())
 }
@@ -254,8 +297,11 @@ fn differing(old: &Plan, new: &Plan) -> Vec<&'static str> {
         ("the gate", old.job.gate == new.job.gate),
         ("the providers", old.providers == new.providers),
     ];
-    let mut names: Vec<&'static str> =
-        same.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
+    let mut names: Vec<&'static str> = same
+        .iter()
+        .filter(|(_, same)| !same)
+        .map(|(name, _)| *name)
+        .collect();
     if names.is_empty() {
         names.push("other parts of the job's file");
     }

@@ -58,7 +58,8 @@ pub async fn run(context: &Context, args: &LimitsArgs) -> Result<Exit> {
     if context.json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else if all.is_empty() {
-        context.say("no run is open; `producer limits PROVIDER` shows a provider of the spec folder");
+        context
+            .say("no run is open; `producer limits PROVIDER` shows a provider of the spec folder");
     } else {
         print(&all);
     }
@@ -82,7 +83,11 @@ async fn providers(
     };
     match by_name.remove(only) {
         Some(provider) => Ok(vec![provider]),
-        None => Ok(vec![load::folder(context)?.provider(only).map_err(load::refused)?]),
+        None => Ok(vec![
+            load::folder(context)?
+                .provider(only)
+                .map_err(load::refused)?,
+        ]),
     }
 }
 
@@ -92,13 +97,21 @@ async fn budgets(limiter: &FleetLimiter, provider: &Provider) -> Result<Budgets>
     let mut instances = unscoped(provider, "", Timestamp::now());
     for endpoint in endpoints {
         let more = unscoped(provider, endpoint, Timestamp::now());
-        instances.extend(more.into_iter().filter(|i| !instances.iter().any(|j| j.limit == i.limit)).collect::<Vec<_>>());
+        instances.extend(
+            more.into_iter()
+                .filter(|i| !instances.iter().any(|j| j.limit == i.limit))
+                .collect::<Vec<_>>(),
+        );
     }
     let now = limiter.peek(name, &instances).await?;
     let closures = limiter.closures(name).await?;
     Ok(Budgets {
         provider: provider.name.clone(),
-        limits: provider.limits.iter().map(|limit| budget(limit, &now)).collect(),
+        limits: provider
+            .limits
+            .iter()
+            .map(|limit| budget(limit, &now))
+            .collect(),
         closed: closures.iter().map(closed).collect(),
     })
 }
@@ -134,7 +147,15 @@ fn closed(closure: &Closure) -> Closed {
 }
 
 fn print(all: &[Budgets]) {
-    let header = ["provider", "limit", "scope", "allowed", "used", "remaining", "opens at"];
+    let header = [
+        "provider",
+        "limit",
+        "scope",
+        "allowed",
+        "used",
+        "remaining",
+        "opens at",
+    ];
     let mut table = show::table(&header);
     let number = |n: Option<u64>| n.map_or_else(|| "-".into(), show::count);
     for budgets in all {
@@ -146,7 +167,9 @@ fn print(all: &[Budgets]) {
                 limit.allowed.clone(),
                 number(limit.used),
                 number(limit.remaining),
-                limit.opens_at.map_or_else(|| "-".into(), |at| format!("{at:.3}")),
+                limit
+                    .opens_at
+                    .map_or_else(|| "-".into(), |at| format!("{at:.3}")),
             ]);
         }
     }
@@ -155,7 +178,10 @@ fn print(all: &[Budgets]) {
         for closed in &budgets.closed {
             let whom = closed.credential.as_deref().unwrap_or("every call");
             let length = show::span(std::time::Duration::from_secs(closed.for_s));
-            println!("{}: {whom} is closed for {length} ({})", budgets.provider, closed.reason);
+            println!(
+                "{}: {whom} is closed for {length} ({})",
+                budgets.provider, closed.reason
+            );
         }
     }
 }

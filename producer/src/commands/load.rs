@@ -1,8 +1,8 @@
 //! From a job's name on the command line to a plan, with the exit codes of wrong names and wrong files.
 
 use anyhow::{Context as _, Result};
-use jiff::civil::Date;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use paceline_protocol::ids::RunId;
 use paceline_protocol::plan::Plan;
 
@@ -38,10 +38,17 @@ pub fn folder(context: &Context) -> Result<SpecFolder> {
 /// The refusal for a job that cannot be loaded.
 pub fn refused(error: JobError) -> anyhow::Error {
     match error {
-        JobError::Unknown { name, nearest, known } => Refusal::usage(unknown(&name, nearest, &known)),
+        JobError::Unknown {
+            name,
+            nearest,
+            known,
+        } => Refusal::usage(unknown(&name, nearest, &known)),
         JobError::Wrong(found) => {
             let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-            Refusal::wrong_file(format!("nothing was sent, since files are wrong:\n{}", lines.join("\n")))
+            Refusal::wrong_file(format!(
+                "nothing was sent, since files are wrong:\n{}",
+                lines.join("\n")
+            ))
         }
     }
 }
@@ -49,7 +56,9 @@ pub fn refused(error: JobError) -> anyhow::Error {
 fn unknown(name: &str, nearest: Option<String>, known: &[String]) -> String {
     match nearest {
         Some(nearest) => format!("there is no `{name}`; did you mean `{nearest}`?"),
-        None if known.is_empty() => format!("there is no `{name}`, nor anything else in the spec folder"),
+        None if known.is_empty() => {
+            format!("there is no `{name}`, nor anything else in the spec folder")
+        }
         None => format!("there is no `{name}`; there are {}", known.join(", ")),
     }
 }

@@ -27,8 +27,19 @@ pub async fn pause(context: &Context, args: &RunArgs) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let reason = Some("producer pause".to_owned());
-    change(&stores, OpenRun { paused: true, reason, ..entry }).await?;
-    stores.publisher.control(&Control::Pause { run: run.clone() }).await?;
+    change(
+        &stores,
+        OpenRun {
+            paused: true,
+            reason,
+            ..entry
+        },
+    )
+    .await?;
+    stores
+        .publisher
+        .control(&Control::Pause { run: run.clone() })
+        .await?;
     stores.close().await;
     context.say(format!(
         "{run} is paused with {} shards; calls in flight still end. `producer resume {run}` goes on",
@@ -45,7 +56,15 @@ pub async fn resume(context: &Context, args: &RunArgs) -> Result<Exit> {
     let stores = Stores::connect(&context.env).await?;
     let (run, files, entry) = open_run(&stores, &args.run).await?;
     reopen(&stores, &files.plan).await?;
-    change(&stores, OpenRun { paused: false, reason: None, ..entry }).await?;
+    change(
+        &stores,
+        OpenRun {
+            paused: false,
+            reason: None,
+            ..entry
+        },
+    )
+    .await?;
     stores.publisher.control(&Control::RunsChanged).await?;
     stores.close().await;
     context.say(format!("{run} goes on; `producer watch {run}` shows it"));

@@ -59,7 +59,10 @@ async fn start(
     let round = newest_round(&found) + 1;
     let left = left_to_do(stores.objects(), &layout, plan, &found, round).await?;
     if left.open.is_empty() {
-        context.say(format!("{}: nothing failed, nothing is missing", plan.run_ref()));
+        context.say(format!(
+            "{}: nothing failed, nothing is missing",
+            plan.run_ref()
+        ));
         return Ok(false);
     }
     publish_round(context, stores, files, round, &left).await?;

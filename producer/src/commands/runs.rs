@@ -40,7 +40,7 @@ pub async fn run(context: &Context, args: &RunsArgs) -> Result<Exit> {
             lines.push(line(&state, &files).await?);
         }
     }
-    lines.sort_by(|a, b| b.planned_at.cmp(&a.planned_at));
+    lines.sort_by_key(|line| std::cmp::Reverse(line.planned_at));
     if context.json {
         println!("{}", serde_json::to_string_pretty(&lines)?);
     } else {
@@ -70,7 +70,9 @@ async fn line(state: &State, files: &RunFiles) -> Result<Line> {
         succeeded,
         empty,
         failed,
-        eta_s: pace.as_ref().map(|pace| (left as f64 / pace.calls_per_second).ceil() as u64),
+        eta_s: pace
+            .as_ref()
+            .map(|pace| (left as f64 / pace.calls_per_second).ceil() as u64),
         binds: pace.map(|pace| pace.limit),
     })
 }
@@ -80,10 +82,23 @@ fn print(context: &Context, lines: &[Line]) {
         context.say("there are no runs yet; `producer enqueue JOB` starts one");
         return;
     }
-    let header = ["job", "run", "state", "planned", "cells", "succeeded", "empty", "failed", "ETA", "binds"];
+    let header = [
+        "job",
+        "run",
+        "state",
+        "planned",
+        "cells",
+        "succeeded",
+        "empty",
+        "failed",
+        "ETA",
+        "binds",
+    ];
     let mut table = show::table(&header);
     for line in lines {
-        let eta = line.eta_s.map(|s| show::span(std::time::Duration::from_secs(s)));
+        let eta = line
+            .eta_s
+            .map(|s| show::span(std::time::Duration::from_secs(s)));
         table.add_row([
             line.job.clone(),
             line.run.clone(),

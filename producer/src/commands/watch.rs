@@ -19,7 +19,12 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
     let run = find(&archive, &args.run).await?;
     let state = archive.state(&context.env).await?;
     let limiter = archive.limiter(&context.env).await?;
-    let watcher = Watcher { context, archive: &archive, state: &state, limiter: &limiter };
+    let watcher = Watcher {
+        context,
+        archive: &archive,
+        state: &state,
+        limiter: &limiter,
+    };
     watcher.to_the_end(&run).await
 }
 

@@ -19,13 +19,27 @@ pub fn window_at(window: CalendarWindow, resets_at: u32, zone: &str, at: Timesta
         CalendarWindow::Hour => aligned_hour(&now),
         CalendarWindow::Day => {
             let today = now.date();
-            let first = if now.datetime() < reset(today, resets_at) { day(today, -1) } else { today };
-            (micros(reset(first, resets_at)), micros(reset(day(first, 1), resets_at)))
+            let first = if now.datetime() < reset(today, resets_at) {
+                day(today, -1)
+            } else {
+                today
+            };
+            (
+                micros(reset(first, resets_at)),
+                micros(reset(day(first, 1), resets_at)),
+            )
         }
         CalendarWindow::Month => {
             let this = now.date().first_of_month();
-            let first = if now.datetime() < reset(this, resets_at) { month(this, -1) } else { this };
-            (micros(reset(first, resets_at)), micros(reset(month(first, 1), resets_at)))
+            let first = if now.datetime() < reset(this, resets_at) {
+                month(this, -1)
+            } else {
+                this
+            };
+            (
+                micros(reset(first, resets_at)),
+                micros(reset(month(first, 1), resets_at)),
+            )
         }
     }
 }
@@ -65,14 +79,21 @@ mod tests {
     fn shown(window: CalendarWindow, resets_at: u32, zone: &str, at: &str) -> (String, String) {
         let at = at.parse().expect("an instant");
         let (from, to) = window_at(window, resets_at, zone, at);
-        let text = |us| Timestamp::from_microsecond(us).expect("in range").to_string();
+        let text = |us| {
+            Timestamp::from_microsecond(us)
+                .expect("in range")
+                .to_string()
+        };
         (text(from), text(to))
     }
 
     #[test]
     fn a_day_in_seoul_starts_at_three_in_the_afternoon_utc() {
         let (from, to) = shown(CalendarWindow::Day, 0, "Asia/Seoul", "2026-11-21T14:59:59Z");
-        assert_eq!((from.as_str(), to.as_str()), ("2026-11-20T15:00:00Z", "2026-11-21T15:00:00Z"));
+        assert_eq!(
+            (from.as_str(), to.as_str()),
+            ("2026-11-20T15:00:00Z", "2026-11-21T15:00:00Z")
+        );
         let (from, _) = shown(CalendarWindow::Day, 0, "Asia/Seoul", "2026-11-21T15:00:00Z");
         assert_eq!(from, "2026-11-21T15:00:00Z");
     }
@@ -80,7 +101,10 @@ mod tests {
     #[test]
     fn a_month_resets_at_its_first_day() {
         let (from, to) = shown(CalendarWindow::Month, 3_600, "UTC", "2026-12-01T00:30:00Z");
-        assert_eq!((from.as_str(), to.as_str()), ("2026-11-01T01:00:00Z", "2026-12-01T01:00:00Z"));
+        assert_eq!(
+            (from.as_str(), to.as_str()),
+            ("2026-11-01T01:00:00Z", "2026-12-01T01:00:00Z")
+        );
     }
 
     proptest! {

@@ -8,7 +8,10 @@ use super::calendar::window_at;
 
 /// The name under which a provider's budgets lie in Redis: its shared limit's, else its own.
 pub fn limiter_name(provider: &Provider) -> &str {
-    let shared = provider.limits.iter().find_map(|limit| limit.shared.as_deref());
+    let shared = provider
+        .limits
+        .iter()
+        .find_map(|limit| limit.shared.as_deref());
     shared.unwrap_or(&provider.name)
 }
 
@@ -35,16 +38,31 @@ pub fn unscoped(provider: &Provider, endpoint: &str, now: Timestamp) -> Vec<Inst
 /// The numbers of a limit at `now`; `None` for a kind that the limiter does not know (cost).
 pub fn rule_at(rule: &LimitRule, now: Timestamp) -> Option<Rule> {
     Some(match rule {
-        LimitRule::Rate { calls, period, burst } => Rule::Rate {
+        LimitRule::Rate {
+            calls,
+            period,
+            burst,
+        } => Rule::Rate {
             calls: *calls,
             period_us: micros(*period),
             burst: *burst,
         },
-        LimitRule::Spacing { least } => Rule::Spacing { least_us: micros(*least) },
+        LimitRule::Spacing { least } => Rule::Spacing {
+            least_us: micros(*least),
+        },
         LimitRule::Concurrency { calls } => Rule::Concurrency { calls: *calls },
-        LimitRule::Quota { calls, window, resets_at, zone } => {
+        LimitRule::Quota {
+            calls,
+            window,
+            resets_at,
+            zone,
+        } => {
             let (opened_us, closes_us) = window_at(*window, *resets_at, zone, now);
-            Rule::Quota { calls: *calls, opened_us, closes_us }
+            Rule::Quota {
+                calls: *calls,
+                opened_us,
+                closes_us,
+            }
         }
         LimitRule::Cost { .. } => return None,
     })
@@ -54,7 +72,11 @@ pub fn rule_at(rule: &LimitRule, now: Timestamp) -> Option<Rule> {
 pub fn period_text(rule: &LimitRule) -> String {
     use crate::show::{count, span};
     match rule {
-        LimitRule::Rate { calls, period, burst } => {
+        LimitRule::Rate {
+            calls,
+            period,
+            burst,
+        } => {
             let every = match period.0.as_secs() {
                 1 => "s".into(),
                 60 => "min".into(),
@@ -69,7 +91,9 @@ pub fn period_text(rule: &LimitRule) -> String {
         LimitRule::Quota { calls, window, .. } => {
             format!("{}/{}", count(*calls), format!("{window:?}").to_lowercase())
         }
-        LimitRule::Cost { rate, period, .. } => format!("{} points/{}", count(*rate), span(period.0)),
+        LimitRule::Cost { rate, period, .. } => {
+            format!("{} points/{}", count(*rate), span(period.0))
+        }
     }
 }
 

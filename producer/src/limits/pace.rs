@@ -17,7 +17,11 @@ pub fn pace(plan: &Plan) -> Option<Pace> {
     let paces: Option<Vec<Pace>> = plan.providers.values().map(provider_pace).collect();
     paces?.into_iter().reduce(|a, b| Pace {
         calls_per_second: a.calls_per_second + b.calls_per_second,
-        limit: if a.calls_per_second <= b.calls_per_second { a.limit } else { b.limit },
+        limit: if a.calls_per_second <= b.calls_per_second {
+            a.limit
+        } else {
+            b.limit
+        },
     })
 }
 
@@ -27,9 +31,15 @@ fn provider_pace(provider: &Provider) -> Option<Pace> {
         let Some(calls_per_second) = speed(&limit.rule) else {
             continue;
         };
-        if slowest.as_ref().is_none_or(|s| calls_per_second < s.calls_per_second) {
+        if slowest
+            .as_ref()
+            .is_none_or(|s| calls_per_second < s.calls_per_second)
+        {
             let limit = format!("{}/{}", provider.name, limit.name);
-            slowest = Some(Pace { calls_per_second, limit });
+            slowest = Some(Pace {
+                calls_per_second,
+                limit,
+            });
         }
     }
     slowest

@@ -19,7 +19,10 @@ pub async fn find(archive: &Archive, text: &str) -> Result<RunRef> {
     };
     let mut found = Vec::new();
     for job in jobs {
-        let run = RunRef { job, run: run.clone() };
+        let run = RunRef {
+            job,
+            run: run.clone(),
+        };
         if is_there(archive, &run).await? {
             found.push(run);
         }
@@ -51,9 +54,13 @@ fn parse(text: &str) -> Result<(Option<String>, RunId)> {
         Some((job, run)) => (Some(job.to_owned()), run),
         None => (None, text),
     };
-    let run = run.parse::<RunId>().map_err(|e| Refusal::usage(e.to_string()))?;
+    let run = run
+        .parse::<RunId>()
+        .map_err(|e| Refusal::usage(e.to_string()))?;
     if let Some(bad) = job.as_deref().filter(|job| !is_name(job)) {
-        return Err(Refusal::usage(format!("`{bad}` is not a job's name; write <run> or <job>/<run>")));
+        return Err(Refusal::usage(format!(
+            "`{bad}` is not a job's name; write <run> or <job>/<run>"
+        )));
     }
     Ok((job, run))
 }
@@ -61,7 +68,9 @@ fn parse(text: &str) -> Result<(Option<String>, RunId)> {
 async fn is_there(archive: &Archive, run: &RunRef) -> Result<bool> {
     let plan = RunLayout::new(&archive.fleet.prefix, run).plan();
     let head = archive.objects.head(&plan).await;
-    Ok(head.with_context(|| format!("looking for run {run}"))?.is_some())
+    Ok(head
+        .with_context(|| format!("looking for run {run}"))?
+        .is_some())
 }
 
 fn only_one(text: &str, mut found: Vec<RunRef>) -> Result<RunRef> {
@@ -69,9 +78,14 @@ fn only_one(text: &str, mut found: Vec<RunRef>) -> Result<RunRef> {
         (Some(run), true) => Ok(run),
         (Some(last), false) => {
             let names: Vec<String> = found.iter().chain([&last]).map(RunRef::to_string).collect();
-            Err(Refusal::usage(format!("several jobs have a run {text}: say {}", names.join(" or "))))
+            Err(Refusal::usage(format!(
+                "several jobs have a run {text}: say {}",
+                names.join(" or ")
+            )))
         }
-        (None, _) => Err(Refusal::usage(format!("there is no run {text}; `producer runs` lists them"))),
+        (None, _) => Err(Refusal::usage(format!(
+            "there is no run {text}; `producer runs` lists them"
+        ))),
     }
 }
 
@@ -82,16 +96,28 @@ mod tests {
     #[test]
     fn a_run_is_named_alone_or_behind_its_job() {
         let parsed = |text| parse(text).map(|(job, run)| (job, run.to_string()));
-        assert_eq!(parsed("2026-11-21").expect("good"), (None, "2026-11-21".into()));
-        assert_eq!(parsed("fares/x").expect("good"), (Some("fares".into()), "x".into()));
+        assert_eq!(
+            parsed("2026-11-21").expect("good"),
+            (None, "2026-11-21".into())
+        );
+        assert_eq!(
+            parsed("fares/x").expect("good"),
+            (Some("fares".into()), "x".into())
+        );
         assert!(parsed("../x").is_err());
         assert!(parsed("a/b/c").is_err());
     }
 
     #[test]
     fn a_name_that_fits_several_jobs_is_asked_back() {
-        let run = |job: &str| RunRef { job: job.into(), run: "x".parse().expect("a run id") };
+        let run = |job: &str| RunRef {
+            job: job.into(),
+            run: "x".parse().expect("a run id"),
+        };
         let error = only_one("x", vec![run("a"), run("b")]).expect_err("ambiguous");
-        assert_eq!(error.to_string(), "several jobs have a run x: say a/x or b/x");
+        assert_eq!(
+            error.to_string(),
+            "several jobs have a run x: say a/x or b/x"
+        );
     }
 }

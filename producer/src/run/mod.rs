@@ -10,9 +10,9 @@ mod tally;
 mod unfinished;
 
 pub use find::{find, jobs};
-pub use open::{new_entry, forget_entry, put_entry, register, stop};
+pub use open::{forget_entry, new_entry, put_entry, register, stop};
 pub use parts::{PartsFound, newest_round};
-pub use publish::{publish_shards, publish_receipts, zero_shards};
+pub use publish::{publish_receipts, publish_shards, zero_shards};
 pub use read::{RunFiles, StateWord, all_runs, open_runs};
 pub use ready::{BETWEEN_ROUNDS, Readiness, Wait};
 pub use tally::cancelled;

@@ -138,7 +138,12 @@ mod tests {
     use super::*;
 
     fn part(round: u32, ends: &str) -> PartSummary {
-        PartSummary { block: 0, round, ends: ends.parse().expect("ends"), records: 0 }
+        PartSummary {
+            block: 0,
+            round,
+            ends: ends.parse().expect("ends"),
+            records: 0,
+        }
     }
 
     #[test]

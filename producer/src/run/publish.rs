@@ -1,7 +1,7 @@
 //! Publishing a run's shards and the receipts that a lost broker took with it.
 
 use anyhow::Result;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::message::{MESSAGE_VERSION, Receipt, ShardMessage};
@@ -26,7 +26,10 @@ pub async fn publish_shards(
 ) -> Result<u64> {
     let bar = bar(context, total);
     let mut messages = shards.map(|shard| message(plan, &shard, round));
-    let done = stores.publisher.shards(&mut messages, &mut |safe| bar.set_position(safe)).await;
+    let done = stores
+        .publisher
+        .shards(&mut messages, &mut |safe| bar.set_position(safe))
+        .await;
     bar.finish_and_clear();
     Ok(done?)
 }
@@ -47,7 +50,8 @@ fn bar(context: &Context, total: u64) -> ProgressBar {
     if !context.lively {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("publishing shards {wide_bar} {human_pos}/{human_len}");
+    let style =
+        ProgressStyle::with_template("publishing shards {wide_bar} {human_pos}/{human_len}");
     ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 

@@ -131,7 +131,11 @@ impl RunFiles {
 /// # Errors
 /// When S3 does not answer.
 pub async fn open_entry(archive: &Archive, run: &RunRef) -> Result<Option<OpenRun>> {
-    json(&archive.objects, &layout::open_run(&archive.fleet.prefix, run)).await
+    json(
+        &archive.objects,
+        &layout::open_run(&archive.fleet.prefix, run),
+    )
+    .await
 }
 
 /// Every run that has a folder, newest id first within a job.
@@ -154,7 +158,10 @@ pub async fn all_runs(archive: &Archive, only_job: Option<&str>) -> Result<Vec<R
             .filter_map(|name| name.trim_matches('/').parse().ok())
             .collect();
         ids.sort_by(|a, b| b.cmp(a));
-        runs.extend(ids.into_iter().map(|run| RunRef { job: job.clone(), run }));
+        runs.extend(ids.into_iter().map(|run| RunRef {
+            job: job.clone(),
+            run,
+        }));
     }
     Ok(runs)
 }
@@ -176,8 +183,17 @@ pub async fn open_runs(archive: &Archive) -> Result<Vec<RunRef>> {
     let root = layout::open_runs(&archive.fleet.prefix);
     let listed = archive.objects.list(&root).await?;
     let run = |key: &str| {
-        let (job, run) = key.strip_prefix(&root)?.strip_suffix(".json")?.split_once('/')?;
-        Some(RunRef { job: job.to_owned(), run: run.parse().ok()? })
+        let (job, run) = key
+            .strip_prefix(&root)?
+            .strip_suffix(".json")?
+            .split_once('/')?;
+        Some(RunRef {
+            job: job.to_owned(),
+            run: run.parse().ok()?,
+        })
     };
-    Ok(listed.iter().filter_map(|object| run(&object.key)).collect())
+    Ok(listed
+        .iter()
+        .filter_map(|object| run(&object.key))
+        .collect())
 }

@@ -61,13 +61,19 @@ impl<'a> Readiness<'a> {
     pub fn new(plan: &'a Plan, limiter: &'a FleetLimiter) -> Result<Self> {
         let mut waiting = Vec::new();
         for provider in plan.providers.values() {
-            let Some(ready) = &provider.ready else { continue };
+            let Some(ready) = &provider.ready else {
+                continue;
+            };
             anyhow::ensure!(
                 !ready.auth,
                 "provider {}: `ready` with `auth: true` is not supported yet",
                 provider.name
             );
-            waiting.push(Asked { provider, ready, last_answer: "not asked yet".into() });
+            waiting.push(Asked {
+                provider,
+                ready,
+                last_answer: "not asked yet".into(),
+            });
         }
         Ok(Readiness {
             plan,
@@ -87,7 +93,12 @@ impl<'a> Readiness<'a> {
     /// The providers that need not be waited for (any more).
     pub fn ready(&self) -> Vec<&'a str> {
         let waiting = |name: &str| self.waiting.iter().any(|asked| asked.provider.name == name);
-        self.plan.providers.keys().map(String::as_str).filter(|name| !waiting(name)).collect()
+        self.plan
+            .providers
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !waiting(name))
+            .collect()
     }
 
     /// Asks everybody who is waited for once.
@@ -99,7 +110,11 @@ impl<'a> Readiness<'a> {
         for mut asked in std::mem::take(&mut self.waiting) {
             let call = self.call(&asked).await?;
             let good = call.outcome == Outcome::Ok;
-            asked.last_answer = if call.status == 0 { call.reason.clone() } else { format!("status {}", call.status) };
+            asked.last_answer = if call.status == 0 {
+                call.reason.clone()
+            } else {
+                format!("status {}", call.status)
+            };
             self.calls.push(call);
             if !good {
                 still.push(asked);
@@ -115,13 +130,26 @@ impl<'a> Readiness<'a> {
         let shown = |asked: &Asked<'_>| {
             let patience = crate::show::span(asked.ready.patience.0);
             let name = &asked.provider.name;
-            format!("{name} is not ready ({}; asked for up to {patience})", asked.last_answer)
+            format!(
+                "{name} is not ready ({}; asked for up to {patience})",
+                asked.last_answer
+            )
         };
-        if let Some(late) = self.waiting.iter().find(|asked| waited >= asked.ready.patience.0) {
+        if let Some(late) = self
+            .waiting
+            .iter()
+            .find(|asked| waited >= asked.ready.patience.0)
+        {
             return Wait::InVain(shown(late));
         }
         match self.waiting.first() {
-            Some(_) => Wait::Longer(self.waiting.iter().map(shown).collect::<Vec<_>>().join("; ")),
+            Some(_) => Wait::Longer(
+                self.waiting
+                    .iter()
+                    .map(shown)
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            ),
             None => Wait::Over,
         }
     }
@@ -129,7 +157,13 @@ impl<'a> Readiness<'a> {
     async fn call(&self, asked: &Asked<'_>) -> Result<LedgerRow> {
         let url = url(self.plan, asked)?;
         let client = client(asked.provider)?;
-        let start = granted(self.limiter, asked.provider, &self.plan.run_ref(), &self.holder).await?;
+        let start = granted(
+            self.limiter,
+            asked.provider,
+            &self.plan.run_ref(),
+            &self.holder,
+        )
+        .await?;
         let sent = Instant::now();
         let answer = client.get(url).send().await;
         let row = LedgerRow {
@@ -176,10 +210,14 @@ async fn granted(
     loop {
         let ask = ask(provider, holder, Some(run));
         if ask.limits.is_empty() {
-            return Ok(Start { sent_us: Timestamp::now().as_microsecond(), late_us: 0 });
+            return Ok(Start {
+                sent_us: Timestamp::now().as_microsecond(),
+                late_us: 0,
+            });
         }
         let answered = limiter.ask(&ask).await?;
-        let elapsed_us = |since: Instant| i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let elapsed_us =
+            |since: Instant| i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
         // Redis' clock was read at the earliest when we sent: the latest reading is now_us + since then.
         let now_us = || answered.answer.now_us + elapsed_us(answered.received);
         if let Some(grant) = answered.answer.grants.first() {
@@ -191,7 +229,11 @@ async fn granted(
             }
             continue;
         }
-        let opens = answered.answer.refusals.first().map_or(0, |r| r.opens_us - now_us());
+        let opens = answered
+            .answer
+            .refusals
+            .first()
+            .map_or(0, |r| r.opens_us - now_us());
         // At most a few seconds at a time, since an operator or a reset may open it earlier.
         sleep_us(opens.clamp(50_000, 5_000_000)).await;
     }
@@ -203,7 +245,12 @@ async fn give_back(limiter: &FleetLimiter, provider: &Provider, holder: &str) ->
     let in_flight = |(i, limit): (usize, &paceline_protocol::limit::Instance)| {
         matches!(limit.rule, Rule::Concurrency { .. }).then_some((i, 0))
     };
-    none.held = none.limits.iter().enumerate().filter_map(in_flight).collect();
+    none.held = none
+        .limits
+        .iter()
+        .enumerate()
+        .filter_map(in_flight)
+        .collect();
     if !none.held.is_empty() {
         limiter.renew(&none).await?;
     }
@@ -246,7 +293,11 @@ fn url(plan: &Plan, asked: &Asked<'_>) -> Result<String> {
     let path = template::environment()
         .render_str(&asked.ready.get, template::value_of(&names))
         .with_context(|| format!("provider {name}: `ready`"))?;
-    Ok(format!("{}/{}", base.trim_end_matches('/'), path.trim_start_matches('/')))
+    Ok(format!(
+        "{}/{}",
+        base.trim_end_matches('/'),
+        path.trim_start_matches('/')
+    ))
 }
 
 fn client(provider: &Provider) -> Result<reqwest::Client> {

@@ -37,8 +37,11 @@ pub async fn cancelled(
 }
 
 fn empty(plan: &Plan, now: Timestamp) -> Result<Manifest> {
-    let limits: BTreeMap<&String, _> =
-        plan.providers.iter().map(|(name, provider)| (name, &provider.limits)).collect();
+    let limits: BTreeMap<&String, _> = plan
+        .providers
+        .iter()
+        .map(|(name, provider)| (name, &provider.limits))
+        .collect();
     Ok(Manifest {
         job: plan.job.name.clone(),
         run: plan.run.clone(),
@@ -58,7 +61,9 @@ fn empty(plan: &Plan, now: Timestamp) -> Result<Manifest> {
         limits: serde_json::to_value(limits)?,
         truncated: 0,
         gone: 0,
-        notes: vec!["cancelled: neither alias nor sets were published; parts collected so far stay".into()],
+        notes: vec![
+            "cancelled: neither alias nor sets were published; parts collected so far stay".into(),
+        ],
     })
 }
 
@@ -77,7 +82,10 @@ fn add_shard(
     let output = &plan.job.outputs.s3;
     let suffix = part_suffix(output.format, output.compress);
     for part in heads {
-        let name = PartName { block: part.block, round: part.round };
+        let name = PartName {
+            block: part.block,
+            round: part.round,
+        };
         manifest.records += part.records;
         manifest.parts.push(ManifestPart {
             key: layout.part(shard.number, name, suffix),

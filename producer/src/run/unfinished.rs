@@ -71,7 +71,9 @@ impl Left {
 /// Cells of a shard that a retry's `round` has still to send.
 fn cells_of_round(plan: &Plan, shard: &Shard<'_>, heads: &[PartSummary], round: u32) -> u64 {
     let done = |block: usize| {
-        heads.iter().any(|part| part.block as usize == block && part.round == round)
+        heads
+            .iter()
+            .any(|part| part.block as usize == block && part.round == round)
     };
     parts::shard_ends(plan, shard, heads)
         .iter()
@@ -95,7 +97,10 @@ async fn shards_with_failures(objects: &Objects, layout: &RunLayout) -> Result<B
 
 fn failures_shard(key: &str) -> Option<u64> {
     let file = key.rsplit('/').next()?;
-    file.strip_prefix("shard-")?.strip_suffix(".ndjson")?.parse().ok()
+    file.strip_prefix("shard-")?
+        .strip_suffix(".ndjson")?
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -104,7 +109,13 @@ mod tests {
 
     #[test]
     fn only_a_shards_own_failures_count() {
-        assert_eq!(failures_shard("p/fares/x/failures/shard-12.ndjson"), Some(12));
-        assert_eq!(failures_shard("p/fares/x/failures/documents-12.ndjson"), None);
+        assert_eq!(
+            failures_shard("p/fares/x/failures/shard-12.ndjson"),
+            Some(12)
+        );
+        assert_eq!(
+            failures_shard("p/fares/x/failures/documents-12.ndjson"),
+            None
+        );
     }
 }

@@ -53,13 +53,18 @@ async fn by_quota(limiter: &FleetLimiter, provider: &Provider) -> Result<Option<
     let now = jiff::Timestamp::now();
     let limits = unscoped(provider, "", now);
     let peeked = limiter.peek(limiter_name(provider), &limits).await?;
-    let closed = peeked.iter().filter_map(|limit| used_up(limit, now.as_microsecond()));
+    let closed = peeked
+        .iter()
+        .filter_map(|limit| used_up(limit, now.as_microsecond()));
     Ok(closed.max())
 }
 
 fn used_up(limit: &LimitNow, now_us: i64) -> Option<Duration> {
     use paceline_protocol::limit::Rule::Quota;
-    let Quota { calls, closes_us, .. } = limit.instance.rule else {
+    let Quota {
+        calls, closes_us, ..
+    } = limit.instance.rule
+    else {
         return None;
     };
     let left = u64::try_from(closes_us - now_us).ok()?;
@@ -76,13 +81,20 @@ pub fn whole_provider(
 }
 
 fn all_closed(pool: Option<usize>, closures: &[Closure]) -> Option<WholeProvider> {
-    let whole = closures.iter().filter(|closure| closure.credential.is_none());
-    let longest = whole.max_by_key(|closure| closure.for_).map(|closure| WholeProvider {
-        for_: closure.for_,
-        reason: closure.reason.clone(),
-    });
+    let whole = closures
+        .iter()
+        .filter(|closure| closure.credential.is_none());
+    let longest = whole
+        .max_by_key(|closure| closure.for_)
+        .map(|closure| WholeProvider {
+            for_: closure.for_,
+            reason: closure.reason.clone(),
+        });
     let keys = pool.and_then(|size| first_key_to_open(size, closures));
-    [longest, keys].into_iter().flatten().max_by_key(|closed| closed.for_)
+    [longest, keys]
+        .into_iter()
+        .flatten()
+        .max_by_key(|closed| closed.for_)
 }
 
 /// The key of a pool that opens first, when all of them are closed.
@@ -148,7 +160,10 @@ mod tests {
 
     #[test]
     fn a_pool_is_closed_when_each_of_its_keys_is() {
-        let keys = [closure(Some("0-aaaaaa"), 500), closure(Some("1-bbbbbb"), 90)];
+        let keys = [
+            closure(Some("0-aaaaaa"), 500),
+            closure(Some("1-bbbbbb"), 90),
+        ];
         assert_eq!(all_closed(Some(3), &keys), None);
         let closed = all_closed(Some(2), &keys).expect("closed");
         assert_eq!(closed.for_, Duration::from_secs(90));
@@ -177,7 +192,9 @@ mod tests {
     fn a_long_closure_stops_after_a_few_looks() {
         let start = Instant::now();
         let mut closed = ClosedFor::default();
-        let stopped: Vec<bool> = (0..3).map(|_| closed.note(start, Duration::from_secs(3_600))).collect();
+        let stopped: Vec<bool> = (0..3)
+            .map(|_| closed.note(start, Duration::from_secs(3_600)))
+            .collect();
         assert_eq!(stopped, [false, false, true]);
     }
 }

@@ -69,7 +69,8 @@ impl Watcher<'_> {
                     screen.end();
                     return Ok(self.say_stopped(run, &closed));
                 }
-                if !still_open || shot.state == StateWord::Finishing || asked_s3.elapsed() >= ASK_S3 {
+                if !still_open || shot.state == StateWord::Finishing || asked_s3.elapsed() >= ASK_S3
+                {
                     asked_s3 = Instant::now();
                     if let Some(read) = outage.survive(RunFiles::expect(self.archive, run).await)? {
                         files = read;
@@ -134,7 +135,8 @@ impl Watcher<'_> {
             self.context.say(format!("  {note}"));
         }
         if manifest.failed > 0 {
-            self.context.say(format!("  `producer retry {run}` sends only what failed"));
+            self.context
+                .say(format!("  `producer retry {run}` sends only what failed"));
         }
         manifest.state.into()
     }
@@ -203,7 +205,11 @@ impl Outage {
                     eprintln!("waiting up to {} s: {error:#}", Self::LONGEST.as_secs());
                     Instant::now()
                 });
-                if since.elapsed() > Self::LONGEST { Err(error) } else { Ok(None) }
+                if since.elapsed() > Self::LONGEST {
+                    Err(error)
+                } else {
+                    Ok(None)
+                }
             }
         }
     }

@@ -39,7 +39,11 @@ mod tests {
     fn only_the_last_seconds_count() {
         let mut meter = RateMeter::default();
         for second in 0..30u64 {
-            let count = if second < 15 { second * 10 } else { 150 + (second - 15) * 50 };
+            let count = if second < 15 {
+                second * 10
+            } else {
+                150 + (second - 15) * 50
+            };
             meter.note(Duration::from_secs(second), count);
         }
         assert_eq!(meter.per_second(), Some(50.0));

@@ -103,7 +103,9 @@ impl Snapshot {
 fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
     let plan = &files.plan;
     let allowed = pace(plan).map(|pace| pace.calls_per_second);
-    let left = plan.cells().saturating_sub(progress.succeeded + progress.empty + progress.failed);
+    let left = plan
+        .cells()
+        .saturating_sub(progress.succeeded + progress.empty + progress.failed);
     Snapshot {
         run: plan.run.to_string(),
         job: plan.job.name.clone(),
@@ -123,7 +125,8 @@ fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
 
 /// Calls granted to the run by all its providers' limits.
 async fn granted(limiter: &FleetLimiter, plan: &Plan) -> Result<u64> {
-    let names: std::collections::BTreeSet<&str> = plan.providers.values().map(limiter_name).collect();
+    let names: std::collections::BTreeSet<&str> =
+        plan.providers.values().map(limiter_name).collect();
     let run = plan.run_ref().to_string();
     let mut all = 0;
     for name in names {
@@ -141,7 +144,10 @@ async fn binds(
     for provider in plan.providers.values() {
         let closures = limiter.closures(limiter_name(provider)).await?;
         if let Some(closed) = closed::whole_provider(provider, &closures, env) {
-            return Ok(Some(format!("{} closed ({})", provider.name, closed.reason)));
+            return Ok(Some(format!(
+                "{} closed ({})",
+                provider.name, closed.reason
+            )));
         }
         let limits = unscoped(provider, "", jiff::Timestamp::now());
         let now = limiter.peek(limiter_name(provider), &limits).await?;
@@ -175,14 +181,21 @@ fn by_value(plan: &Plan, progress: &Progress) -> BTreeMap<String, Counts> {
 /// How many cells each value of the dimension `name` has.
 fn cells_by_value(plan: &Plan, name: &str) -> BTreeMap<String, Counts> {
     let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
-    let holds = |d: &&paceline_protocol::plan::PlannedDimension| d.names.iter().any(|n| &**n == name);
+    let holds =
+        |d: &&paceline_protocol::plan::PlannedDimension| d.names.iter().any(|n| &**n == name);
     let Some(dimension) = plan.matrix.dimensions.iter().find(holds) else {
         return counts;
     };
-    let column = dimension.names.iter().position(|n| &**n == name).unwrap_or(0);
+    let column = dimension
+        .names
+        .iter()
+        .position(|n| &**n == name)
+        .unwrap_or(0);
     let places = dimension.values.len();
     // The dimension alone is a small matrix: its cells are its values, in the same types.
-    let alone = paceline_protocol::plan::Matrix { dimensions: vec![dimension.clone()] };
+    let alone = paceline_protocol::plan::Matrix {
+        dimensions: vec![dimension.clone()],
+    };
     for place in 0..places {
         let value = match &alone.cell(place)[column] {
             serde_json::Value::String(text) => text.clone(),
