@@ -1,1 +1,43 @@
+//! Plans, enqueues, watches and audits runs. `main.rs` is a thin shell around [`start`].
+//!
+//! One file of [`commands`] for each subcommand; what several of them need lies beside: [`run`] (a
+//! run's objects, parts and publication), [`watch`] (progress), [`limits`], [`audit`].
 
+pub mod audit;
+pub mod check;
+pub mod cli;
+pub mod commands;
+pub mod context;
+pub mod exit;
+pub mod interrupt;
+pub mod limits;
+pub mod logging;
+pub mod plan;
+pub mod pool;
+pub mod run;
+pub mod schema;
+pub mod show;
+pub mod spec_files;
+pub mod stores;
+pub mod watch;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::context::Context;
+use crate::exit::Exit;
+
+/// Reads the command line, does what it says, and returns how the process is to end.
+pub async fn start() -> Exit {
+    let cli = Cli::parse();
+    logging::start();
+    let context = Context::new(&cli.global);
+    let done = tokio::select! {
+        done = commands::dispatch(cli.command, &context) => done,
+        () = interrupt::asked_to_stop() => {
+            context.farewell.say();
+            return Exit::Interrupted;
+        }
+    };
+    done.unwrap_or_else(|error| exit::report(&error, context.json))
+}

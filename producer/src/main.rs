@@ -1,1 +1,8 @@
-fn main() {}
+//! The command line of Paceline's producer.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    paceline_producer::start().await.into()
+}

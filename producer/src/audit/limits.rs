@@ -1,0 +1,330 @@
+//! Which limits a row drew from, and how full each of them was.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use paceline_protocol::ledger::LedgerRow;
+use paceline_protocol::plan::Plan;
+use paceline_protocol::spec::{Limit, LimitRule, Span};
+use serde::Serialize;
+
+use super::window::{Bucket, Calendar, InFlight, Trailing, Worst};
+use crate::limits::window_at;
+
+/// One limit for one scope, as `audit --json` shows it; the names are a contract.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Audited {
+    /// The provider (or the name under which several share the limit).
+    pub provider: String,
+    /// The limit.
+    pub limit: String,
+    /// Its scope, empty without.
+    pub scope: String,
+    /// The window's length; 0 for calls in flight.
+    pub window_s: f64,
+    /// Calls that a window may hold.
+    pub allowed: u64,
+    /// Calls that the fullest one held.
+    pub worst: u64,
+    /// Share of the allowance that was used from the first to the last call.
+    pub used_share: f64,
+    /// When the fullest window was, microseconds since 1970.
+    #[serde(skip)]
+    pub worst_at_us: i64,
+}
+
+impl Audited {
+    /// More calls than allowed.
+    pub fn passed(&self) -> bool {
+        self.worst > self.allowed
+    }
+}
+
+/// The meters of all limits and scopes.
+pub struct Meters<'a> {
+    plan: &'a Plan,
+    by_limit: BTreeMap<(String, String, String), Meter>,
+}
+
+struct Meter {
+    window: Window,
+    length_us: i64,
+    allowed: u64,
+    calls: u64,
+    first_us: i64,
+    last_us: i64,
+}
+
+enum Window {
+    Trailing { trailing: Trailing, calls: u64 },
+    Bucket { bucket: Bucket, calls: u64 },
+    InFlight(InFlight),
+    Calendar { calendar: Calendar, rule: LimitRule },
+}
+
+impl<'a> Meters<'a> {
+    /// None yet.
+    pub fn new(plan: &'a Plan) -> Self {
+        Meters {
+            plan,
+            by_limit: BTreeMap::new(),
+        }
+    }
+
+    /// Notes a row in every limit that it drew from. Rows come in the order of their sending.
+    pub fn call(&mut self, row: &LedgerRow) {
+        let Some(provider) = self.plan.providers.get(&row.provider) else {
+            return;
+        };
+        for limit in &provider.limits {
+            let Some(scope) = scope(limit, row) else {
+                continue;
+            };
+            let owner = limit.shared.as_ref().unwrap_or(&provider.name).clone();
+            let key = (owner, limit.name.clone(), scope);
+            if let Some(meter) = self.by_limit.get_mut(&key) {
+                meter.call(row);
+            } else if let Some(mut meter) = Meter::new(&limit.rule, row.sent_us) {
+                meter.call(row);
+                self.by_limit.insert(key, meter);
+            }
+        }
+    }
+
+    /// What all of them came to.
+    pub fn audited(&self) -> Vec<Audited> {
+        self.by_limit
+            .iter()
+            .map(|(key, meter)| meter.audited(key))
+            .collect()
+    }
+}
+
+/// The scope in which a row drew from a limit; `None` when it did not.
+fn scope(limit: &Limit, row: &LedgerRow) -> Option<String> {
+    let holds = limit.endpoints.is_empty() || limit.endpoints.contains(&row.endpoint);
+    if !holds {
+        return None;
+    }
+    if limit.per.is_none() {
+        return Some(String::new());
+    }
+    let of_limit = |scope: &String| {
+        scope
+            .strip_prefix(&limit.name)?
+            .strip_prefix('=')
+            .map(str::to_owned)
+    };
+    row.scopes.iter().find_map(of_limit)
+}
+
+impl Meter {
+    /// `None` for a kind that is not counted in calls.
+    fn new(rule: &LimitRule, first_us: i64) -> Option<Self> {
+        let (window, length_us, allowed) = match rule {
+            LimitRule::Rate {
+                calls,
+                period,
+                burst: None,
+            } => {
+                let length = micros(*period);
+                (
+                    Window::Trailing {
+                        trailing: Trailing::new(length),
+                        calls: *calls,
+                    },
+                    length,
+                    *calls,
+                )
+            }
+            LimitRule::Rate {
+                calls,
+                period,
+                burst: Some(burst),
+            } => {
+                let length = micros(*period);
+                (
+                    Window::Bucket {
+                        bucket: Bucket::new(*calls, length),
+                        calls: *calls,
+                    },
+                    length,
+                    *burst,
+                )
+            }
+            LimitRule::Spacing { least } => {
+                let length = micros(*least);
+                (
+                    Window::Trailing {
+                        trailing: Trailing::new(length),
+                        calls: 1,
+                    },
+                    length,
+                    1,
+                )
+            }
+            LimitRule::Concurrency { calls } => (Window::InFlight(InFlight::default()), 0, *calls),
+            LimitRule::Quota { calls, .. } => {
+                let (opened, closes) = calendar_window(rule, first_us);
+                let calendar = Calendar::default();
+                (
+                    Window::Calendar {
+                        calendar,
+                        rule: rule.clone(),
+                    },
+                    closes - opened,
+                    *calls,
+                )
+            }
+            LimitRule::Cost { .. } => return None,
+        };
+        Some(Meter {
+            window,
+            length_us,
+            allowed,
+            calls: 0,
+            first_us,
+            last_us: first_us,
+        })
+    }
+
+    fn call(&mut self, row: &LedgerRow) {
+        self.calls += 1;
+        self.last_us = row.sent_us;
+        match &mut self.window {
+            Window::Trailing { trailing, .. } => trailing.call(row.sent_us),
+            Window::Bucket { bucket, .. } => bucket.call(row.sent_us),
+            Window::InFlight(flight) => flight.call(row.sent_us, row.duration_us),
+            Window::Calendar { calendar, rule } => {
+                if calendar.is_over(row.sent_us) {
+                    calendar.start(calendar_window(rule, row.sent_us).1);
+                }
+                calendar.call(row.sent_us);
+            }
+        }
+    }
+
+    fn worst(&self) -> Worst {
+        match &self.window {
+            Window::Trailing { trailing, .. } => trailing.worst(),
+            Window::Bucket { bucket, .. } => bucket.worst(),
+            Window::InFlight(flight) => flight.worst(),
+            Window::Calendar { calendar, .. } => calendar.worst(),
+        }
+    }
+
+    /// Of a rate: the calls beside those that fit between the first and the last one.
+    fn used_share(&self) -> f64 {
+        let span_us = (self.last_us - self.first_us) as f64;
+        match &self.window {
+            Window::Trailing { calls, .. } | Window::Bucket { calls, .. } => {
+                let fitted = 1.0 + span_us * *calls as f64 / self.length_us as f64;
+                (self.calls as f64 / fitted).min(1.0)
+            }
+            Window::InFlight(_) if span_us == 0.0 => {
+                self.worst().calls as f64 / self.allowed as f64
+            }
+            Window::InFlight(flight) => {
+                (flight.busy_us as f64 / (span_us * self.allowed as f64)).min(1.0)
+            }
+            Window::Calendar { .. } => self.worst().calls as f64 / self.allowed as f64,
+        }
+    }
+
+    fn audited(&self, (provider, limit, scope): &(String, String, String)) -> Audited {
+        let worst = self.worst();
+        Audited {
+            provider: provider.clone(),
+            limit: limit.clone(),
+            scope: scope.clone(),
+            window_s: self.length_us as f64 / 1e6,
+            allowed: self.allowed,
+            worst: worst.calls,
+            used_share: self.used_share(),
+            worst_at_us: worst.at_us,
+        }
+    }
+}
+
+fn calendar_window(rule: &LimitRule, at_us: i64) -> (i64, i64) {
+    let at = Timestamp::from_microsecond(at_us).unwrap_or(Timestamp::UNIX_EPOCH);
+    match rule {
+        LimitRule::Quota {
+            window,
+            resets_at,
+            zone,
+            ..
+        } => window_at(*window, *resets_at, zone, at),
+        _ => (at_us, i64::MAX),
+    }
+}
+
+fn micros(span: Span) -> i64 {
+    i64::try_from(span.0.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::tests::row;
+
+    fn limit(per: Option<&str>, endpoints: &[&str]) -> Limit {
+        Limit {
+            name: "day".into(),
+            rule: LimitRule::Concurrency { calls: 1 },
+            per: per.map(str::to_owned),
+            endpoints: endpoints.iter().map(|e| (*e).to_owned()).collect(),
+            shared: None,
+            learn: None,
+        }
+    }
+
+    #[test]
+    fn a_row_draws_from_the_scopes_that_it_names() {
+        let mut row = row(0);
+        row.scopes = vec!["days=no".into(), "day=0-3fa91c".into()];
+        assert_eq!(
+            scope(&limit(Some("{{ credential }}"), &[]), &row),
+            Some("0-3fa91c".into())
+        );
+        assert_eq!(scope(&limit(None, &[]), &row), Some(String::new()));
+        assert_eq!(scope(&limit(None, &["token"]), &row), None);
+        row.scopes.clear();
+        assert_eq!(scope(&limit(Some("{{ credential }}"), &[]), &row), None);
+    }
+
+    #[test]
+    fn a_full_pace_uses_all_of_the_allowance() {
+        let rule = LimitRule::Rate {
+            calls: 50,
+            period: Span::secs(1),
+            burst: None,
+        };
+        let mut meter = Meter::new(&rule, 0).expect("counted");
+        (0..500).for_each(|n| meter.call(&row(n * 20_000)));
+        let audited = meter.audited(&Default::default());
+        assert_eq!(
+            (audited.worst, audited.used_share, audited.passed()),
+            (50, 1.0, false)
+        );
+        meter.call(&row(499 * 20_000 + 1));
+        assert!(meter.audited(&Default::default()).passed());
+    }
+
+    #[test]
+    fn a_quota_is_counted_from_reset_to_reset() {
+        let rule = LimitRule::Quota {
+            calls: 2,
+            window: paceline_protocol::spec::CalendarWindow::Minute,
+            resets_at: 0,
+            zone: "UTC".into(),
+        };
+        let mut meter = Meter::new(&rule, 0).expect("counted");
+        [58_000_000, 59_000_000, 60_000_000, 61_000_000]
+            .iter()
+            .for_each(|t| meter.call(&row(*t)));
+        assert!(!meter.audited(&Default::default()).passed());
+        meter.call(&row(62_000_000));
+        assert!(meter.audited(&Default::default()).passed());
+    }
+}

@@ -1,0 +1,159 @@
+//! The proof from the ledger: the worst window of every limit, and what the calls were good for.
+
+mod answered;
+mod limits;
+mod merge;
+mod window;
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use paceline_protocol::layout::RunLayout;
+use paceline_protocol::ledger::LedgerRow;
+use paceline_protocol::outcome::Outcome;
+use paceline_protocol::plan::Plan;
+use paceline_protocol::stores::objects::{Listed, Objects};
+use serde::Serialize;
+
+pub use limits::Audited;
+
+use answered::Answered;
+use limits::Meters;
+use merge::Merge;
+
+/// How long a worker may take, beyond a call's own time limit, to write its row.
+const WRITING_US: i64 = 30_000_000;
+
+/// What `audit --json` says; the names are a contract.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The run's id.
+    pub run: String,
+    /// Grants that Redis counted; absent when Redis has forgotten the run.
+    pub granted: Option<u64>,
+    /// Calls in the ledger.
+    pub calls: u64,
+    /// Calls that the provider refused as too many.
+    pub refused: u64,
+    /// Pages that were answered again.
+    pub repeated: u64,
+    /// Every limit and scope that was drawn from.
+    pub limits: Vec<Audited>,
+    /// Calls without a result, by what they ended in.
+    pub wasted: BTreeMap<String, u64>,
+}
+
+impl Report {
+    /// Whether some limit was passed.
+    pub fn passed(&self) -> bool {
+        self.limits.iter().any(Audited::passed)
+    }
+}
+
+/// Reads a run's ledger and audits it.
+///
+/// # Errors
+/// When S3 does not answer, or an object is not a ledger.
+pub async fn audit(objects: &Objects, layout: &RunLayout, plan: &Plan) -> Result<Report> {
+    let mut keys = Vec::new();
+    let mut each = |listed: Listed| keys.push(listed.key);
+    objects.list_each(&layout.ledger(), &mut each).await?;
+    let mut rows = Merge::new(keys, longest_call_us(plan));
+    let mut audit = Audit::new(plan);
+    while let Some(row) = rows.next(objects).await? {
+        audit.note(&row);
+    }
+    Ok(audit.report())
+}
+
+fn longest_call_us(plan: &Plan) -> i64 {
+    let longest = plan
+        .providers
+        .values()
+        .map(|p| p.timeout.connect.0 + p.timeout.total.0)
+        .max();
+    let longest = longest.unwrap_or_default().as_micros();
+    i64::try_from(longest)
+        .unwrap_or(i64::MAX)
+        .saturating_add(WRITING_US)
+}
+
+/// An audit in the making.
+struct Audit<'a> {
+    plan: &'a Plan,
+    meters: Meters<'a>,
+    answered: Answered,
+    calls: u64,
+    refused: u64,
+    wasted: BTreeMap<String, u64>,
+}
+
+impl<'a> Audit<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        Audit {
+            plan,
+            meters: Meters::new(plan),
+            answered: Answered::default(),
+            calls: 0,
+            refused: 0,
+            wasted: BTreeMap::new(),
+        }
+    }
+
+    fn note(&mut self, row: &LedgerRow) {
+        self.calls += 1;
+        self.refused += u64::from(row.outcome == Outcome::Throttled);
+        self.meters.call(row);
+        let endpoint = self.plan.job.endpoint.as_deref().unwrap_or_default();
+        self.answered.note(row, endpoint);
+        if !matches!(row.outcome, Outcome::Ok | Outcome::Empty) {
+            *self.wasted.entry(waste(row)).or_default() += 1;
+        }
+    }
+
+    fn report(self) -> Report {
+        Report {
+            run: self.plan.run.to_string(),
+            granted: None,
+            calls: self.calls,
+            refused: self.refused,
+            repeated: self.answered.repeated,
+            limits: self.meters.audited(),
+            wasted: self.wasted,
+        }
+    }
+}
+
+fn waste(row: &LedgerRow) -> String {
+    match row.reason.as_str() {
+        "" => row.outcome.as_str().to_owned(),
+        reason => format!("{}: {reason}", row.outcome.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A good call at `sent_us`.
+    pub(crate) fn row(sent_us: i64) -> LedgerRow {
+        LedgerRow {
+            sent_us,
+            lane: "fare-search".into(),
+            provider: "fare-search".into(),
+            endpoint: "fares".into(),
+            credential: None,
+            scopes: Vec::new(),
+            cell: 0,
+            page: 0,
+            attempt: 1,
+            outcome: Outcome::Ok,
+            status: 200,
+            late_us: 0,
+            duration_us: 1_000,
+            bytes: 0,
+            reason: String::new(),
+            trace: None,
+        }
+    }
+}

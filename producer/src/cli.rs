@@ -1,0 +1,284 @@
+//! The command line, spelled as other people's scripts know it. The help teaches by examples.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::civil::Date;
+use paceline_protocol::ids::RunId;
+
+const OVERVIEW: &str = "\
+First steps:
+  producer doctor                             are the servers right? each fault with its remedy
+  producer check                              are the job and provider files right?
+  producer plan fares                         what would be called, and how long would it take?
+  producer enqueue fares --wait               collect, with a progress bar
+  producer audit 2026-11-21                   was a limit passed? how much of it was used?
+
+Exit codes:
+  0 done   1 error (a server, a setting)   2 usage (an unknown job or run too)   3 a file is wrong
+  4 the run finished outside its gate   5 stopped by a provider   6 a limit was passed   130 interrupted";
+
+/// Plans, enqueues, watches and audits collections of other people's HTTP APIs.
+#[derive(Debug, Parser)]
+#[command(name = "producer", version, about, after_help = OVERVIEW, propagate_version = true)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// The spec folder, which holds jobs/ and providers/
+    #[arg(
+        long,
+        global = true,
+        env = "PACELINE_SPEC",
+        default_value = "./spec",
+        value_name = "DIR"
+    )]
+    pub spec: PathBuf,
+    /// Data on stdout as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress on stderr
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// No colours and no moving bar (also: NO_COLOR)
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Read jobs and providers and say everything that is wrong with them; nothing is sent
+    #[command(after_help = "\
+Examples:
+  producer check                              every job and provider of the spec folder
+  producer check spec/jobs/fares.yaml         one file (and what it names)
+  producer check --json | jq .                for an editor or CI")]
+    Check(CheckArgs),
+    /// Cells, calls, shards, time at the allowed rate, share of each quota; nothing is sent
+    #[command(after_help = "\
+Examples:
+  producer plan fares
+  producer plan fares --only destination=NRT --date 2026-12-01")]
+    Plan(PlanArgs),
+    /// Plan a run, write its plan and publish its shards; prints the run id
+    #[command(after_help = "\
+Examples:
+  producer enqueue fares --wait               start a run and watch it to its end
+  producer enqueue fares --run-id 2026-11-21  again with the same id: goes on with what is missing
+  producer enqueue fares --only destination=NRT --only destination=KIX
+  producer enqueue fares --dry-run            what would be done")]
+    Enqueue(EnqueueArgs),
+    /// The runs that are there, newest first
+    #[command(after_help = "\
+Examples:
+  producer runs
+  producer runs fares --json")]
+    Runs(RunsArgs),
+    /// What a run is doing: cells, ETA, the limit that binds
+    #[command(after_help = "\
+Examples:
+  producer status 2026-11-21
+  producer status fares/2026-11-21 --json | jq .eta_s")]
+    Status(RunArgs),
+    /// Show a run's progress until it ends, and end with its exit code
+    #[command(after_help = "\
+Examples:
+  producer watch fares/2026-11-21")]
+    Watch(RunArgs),
+    /// Send only the cells of an ended run that failed or never came
+    #[command(after_help = "\
+What a provider's answer had closed (a cooldown, a quota said to be gone) is opened again; our own
+count of a quota stays.
+
+Examples:
+  producer retry 2026-11-21 --wait")]
+    Retry(RetryArgs),
+    /// End a run now; what has been collected stays in S3
+    #[command(after_help = "\
+Examples:
+  producer cancel fares/2026-11-21")]
+    Cancel(RunArgs),
+    /// Take no more shards of a run until `resume`
+    #[command(after_help = "\
+Examples:
+  producer pause 2026-11-21
+  producer resume 2026-11-21")]
+    Pause(RunArgs),
+    /// Go on with a paused run, and open again what a provider's answer had closed
+    #[command(after_help = "\
+Examples:
+  producer resume 2026-11-21")]
+    Resume(RunArgs),
+    /// The budgets now: allowed, used, remaining, what is closed
+    #[command(after_help = "\
+Examples:
+  producer limits                             the providers of all open runs
+  producer limits fare-search --json")]
+    Limits(LimitsArgs),
+    /// Prove from the ledger that no limit was passed, and say how much of it was used
+    #[command(after_help = "\
+Ends with 6 when a limit was passed.
+
+Examples:
+  producer audit 2026-11-21
+  producer audit fares/2026-11-21 --json | jq '.limits[] | {limit, worst, allowed}'")]
+    Audit(RunArgs),
+    /// Look at every server, right, clock and setting, each with its remedy
+    Doctor,
+    /// The JSON Schema of job or provider files, for editors
+    #[command(after_help = "\
+Examples:
+  producer schema job > job.schema.json
+  # yaml-language-server: $schema=job.schema.json")]
+    Schema(SchemaArgs),
+}
+
+/// `check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Files or folders; without any, the whole spec folder
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+/// What narrows or dates a plan.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Narrowing {
+    /// A parameter of the job, instead of the one in its file
+    #[arg(long = "param", value_name = "K=V", value_parser = pair)]
+    pub params: Vec<(String, String)>,
+    /// Only the cells where a dimension has this value (may come several times); publishes neither alias nor sets
+    #[arg(long = "only", value_name = "DIM=VALUE", value_parser = pair)]
+    pub only: Vec<(String, String)>,
+    /// The run's date (`today`), instead of the one in the schedule's time zone
+    #[arg(long, value_name = "D")]
+    pub date: Option<Date>,
+}
+
+/// `plan`
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// A job's name in the spec folder, or the path of its file
+    pub job: String,
+    /// What narrows it
+    #[command(flatten)]
+    pub narrowing: Narrowing,
+}
+
+/// `enqueue`
+#[derive(Debug, Args)]
+pub struct EnqueueArgs {
+    /// A job's name in the spec folder, or the path of its file
+    pub job: String,
+    /// The run's id; without it one is made that sorts by time. The same again continues the run
+    #[arg(long, value_name = "ID")]
+    pub run_id: Option<RunId>,
+    /// What narrows it
+    #[command(flatten)]
+    pub narrowing: Narrowing,
+    /// Publish also with far fewer records than the last good run
+    #[arg(long)]
+    pub allow_shrink: bool,
+    /// Publish also when a run that was planned later is live
+    #[arg(long)]
+    pub force: bool,
+    /// Show progress and end with the run
+    #[arg(long)]
+    pub wait: bool,
+    /// Print what would be done and send nothing
+    #[arg(long, conflicts_with = "wait")]
+    pub dry_run: bool,
+}
+
+/// `runs`
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// Only this job's
+    pub job: Option<String>,
+}
+
+/// Commands about one run.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// `<run>` or `<job>/<run>`
+    pub run: String,
+}
+
+/// `retry`
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    /// `<run>` or `<job>/<run>`
+    pub run: String,
+    /// Show progress and end with the run
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// `limits`
+#[derive(Debug, Args)]
+pub struct LimitsArgs {
+    /// Only this provider's, of the open runs or the spec folder
+    pub provider: Option<String>,
+}
+
+/// `schema`
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Which files
+    pub of: SchemaOf,
+}
+
+/// What there is a schema of.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum SchemaOf {
+    /// jobs/*.yaml
+    Job,
+    /// providers/*.yaml
+    Provider,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_lines_are_understood() {
+        for line in [
+            "producer check spec/jobs/fares.yaml --json",
+            "producer enqueue fares --run-id 2026-11-21 --param origin=ICN --only destination=NRT --date 2026-11-22 --allow-shrink --force --wait",
+            "producer --spec deploy/spec enqueue fares --dry-run",
+            "producer retry fares/2026-11-21 --wait",
+            "producer limits fare-search",
+            "producer schema provider",
+        ] {
+            Cli::try_parse_from(line.split(' ')).expect(line);
+        }
+    }
+
+    #[test]
+    fn a_bad_run_id_is_refused_at_the_door() {
+        assert!(Cli::try_parse_from(["producer", "enqueue", "fares", "--run-id", "../x"]).is_err());
+    }
+}

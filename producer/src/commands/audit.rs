@@ -1,0 +1,99 @@
+//! `producer audit`
+
+use anyhow::Result;
+use paceline_protocol::layout::RunLayout;
+use paceline_protocol::plan::Plan;
+
+use crate::audit::{Audited, Report, audit};
+use crate::cli::RunArgs;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::limits::limiter_name;
+use crate::run::{RunFiles, find};
+use crate::show;
+use crate::stores::Archive;
+
+/// Audits a run's calls; ends with 6 when a limit was passed.
+///
+/// # Errors
+/// When the run is unknown or S3 is away. Without Redis only the grants are missing.
+pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
+    let archive = Archive::connect(&context.env).await?;
+    let run = find(&archive, &args.run).await?;
+    let files = RunFiles::expect(&archive, &run).await?;
+    let layout = RunLayout::new(&archive.fleet.prefix, &run);
+    let mut report = audit(&archive.objects, &layout, &files.plan).await?;
+    match granted(context, &archive, &files.plan).await {
+        Ok(granted) => report.granted = (granted > 0 || report.calls == 0).then_some(granted),
+        Err(error) => context.say(format!("the grants are not known: {error:#}")),
+    }
+    if context.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    if files.open.is_some() {
+        context.say(format!(
+            "{run} is still going: this holds for the calls written so far"
+        ));
+    }
+    Ok(if report.passed() {
+        Exit::LimitPassed
+    } else {
+        Exit::Done
+    })
+}
+
+async fn granted(context: &Context, archive: &Archive, plan: &Plan) -> Result<u64> {
+    let limiter = archive.limiter(&context.env).await?;
+    let names: std::collections::BTreeSet<&str> =
+        plan.providers.values().map(limiter_name).collect();
+    let mut all = 0;
+    for name in names {
+        all += limiter.granted(name, &plan.run_ref().to_string()).await?;
+    }
+    Ok(all)
+}
+
+fn print(report: &Report) {
+    let mut table = show::table(&["calls", &show::count(report.calls)]);
+    let granted = report.granted.map_or_else(
+        || "not known (Redis has forgotten the run)".into(),
+        show::count,
+    );
+    table.add_row(["granted".into(), granted]);
+    table.add_row(["refused".into(), show::count(report.refused)]);
+    table.add_row(["repeated".into(), show::count(report.repeated)]);
+    for (reason, calls) in &report.wasted {
+        table.add_row([format!("without a result ({reason})"), show::count(*calls)]);
+    }
+    show::print(&table);
+    println!();
+    print_limits(&report.limits);
+}
+
+fn print_limits(limits: &[Audited]) {
+    let header = [
+        "provider", "limit", "scope", "window", "allowed", "worst", "at", "used", "",
+    ];
+    let mut table = show::table(&header);
+    for limit in limits {
+        let window = match limit.window_s {
+            0.0 => "in flight".into(),
+            seconds => show::span(std::time::Duration::from_secs_f64(seconds)),
+        };
+        let verdict = if limit.passed() { "PASSED" } else { "kept" };
+        table.add_row([
+            limit.provider.clone(),
+            limit.limit.clone(),
+            limit.scope.clone(),
+            window,
+            show::count(limit.allowed),
+            show::count(limit.worst),
+            show::instant(limit.worst_at_us),
+            show::share(limit.used_share),
+            verdict.into(),
+        ]);
+    }
+    show::print(&table);
+}

@@ -1,0 +1,287 @@
+//! `producer doctor`: every server, setting and file, each fault with its remedy. All of them are
+//! looked at, whatever the first ones say, and none is waited for.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use paceline_protocol::keys::Keys;
+use paceline_protocol::limit::Ask;
+use paceline_protocol::settings::{Environment, FleetSettings, shown_url};
+use paceline_protocol::stores::broker::Publisher;
+use paceline_protocol::stores::index::Index;
+use paceline_protocol::stores::limiter::FleetLimiter;
+use paceline_protocol::stores::objects::Objects;
+use paceline_protocol::stores::state::{State, StateError};
+use paceline_protocol::topology::Topology;
+use serde::Serialize;
+
+use crate::check::check;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::show;
+use crate::spec_files::Severity;
+use crate::stores::{broker_url, redis_url};
+
+/// From this difference on a clock is worth a word.
+const CLOCK_MAY_DIFFER: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Mark {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    mark: Mark,
+    what: &'static str,
+    found: String,
+    remedy: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: &'static str, found: impl ToString) -> Self {
+        Finding {
+            mark: Mark::Ok,
+            what,
+            found: found.to_string(),
+            remedy: None,
+        }
+    }
+
+    fn fail(what: &'static str, found: impl ToString, remedy: impl Into<String>) -> Self {
+        Finding {
+            mark: Mark::Fail,
+            what,
+            found: found.to_string(),
+            remedy: Some(remedy.into()),
+        }
+    }
+
+    fn warn(what: &'static str, found: impl ToString, remedy: impl Into<String>) -> Self {
+        Finding {
+            mark: Mark::Warn,
+            ..Self::fail(what, found, remedy)
+        }
+    }
+}
+
+/// Looks at everything; ends with 1 when something fails.
+///
+/// # Errors
+/// When the findings cannot be written as JSON.
+pub async fn run(context: &Context) -> Result<Exit> {
+    let mut findings = Vec::new();
+    match FleetSettings::read(&context.env) {
+        Ok(fleet) => servers(context, &fleet, &mut findings).await,
+        Err(error) => findings.push(Finding::fail(
+            "settings",
+            error,
+            "set it; the other servers are looked at then",
+        )),
+    }
+    findings.push(spec_folder(context));
+    if context.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        print(&findings);
+    }
+    let failed = findings.iter().any(|finding| finding.mark == Mark::Fail);
+    Ok(if failed { Exit::Error } else { Exit::Done })
+}
+
+async fn servers(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Finding>) {
+    let names = format!(
+        "bucket {}, prefix {}, namespace {}",
+        fleet.bucket, fleet.prefix, fleet.namespace
+    );
+    findings.push(Finding::ok("settings", names));
+    s3(fleet, findings).await;
+    redis(context, fleet, findings).await;
+    findings.push(rabbitmq(context, fleet).await);
+    findings.extend(elasticsearch(context).await);
+}
+
+async fn s3(fleet: &FleetSettings, findings: &mut Vec<Finding>) {
+    let objects = Objects::new(&fleet.bucket).await;
+    if let Err(error) = objects.ping().await {
+        findings.push(Finding::fail(
+            "S3",
+            error,
+            "set AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, create the bucket, and allow listing, reading, writing and deleting below the prefix",
+        ));
+        return;
+    }
+    findings.push(Finding::ok(
+        "S3",
+        format!(
+            "{} answers, bucket {} is there",
+            objects.endpoint(),
+            fleet.bucket
+        ),
+    ));
+    findings.push(match objects.probe_conditional_put(&fleet.prefix).await {
+        Ok(()) => Finding::ok("S3 conditional put", "If-None-Match: * is kept"),
+        Err(error) => Finding::fail(
+            "S3 conditional put",
+            error,
+            "allow writing below the prefix, or use a store that keeps If-None-Match (AWS S3 does): exact resume stands on it",
+        ),
+    });
+}
+
+async fn redis(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Finding>) {
+    let url = match redis_url(&context.env) {
+        Ok(url) => url,
+        Err(error) => {
+            findings.push(Finding::fail("Redis", error, "set it"));
+            return;
+        }
+    };
+    let keys = Keys::new(fleet.namespace.clone());
+    match State::connect(&url, keys.clone()).await {
+        Ok(_) => {
+            let found = format!("{} answers and evicts nothing", shown_url(&url));
+            findings.push(Finding::ok("Redis", found));
+            findings.push(redis_clock(&url, keys).await);
+        }
+        Err(error @ StateError::Evicts { .. }) => findings.push(Finding::fail(
+            "Redis",
+            error,
+            "CONFIG SET maxmemory-policy noeviction, and write it to redis.conf",
+        )),
+        Err(error) => findings.push(Finding::fail(
+            "Redis",
+            error,
+            "start it, or correct REDIS_URL",
+        )),
+    }
+}
+
+/// The fleet goes by Redis' clock; a producer beside it plans the wrong day around midnight.
+async fn redis_clock(url: &str, keys: Keys) -> Finding {
+    const WHAT: &str = "clock";
+    let nothing = Ask {
+        provider: "doctor".into(),
+        holder: "doctor".into(),
+        limits: Vec::new(),
+        held: Vec::new(),
+        groups: Vec::new(),
+        claims: Vec::new(),
+    };
+    let remedy = "allow the limiter's scripts (EVALSHA, SCRIPT LOAD) to this user";
+    let limiter = match FleetLimiter::connect(url, keys).await {
+        Ok(limiter) => limiter,
+        Err(error) => return Finding::fail("limits", error, remedy),
+    };
+    match limiter.ask(&nothing).await {
+        Ok(answered) => {
+            let apart = Timestamp::now()
+                .as_microsecond()
+                .abs_diff(answered.answer.now_us);
+            let apart = Duration::from_micros(apart);
+            let found = format!("{} apart from Redis'", show::span(apart));
+            if apart < CLOCK_MAY_DIFFER {
+                Finding::ok(WHAT, found)
+            } else {
+                Finding::warn(WHAT, found, "keep both machines' clocks right (NTP)")
+            }
+        }
+        Err(error) => Finding::fail("limits", error, remedy),
+    }
+}
+
+async fn rabbitmq(context: &Context, fleet: &FleetSettings) -> Finding {
+    const WHAT: &str = "RabbitMQ";
+    let url = match broker_url(&context.env) {
+        Ok(url) => url,
+        Err(error) => return Finding::fail(WHAT, error, "set it"),
+    };
+    match Publisher::connect(&url, Topology::new(fleet.namespace.clone())).await {
+        Ok(publisher) => {
+            publisher.close(Duration::from_secs(5)).await;
+            Finding::ok(
+                WHAT,
+                format!(
+                    "{} answers; exchanges and queues are declared",
+                    shown_url(&url)
+                ),
+            )
+        }
+        Err(error) => Finding::fail(
+            WHAT,
+            error,
+            "start it, correct AMQP_URL, or allow configure, write and read on the namespace's names",
+        ),
+    }
+}
+
+/// Needed by the loaders alone: its absence here is no fault.
+async fn elasticsearch(context: &Context) -> Option<Finding> {
+    const WHAT: &str = "Elasticsearch";
+    let remedy = "start it, or correct ELASTICSEARCH_URL and ELASTICSEARCH_API_KEY";
+    let secrets = (
+        context.env.secret("ELASTICSEARCH_URL"),
+        context.env.secret("ELASTICSEARCH_API_KEY"),
+    );
+    let (url, key) = match secrets {
+        (Ok(url), Ok(key)) => (url?, key),
+        (Err(error), _) | (_, Err(error)) => return Some(Finding::fail(WHAT, error, remedy)),
+    };
+    let version = match Index::new(&url, key.as_deref()) {
+        Ok(index) => index.version().await,
+        Err(error) => Err(error),
+    };
+    Some(match version {
+        Ok(version) => Finding::ok(WHAT, format!("{} is version {version}", shown_url(&url))),
+        Err(error) => Finding::fail(WHAT, error, remedy),
+    })
+}
+
+fn spec_folder(context: &Context) -> Finding {
+    const WHAT: &str = "spec folder";
+    let folder = context.spec.display();
+    match check(&context.spec, &[], &context.env) {
+        Err(error) => Finding::fail(
+            WHAT,
+            format!("{folder}: {error}"),
+            "name it with --spec DIR or PACELINE_SPEC",
+        ),
+        Ok(found) => {
+            let wrong = found
+                .iter()
+                .filter(|d| d.severity == Severity::Error)
+                .count();
+            match (wrong, found.len()) {
+                (0, 0) => Finding::ok(WHAT, format!("{folder} is right")),
+                (0, n) => Finding::warn(
+                    WHAT,
+                    format!("{folder}: {n} to look at"),
+                    "`producer check` names each",
+                ),
+                (n, _) => Finding::fail(
+                    WHAT,
+                    format!("{folder}: {n} wrong"),
+                    "`producer check` names each",
+                ),
+            }
+        }
+    }
+}
+
+fn print(findings: &[Finding]) {
+    for finding in findings {
+        let mark = match finding.mark {
+            Mark::Ok => "ok  ",
+            Mark::Warn => "warn",
+            Mark::Fail => "fail",
+        };
+        println!("{mark}  {}: {}", finding.what, finding.found);
+        if let Some(remedy) = &finding.remedy {
+            println!("      -> {remedy}");
+        }
+    }
+}

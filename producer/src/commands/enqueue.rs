@@ -1,0 +1,309 @@
+//! `producer enqueue`
+//!
+//! The order of the steps makes each of them safe to cut off: plan, open-runs object, queues, registry,
+//! shards. The same command again goes on where it stopped, by what lies in S3.
+
+use std::io::Write;
+
+use anyhow::Result;
+use paceline_protocol::ids::{RunId, RunRef};
+use paceline_protocol::layout::RunLayout;
+use paceline_protocol::manifest::RunEnd;
+use paceline_protocol::message::Control;
+use paceline_protocol::plan::Plan;
+use paceline_protocol::stores::objects::PutNew;
+
+use super::load::{self, Asked};
+use super::plan::print_estimate;
+use super::watch::until_the_end;
+use crate::cli::EnqueueArgs;
+use crate::context::Context;
+use crate::exit::{Exit, Refusal};
+use crate::run::{
+    BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, left_to_do, new_entry, publish_receipts,
+    publish_shards, put_entry, register, zero_shards,
+};
+use crate::spec_files::LoadedJob;
+use crate::stores::Stores;
+
+/// Plans a run and publishes it, or goes on with one.
+///
+/// # Errors
+/// When a server is away, the job is wrong, or the run id stands for another plan.
+pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
+    let job = load::job(context, &args.job)?;
+    let id = args.run_id.clone().unwrap_or_else(load::new_run_id);
+    if args.dry_run {
+        print_estimate(context, &planned(context, args, &job, id, None)?)?;
+        return Ok(Exit::Done);
+    }
+    let stores = Stores::connect(&context.env).await?;
+    stores
+        .objects()
+        .probe_conditional_put(stores.prefix())
+        .await?;
+    let exit = Enqueueing {
+        context,
+        args,
+        stores: &stores,
+        job: &job,
+    }
+    .run(id)
+    .await;
+    stores.close().await;
+    exit
+}
+
+/// Plans the run; an existing plan lends its date, so that going on sees the same days.
+fn planned(
+    context: &Context,
+    args: &EnqueueArgs,
+    job: &LoadedJob,
+    id: RunId,
+    existing: Option<&Plan>,
+) -> Result<Plan> {
+    let asked = Asked {
+        narrowing: &args.narrowing,
+        known_date: existing.map(|plan| plan.date),
+        allow_shrink: args.allow_shrink,
+        force: args.force,
+    };
+    load::plan(context, job, id, &asked)
+}
+
+struct Enqueueing<'a> {
+    context: &'a Context,
+    args: &'a EnqueueArgs,
+    stores: &'a Stores,
+    job: &'a LoadedJob,
+}
+
+impl Enqueueing<'_> {
+    async fn run(&self, id: RunId) -> Result<Exit> {
+        let run = RunRef {
+            job: self.job.job.name.clone(),
+            run: id.clone(),
+        };
+        if let Some(files) = RunFiles::read(&self.stores.archive, &run).await? {
+            return self.again(id, files).await;
+        }
+        let plan = planned(self.context, self.args, self.job, id.clone(), None)?;
+        let mut readiness = Readiness::new(&plan, &self.stores.limiter)?;
+        self.somebody_ready(&mut readiness).await?;
+        let layout = RunLayout::new(self.stores.prefix(), &run);
+        let body = serde_json::to_vec_pretty(&plan)?.into();
+        if self
+            .stores
+            .objects()
+            .put_new(&layout.plan(), body, &[])
+            .await?
+            == PutNew::Exists
+        {
+            // Somebody enqueued the same run in this moment: go on with theirs.
+            let files = RunFiles::expect(&self.stores.archive, &run).await?;
+            return self.again(id, files).await;
+        }
+        self.publish_new(&plan, &layout, readiness).await?;
+        self.enqueued(&run).await
+    }
+
+    /// Waits until at least one provider is ready, so that a run is not opened for nobody.
+    async fn somebody_ready(&self, readiness: &mut Readiness<'_>) -> Result<()> {
+        loop {
+            readiness.ask().await?;
+            if !readiness.ready().is_empty() {
+                return Ok(());
+            }
+            self.wait_for_providers(readiness, "nothing was enqueued")
+                .await?;
+        }
+    }
+
+    /// One pause between two rounds of asking.
+    async fn wait_for_providers(&self, readiness: &Readiness<'_>, so_far: &str) -> Result<()> {
+        match readiness.wait() {
+            Wait::Over => Ok(()),
+            Wait::Longer(who) => {
+                self.context.say(format!("waiting: {who}"));
+                tokio::time::sleep(BETWEEN_ROUNDS).await;
+                Ok(())
+            }
+            Wait::InVain(who) => Err(Refusal::stopped(format!("{who}; {so_far}"))),
+        }
+    }
+
+    /// Opens the run and publishes each lane as soon as its provider is ready.
+    async fn publish_new(
+        &self,
+        plan: &Plan,
+        layout: &RunLayout,
+        mut readiness: Readiness<'_>,
+    ) -> Result<()> {
+        let entry = new_entry(plan, 0);
+        put_entry(self.stores, &entry).await?;
+        register(self.stores, &entry).await?;
+        if plan.shards() == 0 {
+            zero_shards(self.stores, plan, 0).await?;
+        }
+        let mut published: Vec<&str> = Vec::new();
+        loop {
+            let ready = readiness.ready();
+            let new: Vec<&str> = ready
+                .into_iter()
+                .filter(|p| !published.contains(p))
+                .collect();
+            self.publish_lanes(plan, &new).await?;
+            published.extend(new);
+            if readiness.wait() == Wait::Over {
+                break;
+            }
+            let resume = format!(
+                "the lanes of {} are published; the same command goes on with the rest",
+                published.join(", ")
+            );
+            self.wait_for_providers(&readiness, &resume).await?;
+            readiness.ask().await?;
+        }
+        self.put_ledger(layout, &readiness).await
+    }
+
+    async fn publish_lanes(&self, plan: &Plan, providers: &[&str]) -> Result<()> {
+        let of_lane =
+            |shard: &paceline_protocol::plan::Shard<'_>| providers.contains(&shard.provider);
+        let mut shards = plan.all_shards().filter(of_lane);
+        publish_shards(
+            self.context,
+            self.stores,
+            plan,
+            0,
+            plan.shards(),
+            &mut shards,
+        )
+        .await?;
+        Ok(self.stores.publisher.control(&Control::RunsChanged).await?)
+    }
+
+    /// Asking whether a provider is ready is a call: it belongs to the ledger.
+    async fn put_ledger(&self, layout: &RunLayout, readiness: &Readiness<'_>) -> Result<()> {
+        if readiness.calls.is_empty() {
+            return Ok(());
+        }
+        let mut body = zstd::Encoder::new(Vec::new(), 3)?;
+        for call in &readiness.calls {
+            serde_json::to_writer(&mut body, call)?;
+            body.write_all(b"\n")?;
+        }
+        let key = layout.ledger_object(readiness.holder(), 0);
+        Ok(self
+            .stores
+            .objects()
+            .put(&key, body.finish()?.into(), &[])
+            .await?)
+    }
+
+    /// The run id is known already: its plan must be the same work.
+    async fn again(&self, id: RunId, files: RunFiles) -> Result<Exit> {
+        let plan = planned(self.context, self.args, self.job, id, Some(&files.plan))?;
+        if !files.plan.same_work(&plan) {
+            anyhow::bail!(
+                "run {} stands for another plan ({} differ): choose another --run-id, or undo the change",
+                files.plan.run_ref(),
+                differing(&files.plan, &plan).join(", ")
+            );
+        }
+        let run = files.plan.run_ref();
+        if let Some(manifest) = files.ended() {
+            self.print_id(&run)?;
+            let word = match manifest.state {
+                RunEnd::Completed => "has completed",
+                RunEnd::Failed => {
+                    "has finished outside its gate (`producer retry` sends what failed)"
+                }
+                RunEnd::Cancelled => "was cancelled (`producer retry` sends what is missing)",
+            };
+            self.context.say(format!("{run} {word}; nothing was sent"));
+            return Ok(manifest.state.into());
+        }
+        go_on(self.context, self.stores, &files).await?;
+        self.enqueued(&run).await
+    }
+
+    async fn enqueued(&self, run: &RunRef) -> Result<Exit> {
+        self.print_id(run)?;
+        if self.args.wait {
+            until_the_end(self.context, self.stores, run).await
+        } else {
+            Ok(Exit::Done)
+        }
+    }
+
+    fn print_id(&self, run: &RunRef) -> Result<()> {
+        if self.context.json {
+            println!("{}", serde_json::json!({ "run": run.run }));
+        } else {
+            println!("{}", run.run);
+        }
+        Ok(std::io::stdout().flush()?)
+    }
+}
+
+/// Goes on with a run that has not ended: publishes the shards that lack parts, and a receipt for
+/// each that lacks none, in case the broker lost it.
+///
+/// # Errors
+/// When a server is away.
+pub async fn go_on(context: &Context, stores: &Stores, files: &RunFiles) -> Result<()> {
+    let plan = &files.plan;
+    let layout = RunLayout::new(stores.prefix(), &plan.run_ref());
+    let entry = files.open.clone().unwrap_or_else(|| new_entry(plan, 0));
+    if files.open.is_none() {
+        put_entry(stores, &entry).await?;
+    }
+    register(stores, &entry).await?;
+    let found = PartsFound::list(stores.objects(), &layout).await?;
+    let left = left_to_do(stores.objects(), &layout, plan, &found, entry.round).await?;
+    publish_receipts(stores, &layout, plan, &found, &left.whole).await?;
+    if plan.shards() == 0 {
+        zero_shards(stores, plan, entry.round).await?;
+    }
+    let total = left.open.len() as u64;
+    let mut shards = left.open.iter().filter_map(|number| plan.shard(*number));
+    publish_shards(context, stores, plan, entry.round, total, &mut shards).await?;
+    stores.publisher.control(&Control::RunsChanged).await?;
+    context.say(format!(
+        "going on with {}: {total} of {} shards have work left",
+        plan.run_ref(),
+        plan.shards()
+    ));
+    if entry.paused {
+        context.say(format!(
+            "it is paused: `producer resume {}` starts it",
+            plan.run_ref()
+        ));
+    }
+    Ok(())
+}
+
+/// The names of what differs between two plans of one run.
+fn differing(old: &Plan, new: &Plan) -> Vec<&'static str> {
+    let same = [
+        ("params", old.job.params == new.job.params),
+        ("the date", old.date == new.date),
+        ("--only", old.only == new.only),
+        ("the dimensions' values", old.matrix == new.matrix),
+        ("the lanes", old.segments == new.segments),
+        ("the shards' size", old.job.shard == new.job.shard),
+        ("outputs", old.job.outputs == new.job.outputs),
+        ("the gate", old.job.gate == new.job.gate),
+        ("the providers", old.providers == new.providers),
+    ];
+    let mut names: Vec<&'static str> = same
+        .iter()
+        .filter(|(_, same)| !same)
+        .map(|(name, _)| *name)
+        .collect();
+    if names.is_empty() {
+        names.push("other parts of the job's file");
+    }
+    names
+}

@@ -1,0 +1,102 @@
+//! `producer pause` and `producer resume`
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::message::Control;
+use paceline_protocol::plan::Plan;
+use paceline_protocol::stores::state::OpenRun;
+
+use crate::cli::RunArgs;
+use crate::context::Context;
+use crate::exit::{Exit, Refusal};
+use crate::limits::limiter_name;
+use crate::run::{RunFiles, find, put_entry};
+use crate::stores::Stores;
+
+/// Lets workers take no more shards of a run.
+///
+/// # Errors
+/// When the run is unknown or has ended, or a server is away.
+pub async fn pause(context: &Context, args: &RunArgs) -> Result<Exit> {
+    let stores = Stores::connect(&context.env).await?;
+    let (run, files, entry) = open_run(&stores, &args.run).await?;
+    if entry.paused {
+        context.say(format!("{run} is paused already"));
+        return Ok(Exit::Done);
+    }
+    let reason = Some("producer pause".to_owned());
+    change(
+        &stores,
+        OpenRun {
+            paused: true,
+            reason,
+            ..entry
+        },
+    )
+    .await?;
+    stores
+        .publisher
+        .control(&Control::Pause { run: run.clone() })
+        .await?;
+    stores.close().await;
+    context.say(format!(
+        "{run} is paused with {} shards; calls in flight still end. `producer resume {run}` goes on",
+        files.plan.shards()
+    ));
+    Ok(Exit::Done)
+}
+
+/// Goes on with a paused run, and opens again what answers had closed, paused or not.
+///
+/// # Errors
+/// When the run is unknown or has ended, or a server is away.
+pub async fn resume(context: &Context, args: &RunArgs) -> Result<Exit> {
+    let stores = Stores::connect(&context.env).await?;
+    let (run, files, entry) = open_run(&stores, &args.run).await?;
+    reopen(&stores, &files.plan).await?;
+    change(
+        &stores,
+        OpenRun {
+            paused: false,
+            reason: None,
+            ..entry
+        },
+    )
+    .await?;
+    stores.publisher.control(&Control::RunsChanged).await?;
+    stores.close().await;
+    context.say(format!("{run} goes on; `producer watch {run}` shows it"));
+    Ok(Exit::Done)
+}
+
+/// Opens again what answers had closed for the plan's providers. Our own counts stay.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn reopen(stores: &Stores, plan: &Plan) -> Result<()> {
+    let names: BTreeSet<&str> = plan.providers.values().map(limiter_name).collect();
+    for name in names {
+        stores.limiter.reopen(name).await?;
+    }
+    Ok(())
+}
+
+async fn open_run(stores: &Stores, text: &str) -> Result<(RunRef, RunFiles, OpenRun)> {
+    let run = find(&stores.archive, text).await?;
+    let files = RunFiles::expect(&stores.archive, &run).await?;
+    match files.open.clone() {
+        Some(entry) => Ok((run, files, entry)),
+        None if files.manifest.is_some() => Err(Refusal::usage(format!("{run} has ended"))),
+        None => Err(Refusal::usage(format!(
+            "{run} is planned but not enqueued: `producer enqueue` with its run id goes on with it"
+        ))),
+    }
+}
+
+/// S3 first: the registry is made from it when Redis is lost.
+async fn change(stores: &Stores, entry: OpenRun) -> Result<()> {
+    put_entry(stores, &entry).await?;
+    Ok(stores.state.set_open_run(&entry).await?)
+}

@@ -1,0 +1,40 @@
+//! `producer plan`
+
+use anyhow::Result;
+
+use super::load::{self, Asked};
+use crate::cli::PlanArgs;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::plan::estimate;
+
+/// Plans a run that is not made, and prints what it would take.
+///
+/// # Errors
+/// When the job is unknown or wrong, or cannot be planned.
+pub fn run(context: &Context, args: &PlanArgs) -> Result<Exit> {
+    let job = load::job(context, &args.job)?;
+    let asked = Asked {
+        narrowing: &args.narrowing,
+        known_date: None,
+        allow_shrink: false,
+        force: false,
+    };
+    let plan = load::plan(context, &job, load::new_run_id(), &asked)?;
+    print_estimate(context, &plan)?;
+    Ok(Exit::Done)
+}
+
+/// Prints a plan's estimate to stdout.
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn print_estimate(context: &Context, plan: &paceline_protocol::plan::Plan) -> Result<()> {
+    let estimate = estimate(plan, &context.env);
+    if context.json {
+        println!("{}", serde_json::to_string_pretty(&estimate)?);
+    } else {
+        println!("{}", estimate.to_string().trim_end());
+    }
+    Ok(())
+}

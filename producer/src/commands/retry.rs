@@ -1,0 +1,95 @@
+//! `producer retry`
+
+use anyhow::Result;
+use paceline_protocol::layout::RunLayout;
+use paceline_protocol::manifest::Manifest;
+use paceline_protocol::message::Control;
+
+use super::enqueue::go_on;
+use super::pause::reopen;
+use super::watch::until_the_end;
+use crate::cli::RetryArgs;
+use crate::context::Context;
+use crate::exit::{Exit, Refusal};
+use crate::run::{
+    Left, PartsFound, RunFiles, find, left_to_do, new_entry, newest_round, publish_shards,
+    put_entry, register,
+};
+use crate::show;
+use crate::stores::Stores;
+
+/// Opens an ended run again for its failed and missing cells.
+///
+/// # Errors
+/// When the run is unknown or still going, or a server is away.
+pub async fn run(context: &Context, args: &RetryArgs) -> Result<Exit> {
+    let stores = Stores::connect(&context.env).await?;
+    let run = find(&stores.archive, &args.run).await?;
+    let files = RunFiles::expect(&stores.archive, &run).await?;
+    let started = match (&files.open, files.ended()) {
+        (Some(open), _) if open.round > 0 => {
+            // A retry that was cut off, or is going: publish again what its round still lacks.
+            go_on(context, &stores, &files).await.map(|()| true)
+        }
+        (None, Some(manifest)) => start(context, &stores, &files, manifest).await,
+        _ => Err(Refusal::usage(format!(
+            "{run} has not ended: `producer enqueue` with its run id goes on with it, `producer cancel {run}` ends it"
+        ))),
+    };
+    let exit = match (started, files.ended()) {
+        (Err(error), _) => Err(error),
+        (Ok(false), Some(manifest)) => Ok(manifest.state.into()),
+        (Ok(_), _) if args.wait => until_the_end(context, &stores, &run).await,
+        (Ok(_), _) => Ok(Exit::Done),
+    };
+    stores.close().await;
+    exit
+}
+
+/// Starts the next round; false when there is nothing to send.
+async fn start(
+    context: &Context,
+    stores: &Stores,
+    files: &RunFiles,
+    manifest: &Manifest,
+) -> Result<bool> {
+    let plan = &files.plan;
+    let layout = RunLayout::new(stores.prefix(), &plan.run_ref());
+    let found = PartsFound::list(stores.objects(), &layout).await?;
+    let round = newest_round(&found) + 1;
+    let left = left_to_do(stores.objects(), &layout, plan, &found, round).await?;
+    if left.open.is_empty() {
+        context.say(format!(
+            "{}: nothing failed, nothing is missing",
+            plan.run_ref()
+        ));
+        return Ok(false);
+    }
+    publish_round(context, stores, files, round, &left).await?;
+    context.say(format!(
+        "retry {round} of {}: {} cells in {} shards (it had {} failed)",
+        plan.run_ref(),
+        show::count(left.cells),
+        show::count(left.open.len() as u64),
+        show::count(manifest.failed),
+    ));
+    Ok(true)
+}
+
+async fn publish_round(
+    context: &Context,
+    stores: &Stores,
+    files: &RunFiles,
+    round: u32,
+    left: &Left,
+) -> Result<()> {
+    let plan = &files.plan;
+    let entry = new_entry(plan, round);
+    put_entry(stores, &entry).await?;
+    register(stores, &entry).await?;
+    reopen(stores, plan).await?;
+    let mut shards = left.open.iter().filter_map(|number| plan.shard(*number));
+    let total = left.open.len() as u64;
+    publish_shards(context, stores, plan, round, total, &mut shards).await?;
+    Ok(stores.publisher.control(&Control::RunsChanged).await?)
+}

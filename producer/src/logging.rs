@@ -1,0 +1,25 @@
+//! Logs on stderr, as `PACELINE_LOG` and `PACELINE_LOG_FORMAT` say. Commands speak to people by
+//! themselves; the log holds what the stores' clients have to tell.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging; a filter that cannot be read falls back to `info`.
+pub fn start() {
+    let wanted = std::env::var("PACELINE_LOG").unwrap_or_else(|_| "info".into());
+    let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new("info"));
+    let json = match std::env::var("PACELINE_LOG_FORMAT").as_deref() {
+        Ok("json") => true,
+        Ok("text") => false,
+        _ => !std::io::stderr().is_terminal(),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.without_time().with_target(false).init();
+    }
+}

@@ -1,0 +1,19 @@
+//! One run: finding it, reading what S3 says of it, what its parts cover, and publishing its shards.
+
+mod find;
+mod open;
+mod parts;
+mod publish;
+mod read;
+mod ready;
+mod tally;
+mod unfinished;
+
+pub use find::{find, jobs};
+pub use open::{forget_entry, new_entry, put_entry, register, stop};
+pub use parts::{PartsFound, newest_round};
+pub use publish::{publish_receipts, publish_shards, zero_shards};
+pub use read::{RunFiles, StateWord, all_runs, open_runs};
+pub use ready::{BETWEEN_ROUNDS, Readiness, Wait};
+pub use tally::cancelled;
+pub use unfinished::{Left, left_to_do};

@@ -1,0 +1,65 @@
+//! A run's entry among the open runs: first the object in S3, then Redis' registry, which is made from it.
+
+use anyhow::{Context as _, Result};
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::layout;
+use paceline_protocol::plan::Plan;
+use paceline_protocol::stores::state::OpenRun;
+
+use crate::stores::Stores;
+
+/// The entry of a plan's run in `round`.
+pub fn new_entry(plan: &Plan, round: u32) -> OpenRun {
+    OpenRun {
+        run: plan.run_ref(),
+        lanes: plan.lanes().into_iter().map(str::to_owned).collect(),
+        priority: plan.job.priority,
+        paused: false,
+        reason: None,
+        round,
+    }
+}
+
+/// Puts the entry to S3.
+///
+/// # Errors
+/// When S3 does not take it.
+pub async fn put_entry(stores: &Stores, entry: &OpenRun) -> Result<()> {
+    let key = layout::open_run(stores.prefix(), &entry.run);
+    let body = serde_json::to_vec(entry).context("an open run is plain JSON")?;
+    Ok(stores.objects().put(&key, body.into(), &[]).await?)
+}
+
+/// Puts the entry to the registry and declares its queues, so that workers find both.
+///
+/// # Errors
+/// When Redis or RabbitMQ is away.
+pub async fn register(stores: &Stores, entry: &OpenRun) -> Result<()> {
+    // The queues come first: a worker that hears of a run without queues takes it for ended.
+    for lane in &entry.lanes {
+        stores.publisher.open_queue(lane, &entry.run).await?;
+    }
+    Ok(stores.state.set_open_run(entry).await?)
+}
+
+/// Takes a run out of the registry and deletes its queues: no worker starts anything more.
+///
+/// # Errors
+/// When a server is away.
+pub async fn stop(stores: &Stores, run: &RunRef, lanes: &[&str]) -> Result<()> {
+    stores.state.remove_open_run(run).await?;
+    for lane in lanes {
+        stores.publisher.delete_queue(lane, run).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a run's entry in S3: from now on it has ended. The last step of an end, so that one that
+/// was cut off is seen and can be done again.
+///
+/// # Errors
+/// When S3 is away.
+pub async fn forget_entry(stores: &Stores, run: &RunRef) -> Result<()> {
+    let key = layout::open_run(stores.prefix(), run);
+    Ok(stores.objects().delete(&key).await?)
+}

@@ -1,0 +1,104 @@
+//! Publishing a run's shards and the receipts that a lost broker took with it.
+
+use anyhow::Result;
+use futures::{TryStreamExt, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use paceline_protocol::layout::RunLayout;
+use paceline_protocol::message::{MESSAGE_VERSION, Receipt, ShardMessage};
+use paceline_protocol::plan::{Plan, Shard};
+use uuid::Uuid;
+
+use super::parts::{self, PartsFound};
+use crate::context::Context;
+use crate::stores::Stores;
+
+/// Publishes shards with confirms, in order; `total` is for the bar. Returns how many are safe.
+///
+/// # Errors
+/// When the broker did not take some of them after several tries; enqueueing again goes on.
+pub async fn publish_shards(
+    context: &Context,
+    stores: &Stores,
+    plan: &Plan,
+    round: u32,
+    total: u64,
+    shards: &mut (dyn Iterator<Item = Shard<'_>> + Send),
+) -> Result<u64> {
+    let bar = bar(context, total);
+    let mut messages = shards.map(|shard| message(plan, &shard, round));
+    let done = stores
+        .publisher
+        .shards(&mut messages, &mut |safe| bar.set_position(safe))
+        .await;
+    bar.finish_and_clear();
+    Ok(done?)
+}
+
+fn message(plan: &Plan, shard: &Shard<'_>, round: u32) -> ShardMessage {
+    ShardMessage {
+        v: MESSAGE_VERSION,
+        publication: Uuid::now_v7(),
+        job: plan.job.name.clone(),
+        run: plan.run.clone(),
+        lane: shard.lane.to_owned(),
+        shard: shard.number,
+        round,
+    }
+}
+
+fn bar(context: &Context, total: u64) -> ProgressBar {
+    if !context.lively {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template("publishing shards {wide_bar} {human_pos}/{human_len}");
+    ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Publishes a receipt for each of the `whole` shards, whose blocks all have parts: a run whose broker
+/// lost everything still ends. A receipt that was counted before changes nothing.
+///
+/// # Errors
+/// When S3 or RabbitMQ is away.
+pub async fn publish_receipts(
+    stores: &Stores,
+    layout: &RunLayout,
+    plan: &Plan,
+    found: &PartsFound,
+    whole: &[u64],
+) -> Result<()> {
+    stream::iter(whole.iter().copied().map(Ok))
+        .try_for_each_concurrent(8, |shard| async move {
+            let names = found.of(shard);
+            let parts = parts::heads(stores.objects(), layout, plan, shard, &names).await?;
+            let round = parts.iter().map(|part| part.round).max().unwrap_or(0);
+            let receipt = receipt(plan, Some(shard), round, parts);
+            Ok(stores.publisher.receipt(&receipt).await?)
+        })
+        .await
+}
+
+/// Publishes the receipt by which a run of zero shards is finished.
+///
+/// # Errors
+/// When RabbitMQ is away.
+pub async fn zero_shards(stores: &Stores, plan: &Plan, round: u32) -> Result<()> {
+    let receipt = receipt(plan, None, round, Vec::new());
+    Ok(stores.publisher.receipt(&receipt).await?)
+}
+
+fn receipt(
+    plan: &Plan,
+    shard: Option<u64>,
+    round: u32,
+    parts: Vec<paceline_protocol::message::PartSummary>,
+) -> Receipt {
+    Receipt {
+        v: MESSAGE_VERSION,
+        job: plan.job.name.clone(),
+        run: plan.run.clone(),
+        shard,
+        round,
+        parts,
+    }
+}

@@ -1,0 +1,216 @@
+//! Watching a run until it ends: its state each second, its end from S3.
+
+mod closed;
+mod rate;
+mod screen;
+mod snapshot;
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::manifest::{Manifest, RunEnd};
+use paceline_protocol::stores::limiter::FleetLimiter;
+use paceline_protocol::stores::state::State;
+
+pub use self::snapshot::{Snapshot, snapshot};
+
+use self::closed::{ClosedFor, open_again_in};
+use self::rate::RateMeter;
+use self::screen::Screen;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::run::{RunFiles, StateWord};
+use crate::show;
+use crate::stores::Archive;
+
+/// How often counters are read.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often S3 is asked at least, however healthy Redis looks.
+const ASK_S3: Duration = Duration::from_secs(5);
+
+/// What watching needs.
+pub struct Watcher<'a> {
+    /// Options and environment.
+    pub context: &'a Context,
+    /// S3.
+    pub archive: &'a Archive,
+    /// Progress.
+    pub state: &'a State,
+    /// Budgets.
+    pub limiter: &'a FleetLimiter,
+}
+
+impl Watcher<'_> {
+    /// Shows the run's progress until it ends or every key is closed, and says how it ended.
+    ///
+    /// # Errors
+    /// When S3 or Redis stays away for longer than a minute.
+    pub async fn to_the_end(&self, run: &RunRef) -> Result<Exit> {
+        self.context.farewell.set(format!(
+            "the run goes on; `producer watch {run}` shows it again, `producer cancel {run}` ends it"
+        ));
+        let mut files = RunFiles::expect(self.archive, run).await?;
+        let mut screen = Screen::new(self.context, files.plan.cells());
+        let mut meters = Meters::default();
+        let mut closed = ClosedFor::default();
+        let mut outage = Outage::default();
+        let mut asked_s3 = Instant::now();
+        loop {
+            if let Some(manifest) = files.ended() {
+                screen.end();
+                return Ok(self.say_end(run, manifest));
+            }
+            let look = self.look(&files, &mut meters).await;
+            if let Some((shot, still_open)) = outage.survive(look)? {
+                screen.show(&shot, &meters.text(&shot));
+                if self.stopped(&files, &shot, &mut closed).await? {
+                    screen.end();
+                    return Ok(self.say_stopped(run, &closed));
+                }
+                if !still_open || shot.state == StateWord::Finishing || asked_s3.elapsed() >= ASK_S3
+                {
+                    asked_s3 = Instant::now();
+                    if let Some(read) = outage.survive(RunFiles::expect(self.archive, run).await)? {
+                        files = read;
+                        continue_unless_ended(&files).await;
+                        continue;
+                    }
+                }
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// One look at Redis: the snapshot, and whether the registry still has the run.
+    async fn look(&self, files: &RunFiles, meters: &mut Meters) -> Result<(Snapshot, bool)> {
+        let run = files.plan.run_ref();
+        let registry = self.state.open_runs().await?;
+        // A lost registry says nothing about the run.
+        let still_open = registry.is_none_or(|runs| runs.iter().any(|open| open.run == run));
+        let mut shot = snapshot(self.state, self.limiter, files, &self.context.env).await?;
+        meters.note(&mut shot);
+        Ok((shot, still_open))
+    }
+
+    /// Whether every key of every provider has been, or will be, closed for too long.
+    async fn stopped(
+        &self,
+        files: &RunFiles,
+        shot: &Snapshot,
+        closed: &mut ClosedFor,
+    ) -> Result<bool> {
+        if !matches!(shot.state, StateWord::Queued | StateWord::Running) {
+            closed.open();
+            return Ok(false);
+        }
+        match open_again_in(self.limiter, &files.plan, &self.context.env).await {
+            Ok(Some(wait)) => Ok(closed.note(Instant::now(), wait)),
+            Ok(None) => {
+                closed.open();
+                Ok(false)
+            }
+            // An outage of Redis is noticed, and survived, where counters are read.
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn say_end(&self, run: &RunRef, manifest: &Manifest) -> Exit {
+        let word = match manifest.state {
+            RunEnd::Completed => "completed",
+            RunEnd::Failed => "finished outside its gate; nothing was published",
+            RunEnd::Cancelled => "was cancelled",
+        };
+        self.context.say(format!(
+            "{run} {word}: {} of {} cells succeeded, {} empty, {} failed; {} records, {} documents",
+            show::count(manifest.succeeded),
+            show::count(manifest.cells),
+            show::count(manifest.empty),
+            show::count(manifest.failed),
+            show::count(manifest.records),
+            show::count(manifest.documents),
+        ));
+        for note in &manifest.notes {
+            self.context.say(format!("  {note}"));
+        }
+        if manifest.failed > 0 {
+            self.context
+                .say(format!("  `producer retry {run}` sends only what failed"));
+        }
+        manifest.state.into()
+    }
+
+    fn say_stopped(&self, run: &RunRef, closed: &ClosedFor) -> Exit {
+        eprintln!(
+            "{run} is stopped by its provider: every key is closed for {} more. The run stays open and goes on by itself then; `producer resume {run}` tries again at once, `producer watch {run}` shows it",
+            show::span(closed.remaining())
+        );
+        Exit::StoppedByProvider
+    }
+}
+
+/// A second before the next look; at once when the run has ended.
+async fn continue_unless_ended(files: &RunFiles) {
+    if files.ended().is_none() {
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// How fast cells end and calls are granted.
+#[derive(Default)]
+struct Meters {
+    started: Option<Instant>,
+    cells: RateMeter,
+    calls: RateMeter,
+}
+
+impl Meters {
+    /// Notes a snapshot's counters and gives it an ETA by what was measured.
+    fn note(&mut self, shot: &mut Snapshot) {
+        let now = self.started.get_or_insert_with(Instant::now).elapsed();
+        self.cells.note(now, shot.done());
+        self.calls.note(now, shot.granted);
+        let left = shot.cells.saturating_sub(shot.done());
+        if let Some(rate) = self.cells.per_second().filter(|rate| *rate > 0.0) {
+            shot.eta_s = Some((left as f64 / rate).ceil() as u64);
+        }
+    }
+
+    fn text(&self, shot: &Snapshot) -> String {
+        let used = self.calls.per_second().unwrap_or(0.0);
+        match shot.allowed_per_s {
+            Some(allowed) => format!("{} of {}", show::rate(used), show::rate(allowed)),
+            None => show::rate(used),
+        }
+    }
+}
+
+/// Servers may go away for a while: the run does not need us, so we wait with it.
+#[derive(Default)]
+struct Outage(Option<Instant>);
+
+impl Outage {
+    /// How long a server may be away before watching ends.
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    fn survive<T>(&mut self, look: Result<T>) -> Result<Option<T>> {
+        match look {
+            Ok(seen) => {
+                self.0 = None;
+                Ok(Some(seen))
+            }
+            Err(error) => {
+                let since = *self.0.get_or_insert_with(|| {
+                    eprintln!("waiting up to {} s: {error:#}", Self::LONGEST.as_secs());
+                    Instant::now()
+                });
+                if since.elapsed() > Self::LONGEST {
+                    Err(error)
+                } else {
+                    Ok(None)
+                }
+            }
+        }
+    }
+}

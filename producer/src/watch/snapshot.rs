@@ -1,0 +1,207 @@
+//! A run at one moment, as `status` shows it.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use paceline_protocol::limit::Rule;
+use paceline_protocol::manifest::Manifest;
+use paceline_protocol::plan::Plan;
+use paceline_protocol::settings::Environment;
+use paceline_protocol::stores::limiter::{FleetLimiter, LimitNow};
+use paceline_protocol::stores::state::{Progress, State};
+use serde::Serialize;
+
+use super::closed;
+use crate::limits::{limiter_name, pace, unscoped};
+use crate::run::{RunFiles, StateWord};
+
+/// A run at one moment; the names of its JSON are a contract.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// The run's id.
+    pub run: String,
+    /// Its job.
+    pub job: String,
+    /// Its state.
+    pub state: StateWord,
+    /// All cells.
+    pub cells: u64,
+    /// With records.
+    pub succeeded: u64,
+    /// Without, rightly.
+    pub empty: u64,
+    /// With a reason.
+    pub failed: u64,
+    /// All shards.
+    pub shards: u64,
+    /// Seconds to its end, as far as can be told.
+    pub eta_s: Option<u64>,
+    /// The limit that binds, or what is closed.
+    pub binds: Option<String>,
+    /// By the value of `progress_by`.
+    pub progress: BTreeMap<String, Counts>,
+    /// Calls granted so far.
+    #[serde(skip)]
+    pub granted: u64,
+    /// Calls a second that the limits allow.
+    #[serde(skip)]
+    pub allowed_per_s: Option<f64>,
+}
+
+/// Cells by end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// All of them.
+    pub cells: u64,
+    /// With records.
+    pub succeeded: u64,
+    /// Without, rightly.
+    pub empty: u64,
+    /// With a reason.
+    pub failed: u64,
+}
+
+impl Snapshot {
+    /// Cells that have ended.
+    pub fn done(&self) -> u64 {
+        self.succeeded + self.empty + self.failed
+    }
+}
+
+/// Takes a snapshot of a run.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn snapshot(
+    state: &State,
+    limiter: &FleetLimiter,
+    files: &RunFiles,
+    env: &impl Environment,
+) -> Result<Snapshot> {
+    let plan = &files.plan;
+    let progress = state.progress(&plan.run_ref()).await?;
+    let mut shot = of_counters(files, &progress);
+    if let Some(manifest) = files.ended() {
+        shot.count_as(manifest);
+        return Ok(shot);
+    }
+    shot.granted = granted(limiter, plan).await?;
+    shot.binds = binds(limiter, plan, env).await?;
+    Ok(shot)
+}
+
+impl Snapshot {
+    /// An ended run's counters come from its manifest: Redis may have forgotten them.
+    fn count_as(&mut self, manifest: &Manifest) {
+        self.succeeded = manifest.succeeded;
+        self.empty = manifest.empty;
+        self.failed = manifest.failed;
+        self.eta_s = None;
+    }
+}
+
+fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
+    let plan = &files.plan;
+    let allowed = pace(plan).map(|pace| pace.calls_per_second);
+    let left = plan
+        .cells()
+        .saturating_sub(progress.succeeded + progress.empty + progress.failed);
+    Snapshot {
+        run: plan.run.to_string(),
+        job: plan.job.name.clone(),
+        state: files.state(progress),
+        cells: plan.cells(),
+        succeeded: progress.succeeded,
+        empty: progress.empty,
+        failed: progress.failed,
+        shards: plan.shards(),
+        eta_s: allowed.map(|rate| (left as f64 / rate).ceil() as u64),
+        binds: None,
+        progress: by_value(plan, progress),
+        granted: 0,
+        allowed_per_s: allowed,
+    }
+}
+
+/// Calls granted to the run by all its providers' limits.
+async fn granted(limiter: &FleetLimiter, plan: &Plan) -> Result<u64> {
+    let names: std::collections::BTreeSet<&str> =
+        plan.providers.values().map(limiter_name).collect();
+    let run = plan.run_ref().to_string();
+    let mut all = 0;
+    for name in names {
+        all += limiter.granted(name, &run).await?;
+    }
+    Ok(all)
+}
+
+/// What holds the run back: what is closed, else a full limit of calls in flight, else the slowest rate.
+async fn binds(
+    limiter: &FleetLimiter,
+    plan: &Plan,
+    env: &impl Environment,
+) -> Result<Option<String>> {
+    for provider in plan.providers.values() {
+        let closures = limiter.closures(limiter_name(provider)).await?;
+        if let Some(closed) = closed::whole_provider(provider, &closures, env) {
+            return Ok(Some(format!(
+                "{} closed ({})",
+                provider.name, closed.reason
+            )));
+        }
+        let limits = unscoped(provider, "", jiff::Timestamp::now());
+        let now = limiter.peek(limiter_name(provider), &limits).await?;
+        if let Some(full) = now.iter().find(|limit| is_full(limit)) {
+            return Ok(Some(format!("{}/{}", provider.name, full.instance.limit)));
+        }
+    }
+    Ok(pace(plan).map(|pace| pace.limit))
+}
+
+fn is_full(limit: &LimitNow) -> bool {
+    match limit.instance.rule {
+        Rule::Concurrency { calls } | Rule::Quota { calls, .. } => limit.used >= calls,
+        Rule::Rate { .. } | Rule::Spacing { .. } => false,
+    }
+}
+
+/// Counters by the value of `progress_by`, values without a finished cell among them.
+fn by_value(plan: &Plan, progress: &Progress) -> BTreeMap<String, Counts> {
+    let Some(name) = &plan.job.progress_by else {
+        return BTreeMap::new();
+    };
+    let mut counts = cells_by_value(plan, name);
+    for (value, (succeeded, empty, failed)) in &progress.by {
+        let counted = counts.entry(value.clone()).or_default();
+        (counted.succeeded, counted.empty, counted.failed) = (*succeeded, *empty, *failed);
+    }
+    counts
+}
+
+/// How many cells each value of the dimension `name` has.
+fn cells_by_value(plan: &Plan, name: &str) -> BTreeMap<String, Counts> {
+    let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
+    let holds =
+        |d: &&paceline_protocol::plan::PlannedDimension| d.names.iter().any(|n| &**n == name);
+    let Some(dimension) = plan.matrix.dimensions.iter().find(holds) else {
+        return counts;
+    };
+    let column = dimension
+        .names
+        .iter()
+        .position(|n| &**n == name)
+        .unwrap_or(0);
+    let places = dimension.values.len();
+    // The dimension alone is a small matrix: its cells are its values, in the same types.
+    let alone = paceline_protocol::plan::Matrix {
+        dimensions: vec![dimension.clone()],
+    };
+    for place in 0..places {
+        let value = match &alone.cell(place)[column] {
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        counts.entry(value).or_default().cells += plan.cells() / places;
+    }
+    counts
+}
