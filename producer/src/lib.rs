@@ -1,1 +1,5 @@
+//! Plans, enqueues, watches, retries and audits runs.
 
+pub mod check;
+pub mod plan;
+pub mod schema;
