@@ -15,9 +15,7 @@ pub mod logging;
 pub mod plan;
 pub mod pool;
 pub mod run;
-pub mod schema;
 pub mod show;
-pub mod spec_files;
 pub mod stores;
 pub mod watch;
 

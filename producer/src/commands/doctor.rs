@@ -20,7 +20,6 @@ use crate::check::check;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::show;
-use crate::spec_files::Severity;
 use crate::stores::{broker_url, redis_url};
 
 /// From this difference on a clock is worth a word.
@@ -244,17 +243,15 @@ async fn elasticsearch(context: &Context) -> Option<Finding> {
 fn spec_folder(context: &Context) -> Finding {
     const WHAT: &str = "spec folder";
     let folder = context.spec.display();
-    match check(&context.spec, &[], &context.env) {
+    match check(&[], &context.spec, &context.env) {
         Err(error) => Finding::fail(
             WHAT,
             format!("{folder}: {error}"),
             "name it with --spec DIR or PACELINE_SPEC",
         ),
-        Ok(found) => {
-            let wrong = found
-                .iter()
-                .filter(|d| d.severity == Severity::Error)
-                .count();
+        Ok(report) => {
+            let found = &report.diagnostics;
+            let wrong = found.iter().filter(|d| d.is_error()).count();
             match (wrong, found.len()) {
                 (0, 0) => Finding::ok(WHAT, format!("{folder} is right")),
                 (0, n) => Finding::warn(

@@ -23,7 +23,7 @@ use crate::run::{
     BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, left_to_do, new_entry, publish_receipts,
     publish_shards, put_entry, register, zero_shards,
 };
-use crate::spec_files::LoadedJob;
+use paceline_protocol::spec::LoadedJob;
 use crate::stores::Stores;
 
 /// Plans a run and publishes it, or goes on with one.

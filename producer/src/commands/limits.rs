@@ -86,7 +86,7 @@ async fn providers(
         None => Ok(vec![
             load::folder(context)?
                 .provider(only)
-                .map_err(load::refused)?,
+                .map_err(|error| load::refused(context, &error))?,
         ]),
     }
 }

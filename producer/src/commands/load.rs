@@ -10,16 +10,16 @@ use crate::cli::Narrowing;
 use crate::context::Context;
 use crate::exit::Refusal;
 use crate::plan::{PlanRequest, plan_run};
-use crate::spec_files::{JobError, LoadedJob, SpecFolder};
+use paceline_protocol::spec::{LoadError, LoadedJob, SpecFolder};
 
 /// Loads a job by name or path; its warnings go to stderr.
 ///
 /// # Errors
 /// With the exit code for an unknown job or wrong files.
 pub fn job(context: &Context, name: &str) -> Result<LoadedJob> {
-    let loaded = folder(context)?.job(name).map_err(refused)?;
-    for warning in &loaded.warnings {
-        context.say(format!("warning: {warning}"));
+    let loaded = folder(context)?.job(name).map_err(|error| refused(context, &error))?;
+    for warning in &loaded.diagnostics {
+        context.say(warning.to_string());
     }
     Ok(loaded)
 }
@@ -35,31 +35,15 @@ pub fn folder(context: &Context) -> Result<SpecFolder> {
     })
 }
 
-/// The refusal for a job that cannot be loaded.
-pub fn refused(error: JobError) -> anyhow::Error {
+/// The refusal for a job or provider that cannot be loaded: exit 2 for a name that there is not, 3 for wrong
+/// files, each with its place on stderr.
+pub fn refused(context: &Context, error: &LoadError) -> anyhow::Error {
     match error {
-        JobError::Unknown {
-            name,
-            nearest,
-            known,
-        } => Refusal::usage(unknown(&name, nearest, &known)),
-        JobError::Wrong(found) => {
-            let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
-            Refusal::wrong_file(format!(
-                "nothing was sent, since files are wrong:\n{}",
-                lines.join("\n")
-            ))
+        LoadError::Unknown { .. } => Refusal::usage(error.to_string()),
+        LoadError::Wrong(found) => {
+            found.iter().for_each(|diagnostic| context.say(diagnostic.to_string()));
+            Refusal::wrong_file("nothing was sent, since files are wrong (see above)")
         }
-    }
-}
-
-fn unknown(name: &str, nearest: Option<String>, known: &[String]) -> String {
-    match nearest {
-        Some(nearest) => format!("there is no `{name}`; did you mean `{nearest}`?"),
-        None if known.is_empty() => {
-            format!("there is no `{name}`, nor anything else in the spec folder")
-        }
-        None => format!("there is no `{name}`; there are {}", known.join(", ")),
     }
 }
 
@@ -89,7 +73,11 @@ pub fn plan(context: &Context, job: &LoadedJob, run: RunId, asked: &Asked<'_>) -
         allow_shrink: asked.allow_shrink,
         force: asked.force,
     };
-    Ok(plan_run(job, &request, &context.env)?)
+    plan_run(job, &request, &context.env).map_err(|error| match error.exit_code() {
+        2 => Refusal::usage(error.to_string()),
+        3 => Refusal::wrong_file(error.to_string()),
+        _ => error.into(),
+    })
 }
 
 /// A run id for now, that sorts by time.

@@ -6,7 +6,7 @@ use super::load::{self, Asked};
 use crate::cli::PlanArgs;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::plan::estimate;
+use crate::plan::estimate::estimate;
 
 /// Plans a run that is not made, and prints what it would take.
 ///
@@ -34,7 +34,7 @@ pub fn print_estimate(context: &Context, plan: &paceline_protocol::plan::Plan) -
     if context.json {
         println!("{}", serde_json::to_string_pretty(&estimate)?);
     } else {
-        println!("{}", estimate.to_string().trim_end());
+        print!("{}", estimate.to_text());
     }
     Ok(())
 }

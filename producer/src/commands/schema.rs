@@ -1,20 +1,19 @@
 //! `producer schema`
 
 use anyhow::Result;
+use paceline_protocol::spec::{JOB_SCHEMA, PROVIDER_SCHEMA};
 
 use crate::cli::{SchemaArgs, SchemaOf};
 use crate::exit::Exit;
-use crate::schema;
 
-/// Prints the JSON Schema of job or provider files.
+/// Prints the JSON Schema (2020-12) of job or provider files.
 ///
 /// # Errors
-/// When it cannot be written as JSON.
+/// None.
 pub fn run(args: &SchemaArgs) -> Result<Exit> {
-    let schema = match args.of {
-        SchemaOf::Job => schema::job(),
-        SchemaOf::Provider => schema::provider(),
-    };
-    println!("{}", serde_json::to_string_pretty(&schema)?);
+    print!("{}", match args.of {
+        SchemaOf::Job => JOB_SCHEMA,
+        SchemaOf::Provider => PROVIDER_SCHEMA,
+    });
     Ok(Exit::Done)
 }

@@ -39,8 +39,8 @@ pub struct LoadedJob {
 /// Why a job cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// No job has this name and no file this path (usage, exit 2).
-    #[error("no job `{name}` in {}: {hint}", dir.display())]
+    /// No job or provider has this name and no file this path (usage, exit 2).
+    #[error("nothing called `{name}` in {}: {hint}", dir.display())]
     Unknown {
         /// As given.
         name: String,
@@ -189,6 +189,22 @@ impl SpecFolder {
                 ),
             )
             .hint(hint)
+    }
+
+    /// The provider called `name`.
+    ///
+    /// # Errors
+    /// When there is none, or when its file is wrong.
+    pub fn provider(&self, name: &str) -> Result<Provider, LoadError> {
+        match self.provider_file(name) {
+            Some(Sourced { found, .. }) if any_error(found) => Err(LoadError::Wrong(found.clone())),
+            Some(Sourced { model: Some(provider), .. }) => Ok(provider.clone()),
+            _ => Err(LoadError::Unknown {
+                name: name.to_owned(),
+                dir: self.dir.clone(),
+                hint: choose(name, &self.provider_names(), "providers"),
+            }),
+        }
     }
 
     /// Loads a job by its name in the folder, or by the path to its file.
