@@ -169,7 +169,7 @@ impl Index {
     /// # Errors
     /// When it cannot be reached.
     pub async fn behind(&self, alias: &str) -> Result<Vec<String>, IndexError> {
-        let path = format!("alias/{}", concrete(alias)?);
+        let path = format!("_alias/{}", concrete(alias)?);
         let answer = self.wire.get(&path).await?;
         if answer.status == 404 {
             return Ok(Vec::new());
