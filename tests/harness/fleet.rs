@@ -25,12 +25,13 @@ pub struct Fleet {
     pub spec: SpecFolder,
     binaries: Binaries,
     env: BTreeMap<String, String>,
+    management: Option<String>,
     logs: TempDir,
     processes: AtomicU32,
 }
 
 impl Fleet {
-    /// A fleet on the shared servers. `test` becomes part of its names.
+    /// A fleet on the shared servers. `test` (of `a-z 0-9 -`, short) becomes part of its names.
     ///
     /// # Errors
     /// When the binaries are missing or stale, or the bucket cannot be made.
@@ -68,6 +69,7 @@ impl Fleet {
             spec,
             binaries: Binaries::find()?,
             env,
+            management: stack.rabbitmq_management().map(str::to_owned),
             logs: tempfile::tempdir()?,
             processes: AtomicU32::new(0),
         })
@@ -81,6 +83,11 @@ impl Fleet {
     /// One name of the environment.
     pub fn value(&self, name: &str) -> &str {
         self.env.get(name).map_or("", String::as_str)
+    }
+
+    /// The URL of the broker's management plugin, with user and password; only of a private one.
+    pub fn management(&self) -> Option<&str> {
+        self.management.as_deref()
     }
 
     /// Where the processes' logs are.

@@ -6,12 +6,13 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
+use paceline_stack::ServerKind;
 
 /// Servers that do not come up, or do not go, in this time have a problem of their own.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -72,7 +73,7 @@ impl Desk {
     ///
     /// # Errors
     /// When they do not come up.
-    pub fn detach(&self, dir: Option<&Path>) -> anyhow::Result<()> {
+    pub fn detach(&self, dir: Option<&Path>, only: &[ServerKind]) -> anyhow::Result<()> {
         if let Some(pid) = self.running() {
             bail!("servers are up already (process {pid}): `stack env` shows them");
         }
@@ -81,8 +82,14 @@ impl Desk {
         if let Some(dir) = dir {
             command.arg("--dir").arg(dir);
         }
+        for kind in only {
+            command.args(["--only", kind.name()]);
+        }
         // Out of the terminal's group, so that its Ctrl-C is not theirs.
-        let mut child = command.process_group(0).spawn()?;
+        self.wait_until_up(command.process_group(0).spawn()?)
+    }
+
+    fn wait_until_up(&self, mut child: Child) -> anyhow::Result<()> {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Ok(environment) = self.environment() {

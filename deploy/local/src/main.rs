@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use paceline_stack::{Stack, StackOptions};
+use paceline_stack::{ServerKind, Stack, StackOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
 use detached::Desk;
@@ -27,6 +27,9 @@ enum Command {
         /// Keep the servers' data here; without it the data goes when the servers go
         #[arg(long)]
         dir: Option<PathBuf>,
+        /// Only these: rabbitmq, redis, s3, elasticsearch
+        #[arg(long, value_delimiter = ',', value_name = "SERVER")]
+        only: Vec<ServerKind>,
         /// Return when they are up; `stack down` ends them
         #[arg(long)]
         detach: bool,
@@ -55,8 +58,16 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     let desk = Desk::of_this_user();
     match command {
-        Command::Up { dir, detach: true } => desk.detach(dir.as_deref()),
-        Command::Up { dir, detach: false } => up(&desk, dir).await,
+        Command::Up {
+            detach: true,
+            dir,
+            only,
+        } => desk.detach(dir.as_deref(), &only),
+        Command::Up {
+            detach: false,
+            dir,
+            only,
+        } => up(&desk, dir, &only).await,
         Command::Down => desk.end_other(),
         Command::Env => {
             print!("{}", desk.environment()?);
@@ -66,16 +77,20 @@ async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 /// Starts the servers and stays until told to stop.
-async fn up(desk: &Desk, dir: Option<PathBuf>) -> anyhow::Result<()> {
+async fn up(desk: &Desk, dir: Option<PathBuf>, only: &[ServerKind]) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let claim = desk.claim()?;
-    eprintln!("Starting RabbitMQ, Redis, S3 and Elasticsearch ...");
-    let options = StackOptions {
+    let mut options = StackOptions {
         dir,
         ..StackOptions::from_environment()
     };
+    if !only.is_empty() {
+        options.servers = only.iter().copied().collect();
+    }
+    let names: Vec<&str> = options.servers.iter().map(|kind| kind.name()).collect();
+    eprintln!("Starting {} ...", names.join(", "));
     let starting = tokio::task::spawn_blocking(move || Stack::start(&options));
     // Interrupted while they start: we end, and the guardian ends them.
     let stack = tokio::select! {
@@ -86,7 +101,7 @@ async fn up(desk: &Desk, dir: Option<PathBuf>) -> anyhow::Result<()> {
     let environment = exports(&stack);
     print!("{environment}");
     claim.announce(&environment)?;
-    eprintln!("All four are up; logs are in {}.", stack.folder().display());
+    eprintln!("They are up; logs are in {}.", stack.folder().display());
     eprintln!("Ctrl-C or `stack down` ends them.");
     tokio::select! {
         _ = interrupt.recv() => {}

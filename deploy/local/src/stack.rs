@@ -25,9 +25,29 @@ pub enum ServerKind {
     Elasticsearch,
 }
 
+impl std::str::FromStr for ServerKind {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|kind| kind.name() == name)
+            .ok_or("use rabbitmq, redis, s3 or elasticsearch")
+    }
+}
+
 impl ServerKind {
     /// All four.
     pub const ALL: [ServerKind; 4] = [Self::RabbitMq, Self::Redis, Self::S3, Self::Elasticsearch];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RabbitMq => "rabbitmq",
+            Self::Redis => "redis",
+            Self::S3 => "s3",
+            Self::Elasticsearch => "elasticsearch",
+        }
+    }
 
     /// The name of the environment in which its URL is given.
     pub fn variable(self) -> &'static str {

@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::Verdict;
-use crate::{Bucket, Fleet, shared};
+use crate::{Bucket, Fleet};
 
 /// Looks for every one of `canaries`.
 pub async fn check(
@@ -51,7 +51,7 @@ async fn look_into_messages(
     fleet: &Fleet,
     look: &mut impl FnMut(&str, &[u8]),
 ) -> anyhow::Result<()> {
-    let Some(management) = shared::stack().rabbitmq_management() else {
+    let Some(management) = fleet.management() else {
         return Ok(());
     };
     let client = reqwest::Client::new();

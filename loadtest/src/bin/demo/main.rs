@@ -28,9 +28,9 @@ async fn main() -> ExitCode {
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
     let end = tokio::select! {
         end = demo() => end,
-        // Returning drops the fleet, and the guardian ends what is still starting.
-        _ = interrupt.recv() => return ExitCode::from(130),
-        _ = terminate.recv() => return ExitCode::from(143),
+        // Whatever runs or is still starting, the guardian ends it when this process is gone.
+        _ = interrupt.recv() => std::process::exit(130),
+        _ = terminate.recv() => std::process::exit(143),
     };
     match end {
         Ok(()) => ExitCode::SUCCESS,
