@@ -63,7 +63,7 @@ impl Parting {
             round: shard.message.round,
             parts,
         };
-        until_done("sending a receipt", shard, async || {
+        until_done("sending a receipt", shard, || async {
             self.stores.save_failures(shard).await?;
             shard.run.ledger.flush(&self.stores.objects).await?;
             crate::crash::point("done-before-receipt");
@@ -80,7 +80,7 @@ impl Parting {
     /// delivery count. Tries until it is done.
     pub async fn hand_back(&self, shard: &ShardInHand, taken: TakenShard, open: OpenCells, back: Back) {
         let again = ShardMessage { publication: Uuid::new_v4(), ..shard.message.clone() };
-        until_done("handing a shard back", shard, async || {
+        until_done("handing a shard back", shard, || async {
             self.keep_open(shard, &open).await?;
             shard.run.ledger.flush(&self.stores.objects).await?;
             match back {

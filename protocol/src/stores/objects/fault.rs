@@ -100,13 +100,16 @@ fn from_answer(status: u16, code: Option<&str>, message: Option<&str>) -> Fault 
 
 impl Objects {
     /// Tries until S3 decided, each try within `limit`, about a minute in all.
-    pub(super) async fn until_answered<T>(
+    pub(super) async fn until_answered<T, F>(
         &self,
         what: &'static str,
         key: &str,
         limit: Duration,
-        mut attempt: impl AsyncFnMut() -> Result<T, Fault>,
-    ) -> Result<Answer<T>, ObjectError> {
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<Answer<T>, ObjectError>
+    where
+        F: Future<Output = Result<T, Fault>> + Send,
+    {
         self.refuse_unreadable_secret(what, key)?;
         let end = Instant::now() + LIMIT.max(limit);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));

@@ -193,7 +193,7 @@ impl Objects {
             .collect();
         let limit = limit_for(body.len());
         let answer = self
-            .until_answered("put", key, limit, async || {
+            .until_answered("put", key, limit, || async {
                 let put = self
                     .client
                     .put_object()
@@ -219,7 +219,7 @@ impl Objects {
     pub async fn get(&self, key: &str) -> Result<Option<Object>, ObjectError> {
         let limit = Duration::from_secs(60);
         let answer = self
-            .until_answered("get", key, limit, async || {
+            .until_answered("get", key, limit, || async {
                 let get = self.client.get_object().bucket(&self.bucket).key(key);
                 read_body(tokio::time::timeout(TRY_LIMIT, get.send()).await??).await
             })
@@ -233,7 +233,7 @@ impl Objects {
     /// When S3 does not answer within the time limit.
     pub async fn head(&self, key: &str) -> Result<Option<HashMap<String, String>>, ObjectError> {
         let answer = self
-            .until_answered("head", key, TRY_LIMIT, async || {
+            .until_answered("head", key, TRY_LIMIT, || async {
                 let head = self.client.head_object().bucket(&self.bucket).key(key);
                 Ok(head.send().await?.metadata.unwrap_or_default())
             })
@@ -290,7 +290,7 @@ impl Objects {
         from: From,
     ) -> Result<Page, ObjectError> {
         let answer = self
-            .until_answered("list", prefix, 3 * TRY_LIMIT, async || {
+            .until_answered("list", prefix, 3 * TRY_LIMIT, || async {
                 let list = self
                     .client
                     .list_objects_v2()
@@ -311,7 +311,7 @@ impl Objects {
     /// # Errors
     /// When S3 does not answer within the time limit.
     pub async fn delete(&self, key: &str) -> Result<(), ObjectError> {
-        self.until_answered("delete", key, TRY_LIMIT, async || {
+        self.until_answered("delete", key, TRY_LIMIT, || async {
             let delete = self.client.delete_object().bucket(&self.bucket).key(key);
             Ok(delete.send().await.map(drop)?)
         })
