@@ -12,6 +12,8 @@ pub const LEASE_US: i64 = 10_000_000;
 pub const LEASES_BLIND_US: i64 = 2_200_000;
 /// When all leases are out, asking again is worth it after so long, unless one's own calls end (1 s).
 pub const IN_FLIGHT_AGAIN_US: i64 = 1_000_000;
+/// No start is nearer than this (2 ms): the answer is still on its way, and its way would use up the slack.
+pub const LEAD_US: i64 = 2_000;
 /// A claim that is not renewed ends after so long (30 s).
 pub const CLAIM_US: i64 = 30_000_000;
 
@@ -348,7 +350,7 @@ impl<'a> Step<'a> {
     /// The latest start that any limit gives, when it is near enough for all of them.
     fn try_call(&self, group: &Group, choice: Option<usize>) -> Result<Draft, No> {
         let now = self.moment.now_us;
-        let mut start_us = now;
+        let mut start_us = now + LEAD_US;
         let mut binding = None;
         let (mut slack_us, mut horizon_us) = (LATEST_US, pace::FURTHEST_US);
         for index in drawn(group, choice) {

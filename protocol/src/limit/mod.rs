@@ -15,7 +15,9 @@ mod window;
 
 use serde::{Deserialize, Serialize};
 
-pub use decide::{CLAIM_US, IN_FLIGHT_AGAIN_US, LEASE_US, LEASES_BLIND_US, Moment, decide};
+pub use decide::{
+    CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, decide,
+};
 pub use pace::{
     FURTHEST_US, LATEST_US, Pace, UNMARKED_WINDOW_US, mark_step, next_mark, window_guard_us,
 };

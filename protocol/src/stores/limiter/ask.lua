@@ -132,7 +132,7 @@ end
 
 -- The latest start that any limit gives and the slack; or nil, limit, why, when it opens.
 local function try_call(drawn)
-  local start, binding, slack, horizon = now, -1, LATEST, FURTHEST
+  local start, binding, slack, horizon = now + ask.lead, -1, LATEST, FURTHEST
   for d = 1, #drawn do
     local index = drawn[d]
     local l = limits[index + 1]

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::limit::{
     Answer, Ask, CLAIM_US, Closed, FURTHEST_US, Grant, Group, IN_FLIGHT_AGAIN_US, Instance,
-    LATEST_US, LEASE_US, LEASES_BLIND_US, Lease, Leases, Paced, Quota, Refusal, Rule, State,
-    UNMARKED_WINDOW_US, Why, mark_step, window_guard_us,
+    LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Lease, Leases, Paced, Quota, Refusal, Rule,
+    State, UNMARKED_WINDOW_US, Why, mark_step, window_guard_us,
 };
 
 use super::LimiterError;
@@ -25,6 +25,7 @@ struct WireAsk<'a> {
     lease: i64,
     blind: i64,
     in_flight_again: i64,
+    lead: i64,
     claim_ms: i64,
 }
 
@@ -83,6 +84,7 @@ pub(super) fn encode(ask: &Ask, seq: u64) -> String {
         lease: LEASE_US,
         blind: LEASES_BLIND_US,
         in_flight_again: IN_FLIGHT_AGAIN_US,
+        lead: LEAD_US,
         claim_ms: CLAIM_US / 1000,
     };
     serde_json::to_string(&wire).expect("numbers and texts always serialise")
