@@ -119,7 +119,10 @@ impl Loader {
                     in_hand.spawn(self.clone().settle(taken));
                 }
                 Some(_) = in_hand.join_next() => {}
-                () = sweep.due(), if in_hand.is_empty() => sweep.sweep(self).await,
+                () = sweep.due(), if in_hand.is_empty() => tokio::select! {
+                    () = sweep.sweep(self) => {}
+                    () = self.shutdown.draining() => {}
+                },
             }
             self.count(&in_hand);
         }

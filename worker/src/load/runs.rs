@@ -1,7 +1,7 @@
 //! The open runs that this loader knows: plan, compiled outputs, index. A run's plan never changes, so
 //! it is read once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_protocol::ids::RunRef;
@@ -69,6 +69,11 @@ impl Runs {
 
     pub(crate) fn forget(&self, run: &RunRef) {
         self.lock().remove(run);
+    }
+
+    /// Forgets all others.
+    pub(crate) fn keep_only(&self, runs: &BTreeSet<RunRef>) {
+        self.lock().retain(|run, _| runs.contains(run));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<RunRef, Arc<OpenedRun>>> {

@@ -52,14 +52,18 @@ impl Sweep {
 impl Loader {
     async fn publish_lost_receipts(&self) -> Result<(), LoadError> {
         let prefix = layout::open_runs(&self.stores.fleet.prefix);
+        let mut still_open = BTreeSet::new();
         for object in self.stores.objects.list(&prefix).await? {
             let open: Option<paceline_protocol::stores::state::OpenRun> =
                 self.stores.read_json(&object.key).await?;
             let Some(open) = open else { continue };
+            still_open.insert(open.run.clone());
             if let Opening::Open(run) = self.runs.open(&open.run).await? {
                 self.publish_receipts(&run).await?;
             }
         }
+        // Others end runs too; their indices may be gone when a retry opens them again.
+        self.runs.keep_only(&still_open);
         Ok(())
     }
 

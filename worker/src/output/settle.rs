@@ -124,7 +124,7 @@ pub(crate) mod tests {
         Gate, IndexMode, IndexOutput, Job, KeepScore, Outputs, Ranking, ShardSize, Template,
     };
 
-    /// A plan of `nights` cells of one city, shards of 4 cells with blocks of 4.
+    /// A plan of `nights` cells of one city, shards of 8 cells with blocks of 4.
     pub(crate) fn plan(nights: u64) -> Plan {
         let dimension = |name: &str, values| PlannedDimension {
             names: vec![name.into()],

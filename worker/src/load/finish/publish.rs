@@ -121,12 +121,14 @@ impl Finish<'_> {
 
     // -------------------------------------------------------------------------------------- sets
 
-    /// Makes the sets again from the parts when a part's bit is missing: then Redis lost members too.
+    /// Makes the sets again from the parts when a part's bit is missing: then Redis lost members too. And
+    /// after a retry: the run's own sets may have been published before, and then hold the retry's members
+    /// alone.
     async fn make_sets_whole(&self) -> Result<(), LoadError> {
-        if self.run.rankings.is_empty() || self.are_all_settled().await? {
+        if self.run.rankings.is_empty() || (self.open.round == 0 && self.are_all_settled().await?) {
             return Ok(());
         }
-        tracing::warn!(run.id = %self.run.run, "sorted sets lost members: they are made again from the parts");
+        tracing::info!(run.id = %self.run.run, run.round = self.open.round, "the sorted sets are made again from the parts");
         let stores = &self.loader.stores;
         stores.state.forget_blocks(&self.run.run).await?;
         for (shard, (parts, _)) in &self.shards {
@@ -187,7 +189,6 @@ impl Finish<'_> {
             }
         }
         let (previous_records, previous_sets) = previous(live, &plan.run);
-        // A finish that is done again no longer sees the sets that it has renamed.
         Ok(Live {
             run: plan.run.clone(),
             planned_at: plan.planned_at,
