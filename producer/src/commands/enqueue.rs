@@ -111,7 +111,7 @@ impl Enqueueing<'_> {
     async fn somebody_ready(&self, readiness: &mut Readiness<'_>) -> Result<()> {
         loop {
             readiness.ask().await?;
-            if !readiness.ready().is_empty() {
+            if !readiness.ready().is_empty() || readiness.wait() == Wait::Over {
                 return Ok(());
             }
             self.wait_for_providers(readiness, "nothing was enqueued")
