@@ -78,13 +78,19 @@ pub fn block_counts(
         failed: part.ends.count(CellEnd::Failed),
         records: part.records,
         by: by_value(plan, place, &part.ends),
-        no_longer_failed: 0,
+        ..BlockCounts::default()
     };
     if let Some(before) = before {
         let cells = before.0.iter().zip(&part.ends.0);
         let again =
             |(was, is): &(&CellEnd, &CellEnd)| **was == CellEnd::Failed && **is != CellEnd::Absent;
-        counts.no_longer_failed = cells.filter(again).count() as u64;
+        let back: Vec<CellEnd> = cells
+            .map(|pair| if again(&pair) { CellEnd::Failed } else { CellEnd::Absent })
+            .collect();
+        let back = CellEnds(back);
+        counts.no_longer_failed = back.count(CellEnd::Failed);
+        let by = by_value(plan, place, &back).into_iter();
+        counts.no_longer_failed_by = by.map(|(value, (_, _, failed))| (value, failed)).collect();
     }
     counts
 }

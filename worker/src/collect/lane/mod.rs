@@ -37,8 +37,9 @@ use crate::shutdown::Shutdown;
 pub const HOLD_AT_MOST: Duration = Duration::from_secs(9 * 60);
 /// A worker does not hold shards while their budget is closed for longer than this.
 const WAIT_IN_HAND: Duration = Duration::from_secs(8);
-/// After a refusal a batch is allowed to gather, so that a hungry fleet does not ask for every single grant.
-const GATHER: Duration = Duration::from_millis(40);
+/// After a refusal a hungry fleet does not ask all at once. (That a batch gathers meanwhile is in the refusal's
+/// own instant.)
+const APART: Duration = Duration::from_millis(4);
 /// The most cells of one request.
 const BATCH: usize = 256;
 /// How often leases and claims are renewed when nothing is asked for.
@@ -465,9 +466,7 @@ impl Lane {
                 self.mark(quota.clone(), answer.now_us);
             }
         }
-        let in_flight = answer.refusals.iter().any(|r| r.why == Why::InFlight);
-        let gather = if in_flight { GATHER / 8 } else { GATHER };
-        self.ask_at = now + wait.min(WAIT_IN_HAND) + if urgent { GATHER / 4 } else { gather.mul_f64(0.75 + 0.5 * rand::random::<f64>()) };
+        self.ask_at = now + wait.min(WAIT_IN_HAND) + APART.mul_f64(0.5 + rand::random::<f64>());
         if wait > WAIT_IN_HAND && !urgent && answer.grants.is_empty() {
             self.closed(now, wait, answer);
         } else {
@@ -595,11 +594,16 @@ impl Lane {
 
     fn renew(&mut self, now: Instant) {
         self.renewed_at = now;
+        // One request of a holder at a time: an ask renews too.
+        if self.asking {
+            return;
+        }
         let claims = self.claims();
         let ask = self.leases.renewal(&self.provider.name, &self.context.holder, claims.clone());
         if ask.claims.is_empty() && ask.limits.is_empty() {
             return;
         }
+        self.asking = true;
         let (limiter, events) = (self.context.limiter.clone(), self.events.clone());
         self.context.tasks.spawn(async move {
             let answer = limiter.renew(&ask).await;
@@ -608,6 +612,7 @@ impl Lane {
     }
 
     fn on_renewed(&mut self, claims: &[ClaimRef], answer: Result<Answered, LimiterError>) {
+        self.asking = false;
         match answer {
             Ok(Answered { answer, sent, received }) => {
                 self.shared.observe(answer.now_us, sent, received);
