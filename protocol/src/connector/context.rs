@@ -35,7 +35,7 @@ impl RunNames {
                     .iter()
                     .map(|(k, v)| (k.clone(), value_of(v))),
             ),
-            run: Value::from_iter(run.map(|(k, v)| (k, Value::from(v)))),
+            run: Value::from_pairs(run.map(|(k, v)| (k, Value::from(v)))),
             today: Value::from(date),
         }
     }
