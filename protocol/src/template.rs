@@ -109,7 +109,7 @@ pub fn value_of(json: &serde_json::Value) -> Value {
             Value::from(items.iter().map(value_of).collect::<Vec<_>>())
         }
         serde_json::Value::Object(fields) => {
-            Value::from_iter(fields.iter().map(|(k, v)| (k.clone(), value_of(v))))
+            Value::from_pairs(fields.iter().map(|(k, v)| (k.clone(), value_of(v))))
         }
     }
 }

@@ -359,10 +359,8 @@ pub(super) fn provider_names(source: &Source, job: &Job) -> Option<BTreeSet<Stri
     contexts
         .into_iter()
         .map(|context| {
-            let values: minijinja::Value = context
-                .iter()
-                .map(|(k, v)| (k.clone(), value_of(v)))
-                .collect();
+            let pairs = context.iter().map(|(k, v)| (k.clone(), value_of(v)));
+            let values = minijinja::Value::from_pairs(pairs);
             env.render_str(template, values).ok()
         })
         .collect()

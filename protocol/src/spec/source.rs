@@ -86,7 +86,7 @@ impl Source {
                 .positions
                 .insert(node.path.clone(), (node.key_at, node.at));
             if let Data::Scalar(Value::String(text)) = &node.data {
-                let used = names_in(text).unwrap_or_default().into_iter();
+                let used = variables_of(&node.path, text).into_iter();
                 source.variables.extend(used.map(|name| VariableUse {
                     name,
                     at: node.at,
@@ -95,6 +95,14 @@ impl Source {
             }
         });
         source
+    }
+}
+
+/// The names of the environment in one text; a pool's variable is named without `${}`.
+fn variables_of(path: &str, text: &str) -> Vec<String> {
+    match path {
+        "credentials.from_env" => vec![text.to_owned()],
+        _ => names_in(text).unwrap_or_default(),
     }
 }
 

@@ -100,6 +100,9 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Diagnostic> {
         return Err(fault(Position::START, &message));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if let Some(at) = leading_tab(text) {
+        return Err(fault(at, "a tab in the indent").hint(NO_TABS));
+    }
     let mut builder = Builder {
         file,
         events: Parser::new_from_str(text),
@@ -111,6 +114,17 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Diagnostic> {
     })?;
     root.set_paths(String::new());
     Ok(root)
+}
+
+const NO_TABS: &str = "YAML is indented by spaces, never by tabs";
+
+/// The first tab that indents a line; not all of them are refused by the parser, and none is meant.
+fn leading_tab(text: &str) -> Option<Position> {
+    text.lines().zip(1..).find_map(|(content, line)| {
+        let indent = content.len() - content.trim_start().len();
+        let column = content[..indent].find('\t')? + 1;
+        (indent < content.len()).then_some(Position { line, column })
+    })
 }
 
 struct Builder<'t> {
@@ -145,9 +159,6 @@ impl<'t> Builder<'t> {
             column: error.marker().col() + 1,
         };
         let found = self.fault(place, format!("not YAML: {}", error.info()));
-        if error.info().contains("tab") {
-            return found.hint("YAML is indented by spaces, never by tabs");
-        }
         found.hint("a value with `: `, ` #`, or one of `{ [ & * ! | > % @` at its start needs quotes; entries of one mapping begin in one column")
     }
 
@@ -233,7 +244,9 @@ impl<'t> Builder<'t> {
         read: fn(&mut Self) -> Result<Data, Diagnostic>,
     ) -> Result<Data, Diagnostic> {
         if self.depth == MAX_DEPTH {
-            return Err(self.fault(at, format!("nested deeper than {MAX_DEPTH} levels")));
+            return Err(self
+                .fault(at, format!("nested deeper than {MAX_DEPTH} levels"))
+                .hint("no job or provider needs that; take brackets out"));
         }
         self.depth += 1;
         let data = read(self);

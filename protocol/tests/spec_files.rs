@@ -1,0 +1,159 @@
+//! The example files read without a fault, and every wrong file of `wrong/` says what is expected beside it.
+#![allow(missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use paceline_protocol::spec::{
+    Diagnostic, DimensionValues, KeepScore, LimitRule, SpecFolder, Wait, not_built,
+};
+
+fn examples() -> SpecFolder {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/spec");
+    SpecFolder::open(&dir).expect("the example files are beside this package")
+}
+
+fn shown(found: &[Diagnostic]) -> String {
+    found.iter().map(|d| format!("{d}\n")).collect()
+}
+
+#[test]
+fn every_example_reads_without_a_fault() {
+    let mut found = examples().check(&[], None).expect("readable");
+    found.retain(Diagnostic::is_error);
+    assert!(found.is_empty(), "{}", shown(&found));
+}
+
+#[test]
+fn every_job_loads_with_its_providers() {
+    let folder = examples();
+    for name in folder.job_names() {
+        let loaded = folder.job(name).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        assert_eq!(loaded.job.name, name);
+    }
+    assert_eq!(folder.job_names().len(), 10);
+    let markets: Vec<String> = folder
+        .job("orders")
+        .expect("loads")
+        .providers
+        .into_keys()
+        .collect();
+    assert_eq!(markets, ["coupang", "eleven-street", "naver-commerce"]);
+    let engines: Vec<String> = folder
+        .job("search")
+        .expect("loads")
+        .providers
+        .into_keys()
+        .collect();
+    assert_eq!(engines, ["kakao", "naver"]);
+}
+
+#[test]
+fn the_fare_calendar_says_what_it_says() {
+    let fares = examples().job("fares").expect("loads");
+    assert_eq!(not_built(&fares), []);
+    assert_eq!(
+        (fares.job.shard.cells, fares.job.shard.checkpoint),
+        (140, 20)
+    );
+    assert_eq!(
+        fares.job.split["nights"].values,
+        DimensionValues::Range { first: 1, last: 14 }
+    );
+    assert_eq!(fares.job.outputs.rankings[0].keep, KeepScore::Min);
+    assert_eq!(fares.job.outputs.index.as_ref().map(|i| i.keep), Some(3));
+    let provider = &fares.providers["fare-search"];
+    assert!(
+        matches!(&provider.limits[1].rule, LimitRule::Quota { calls: 25_000, resets_at: 0, zone, .. } if zone == "Asia/Seoul")
+    );
+    assert!(matches!(
+        provider.outcomes[1].wait,
+        Some(Wait::From { fallback: None, .. })
+    ));
+    assert_eq!(provider.retry.from.0, Duration::from_millis(500));
+    let fields: Vec<&String> = provider.endpoints["fares"].fields.keys().collect();
+    assert_eq!(fields, ["carrier", "price", "currency", "departs_at"]);
+}
+
+#[test]
+fn a_job_is_found_by_its_path_too() {
+    let folder = examples();
+    let path = folder.dir().join("jobs/fares.yaml").display().to_string();
+    assert_eq!(folder.job(&path).expect("loads").job.name, "fares");
+    let error = folder.job("fare").expect_err("no such job").to_string();
+    assert!(error.contains("did you mean `fares`?"), "{error}");
+}
+
+#[test]
+fn what_is_not_built_yet_is_named_with_its_place() {
+    let found = not_built(&examples().job("orders").expect("loads"));
+    let has = |file: &str, text: &str| {
+        found
+            .iter()
+            .any(|d| d.file.ends_with(file) && d.message.contains(text) && d.line > 1)
+    };
+    assert!(
+        has("orders.yaml", "`dedupe`") && has("coupang.yaml", "signing in"),
+        "{}",
+        shown(&found)
+    );
+}
+
+#[test]
+fn names_that_the_environment_lacks_are_warned_of() {
+    let env = std::collections::BTreeMap::from([(
+        "FARE_SEARCH_URL".to_owned(),
+        "http://localhost".to_owned(),
+    )]);
+    let provider = examples().dir().join("providers/fare-search.yaml");
+    let found = examples().check(&[provider], Some(&env)).expect("readable");
+    assert_eq!(found.len(), 1, "{}", shown(&found));
+    assert!(found[0].message.contains("FARE_SEARCH_KEYS") && !found[0].is_error());
+}
+
+/// Set to rewrite the expected texts; read the difference before it is committed.
+const REWRITE: &str = "UPDATE";
+
+fn wrong_files() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrong");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// What `check` says of one file, with the folder's name taken out.
+fn said_of(folder: &SpecFolder, path: &Path) -> String {
+    let found = folder.check(&[path.to_owned()], None).expect("readable");
+    let beside = format!("{}/", path.parent().expect("in a folder").display());
+    let examples = format!("{}/", folder.dir().display());
+    shown(&found)
+        .replace(&beside, "")
+        .replace(&examples, "")
+        .replace(beside.trim_end_matches('/'), "here")
+}
+
+#[test]
+fn every_wrong_file_says_what_is_wrong_and_what_would_be_right() {
+    let folder = examples();
+    let mut differences = String::new();
+    for path in wrong_files() {
+        let said = said_of(&folder, &path);
+        let expected_in = path.with_extension("txt");
+        if std::env::var_os(REWRITE).is_some() {
+            std::fs::write(&expected_in, &said).expect("writable");
+        }
+        let expected = std::fs::read_to_string(&expected_in).unwrap_or_default();
+        if said != expected || !said.contains("hint:") {
+            differences += &format!(
+                "--- {}\nexpected:\n{expected}said:\n{said}\n",
+                path.display()
+            );
+        }
+    }
+    assert!(differences.is_empty(), "{differences}");
+    assert!(wrong_files().len() >= 40, "a wrong file was lost");
+}
