@@ -23,7 +23,6 @@ mod outcomes;
 mod outputs;
 mod provider;
 mod reader;
-mod schema;
 mod scope;
 mod source;
 mod tree;
@@ -38,7 +37,6 @@ pub use jinja::{
 pub use lists::{ListError, Table};
 pub use model::*;
 pub use not_built::not_built;
-pub use schema::{JOB_SCHEMA, PROVIDER_SCHEMA};
 pub use source::{Source, Sourced, SpecFile, VariableUse, read};
 pub use tree::plain_scalar;
 pub use words::{Day, day};
