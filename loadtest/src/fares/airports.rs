@@ -17,8 +17,7 @@ pub struct Airport {
     pub utc_offset: String,
 }
 
-static AIRPORTS: LazyLock<HashMap<&'static str, Airport>> =
-    LazyLock::new(|| rows().map(|(code, airport)| (code, airport)).collect());
+static AIRPORTS: LazyLock<HashMap<&'static str, Airport>> = LazyLock::new(|| rows().collect());
 
 /// The IATA codes that the simulator knows, in the order of its list.
 pub fn codes() -> impl Iterator<Item = &'static str> + Clone {
