@@ -24,6 +24,7 @@ mod outputs;
 mod provider;
 mod reader;
 mod scope;
+mod schema;
 mod source;
 mod tree;
 mod words;
@@ -37,6 +38,7 @@ pub use jinja::{
 pub use lists::{ListError, Table};
 pub use model::*;
 pub use not_built::not_built;
+pub use schema::{JOB_SCHEMA, PROVIDER_SCHEMA};
 pub use source::{Source, Sourced, SpecFile, VariableUse, read};
 pub use tree::plain_scalar;
 pub use words::{Day, day};
