@@ -29,7 +29,7 @@ impl RunNames {
         ];
         RunNames {
             dimensions: plan.matrix.names().cloned().collect(),
-            params: Value::from_iter(
+            params: Value::from_pairs(
                 plan.job
                     .params
                     .iter()
