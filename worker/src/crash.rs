@@ -38,15 +38,21 @@ mod armed {
     static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
         let told = std::env::var("PACELINE_CRASH_AT").ok()?;
         let (point, nth) = told.split_once('@').unwrap_or((&told, "1"));
-        Some(Armed { point: point.to_owned(), left: AtomicU32::new(nth.parse().ok()?) })
+        Some(Armed {
+            point: point.to_owned(),
+            left: AtomicU32::new(nth.parse().ok()?),
+        })
     });
 
     pub(super) fn point(name: &str) {
-        let Some(armed) = ARMED.as_ref().filter(|armed| armed.point == name) else { return };
+        let Some(armed) = ARMED.as_ref().filter(|armed| armed.point == name) else {
+            return;
+        };
         if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             eprintln!("crash point {name}: killed");
             // The same signal as kill -9: nothing is cleaned up.
-            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("a process may kill itself");
+            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)
+                .expect("a process may kill itself");
         }
     }
 }

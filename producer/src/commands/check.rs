@@ -18,5 +18,9 @@ pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit> {
     } else {
         print!("{}", report.to_text());
     }
-    Ok(if report.exit_code() == 0 { Exit::Done } else { Exit::WrongFile })
+    Ok(if report.exit_code() == 0 {
+        Exit::Done
+    } else {
+        Exit::WrongFile
+    })
 }

@@ -23,8 +23,8 @@ use crate::run::{
     BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, left_to_do, new_entry, publish_receipts,
     publish_shards, put_entry, register, zero_shards,
 };
-use paceline_protocol::spec::LoadedJob;
 use crate::stores::Stores;
+use paceline_protocol::spec::LoadedJob;
 
 /// Plans a run and publishes it, or goes on with one.
 ///

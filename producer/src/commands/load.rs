@@ -17,7 +17,9 @@ use paceline_protocol::spec::{LoadError, LoadedJob, SpecFolder};
 /// # Errors
 /// With the exit code for an unknown job or wrong files.
 pub fn job(context: &Context, name: &str) -> Result<LoadedJob> {
-    let loaded = folder(context)?.job(name).map_err(|error| refused(context, &error))?;
+    let loaded = folder(context)?
+        .job(name)
+        .map_err(|error| refused(context, &error))?;
     for warning in &loaded.diagnostics {
         context.say(warning.to_string());
     }
@@ -41,7 +43,9 @@ pub fn refused(context: &Context, error: &LoadError) -> anyhow::Error {
     match error {
         LoadError::Unknown { .. } => Refusal::usage(error.to_string()),
         LoadError::Wrong(found) => {
-            found.iter().for_each(|diagnostic| context.say(diagnostic.to_string()));
+            found
+                .iter()
+                .for_each(|diagnostic| context.say(diagnostic.to_string()));
             Refusal::wrong_file("nothing was sent, since files are wrong (see above)")
         }
     }

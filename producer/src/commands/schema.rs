@@ -11,9 +11,12 @@ use crate::exit::Exit;
 /// # Errors
 /// None.
 pub fn run(args: &SchemaArgs) -> Result<Exit> {
-    print!("{}", match args.of {
-        SchemaOf::Job => JOB_SCHEMA,
-        SchemaOf::Provider => PROVIDER_SCHEMA,
-    });
+    print!(
+        "{}",
+        match args.of {
+            SchemaOf::Job => JOB_SCHEMA,
+            SchemaOf::Provider => PROVIDER_SCHEMA,
+        }
+    );
     Ok(Exit::Done)
 }

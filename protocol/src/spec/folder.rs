@@ -198,7 +198,10 @@ impl SpecFolder {
     pub fn provider(&self, name: &str) -> Result<Provider, LoadError> {
         match self.provider_file(name) {
             Some(Sourced { found, .. }) if any_error(found) => Err(LoadError::Wrong(found.clone())),
-            Some(Sourced { model: Some(provider), .. }) => Ok(provider.clone()),
+            Some(Sourced {
+                model: Some(provider),
+                ..
+            }) => Ok(provider.clone()),
             _ => Err(LoadError::Unknown {
                 name: name.to_owned(),
                 dir: self.dir.clone(),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::output::failures::Failure;
 use paceline_protocol::clock::SendDecision;
 use paceline_protocol::connector::{Answer, CallContext, Credential, HttpRequest, Judged};
-use crate::output::failures::Failure;
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::limit::Grant;
 use paceline_protocol::outcome::{Outcome, Verdict};
@@ -90,7 +90,9 @@ impl Call {
             Ok(request) => request,
             Err(error) => return self.ended_without_call(error.to_string()),
         };
-        let Some(late_us) = self.wait_for_start(credential.as_ref()).await else { return CallEnd::NotSent };
+        let Some(late_us) = self.wait_for_start(credential.as_ref()).await else {
+            return CallEnd::NotSent;
+        };
         let sent = Instant::now();
         let sent_us = self.lane.fleet_us(sent);
         crate::crash::point("call-before-send");
@@ -101,7 +103,9 @@ impl Call {
         crate::crash::point("call-after-answer");
         self.account(&attempt, credential.as_ref(), sent_us, late_us);
         if self.cut_off.is_cancelled() && attempt.status == 0 {
-            return CallEnd::CutOff { attempts: self.attempts + 1 };
+            return CallEnd::CutOff {
+                attempts: self.attempts + 1,
+            };
         }
         self.end(attempt, &context, credential.as_ref())
     }
@@ -125,14 +129,18 @@ impl Call {
     async fn wait_for_start(&self, credential: Option<&Credential>) -> Option<i64> {
         loop {
             let now = Instant::now();
-            match self.lane.clock(|clock| clock.may_send(&self.grant, self.epoch, now)) {
+            match self
+                .lane
+                .clock(|clock| clock.may_send(&self.grant, self.epoch, now))
+            {
                 SendDecision::Wait(wait) => tokio::time::sleep_until((now + wait).into()).await,
                 SendDecision::Late => return None,
                 SendDecision::Send => break,
             }
         }
         let now = Instant::now();
-        let barred = self.shard.is_lost() || self.lane.is_closed(credential.map(Credential::name), now);
+        let barred =
+            self.shard.is_lost() || self.lane.is_closed(credential.map(Credential::name), now);
         let allowed = !barred && self.lane.governor_allows();
         allowed.then(|| self.lane.fleet_us(now) - self.grant.start_us)
     }
@@ -150,29 +158,62 @@ impl Call {
                 answered_us,
                 judged: self.judge(&answer, answered_us),
             },
-            Err(error) => Attempt { status: 0, bytes: 0, duration, answered_us, judged: no_answer(&error) },
+            Err(error) => Attempt {
+                status: 0,
+                bytes: 0,
+                duration,
+                answered_us,
+                judged: no_answer(&error),
+            },
         }
     }
 
     fn judge(&self, answer: &HttpAnswer, now_us: i64) -> Judged {
-        let header = |name: &str| answer.headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        self.shard.at.connector.judge(&Answer { status: answer.status, header: &header, body: &answer.body, now_us })
+        let header = |name: &str| {
+            answer
+                .headers
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .map(str::to_owned)
+        };
+        self.shard.at.connector.judge(&Answer {
+            status: answer.status,
+            header: &header,
+            body: &answer.body,
+            now_us,
+        })
     }
 
     fn cut_off_attempt(&self, sent: Instant) -> Attempt {
-        let verdict = Verdict { outcome: Outcome::Retryable, wait: None, reason: "cut off by the end of the grace".into() };
+        let verdict = Verdict {
+            outcome: Outcome::Retryable,
+            wait: None,
+            reason: "cut off by the end of the grace".into(),
+        };
         Attempt {
             status: 0,
             bytes: 0,
             duration: sent.elapsed(),
             answered_us: self.lane.fleet_us(Instant::now()),
-            judged: Judged { verdict, body: None },
+            judged: Judged {
+                verdict,
+                body: None,
+            },
         }
     }
 
     /// Ledger and metrics.
-    fn account(&self, attempt: &Attempt, credential: Option<&Credential>, sent_us: i64, late_us: i64) {
-        let (provider, endpoint) = (self.shard.at.connector.provider(), self.shard.at.connector.endpoint());
+    fn account(
+        &self,
+        attempt: &Attempt,
+        credential: Option<&Credential>,
+        sent_us: i64,
+        late_us: i64,
+    ) {
+        let (provider, endpoint) = (
+            self.shard.at.connector.provider(),
+            self.shard.at.connector.endpoint(),
+        );
         let verdict = &attempt.judged.verdict;
         let reason = match verdict.outcome {
             Outcome::Ok | Outcome::Empty => String::new(),
@@ -197,41 +238,68 @@ impl Call {
             trace: None,
         });
         let metrics = &self.metrics;
-        metrics.requests.with_label_values(&[provider, endpoint, verdict.outcome.as_str()]).inc();
-        metrics.request_duration.with_label_values(&[provider, endpoint]).observe(attempt.duration.as_secs_f64());
-        metrics.response_bytes.with_label_values(&[provider]).inc_by(attempt.bytes);
+        metrics
+            .requests
+            .with_label_values(&[provider, endpoint, verdict.outcome.as_str()])
+            .inc();
+        metrics
+            .request_duration
+            .with_label_values(&[provider, endpoint])
+            .observe(attempt.duration.as_secs_f64());
+        metrics
+            .response_bytes
+            .with_label_values(&[provider])
+            .inc_by(attempt.bytes);
         if self.attempts > 0 {
             metrics.request_attempts.with_label_values(&["retry"]).inc();
         }
         if verdict.outcome == Outcome::Throttled {
-            metrics.limit_violations.with_label_values(&[provider]).inc();
+            metrics
+                .limit_violations
+                .with_label_values(&[provider])
+                .inc();
         }
     }
 
     /// What the answer means for the cell.
-    fn end(&self, attempt: Attempt, context: &CallContext, credential: Option<&Credential>) -> CallEnd {
+    fn end(
+        &self,
+        attempt: Attempt,
+        context: &CallContext,
+        credential: Option<&Credential>,
+    ) -> CallEnd {
         let verdict = &attempt.judged.verdict;
         let of_credential = credential.map(|c| c.name().to_owned());
         match verdict.outcome {
             Outcome::Ok => self.extract(&attempt, context),
-            Outcome::Empty => CallEnd::Ended(self.result(String::new(), 0, None, attempt.answered_us)),
-            Outcome::Throttled | Outcome::Maintenance => {
-                CallEnd::Closed(CloseScope { credential: None, wait: verdict.wait, outcome: verdict.outcome })
+            Outcome::Empty => {
+                CallEnd::Ended(self.result(String::new(), 0, None, attempt.answered_us))
             }
-            Outcome::QuotaExhausted | Outcome::AuthExpired => {
-                CallEnd::Closed(CloseScope { credential: of_credential, wait: verdict.wait, outcome: verdict.outcome })
-            }
+            Outcome::Throttled | Outcome::Maintenance => CallEnd::Closed(CloseScope {
+                credential: None,
+                wait: verdict.wait,
+                outcome: verdict.outcome,
+            }),
+            Outcome::QuotaExhausted | Outcome::AuthExpired => CallEnd::Closed(CloseScope {
+                credential: of_credential,
+                wait: verdict.wait,
+                outcome: verdict.outcome,
+            }),
             Outcome::Retryable => self.again(&attempt),
             Outcome::Permanent => self.failed(&attempt, verdict.reason.clone(), None),
         }
     }
 
     fn extract(&self, attempt: &Attempt, context: &CallContext) -> CallEnd {
-        let Some(body) = &attempt.judged.body else { return self.again(attempt) };
+        let Some(body) = &attempt.judged.body else {
+            return self.again(attempt);
+        };
         match self.shard.at.connector.records(context, body) {
             Ok(records) => {
                 let mut lines = Vec::with_capacity(records.len() * 160);
-                records.iter().for_each(|record| record.write_ndjson(&mut lines));
+                records
+                    .iter()
+                    .for_each(|record| record.write_ndjson(&mut lines));
                 let lines = String::from_utf8(lines).expect("JSON is UTF-8");
                 CallEnd::Ended(self.result(lines, records.len() as u64, None, attempt.answered_us))
             }
@@ -246,12 +314,21 @@ impl Call {
             return self.failed(attempt, attempt.judged.verdict.reason.clone(), None);
         }
         let backoff = backoff(retry, attempts, rand::random());
-        CallEnd::Again { attempts, wait: attempt.judged.verdict.wait.unwrap_or_default().max(backoff) }
+        CallEnd::Again {
+            attempts,
+            wait: attempt.judged.verdict.wait.unwrap_or_default().max(backoff),
+        }
     }
 
     fn retry(&self) -> Retry {
         let provider = self.shard.at.connector.provider();
-        self.shard.run.plan.providers.get(provider).map(|p| p.retry).unwrap_or_default()
+        self.shard
+            .run
+            .plan
+            .providers
+            .get(provider)
+            .map(|p| p.retry)
+            .unwrap_or_default()
     }
 
     fn failed(&self, attempt: &Attempt, reason: String, field: Option<String>) -> CallEnd {
@@ -259,8 +336,14 @@ impl Call {
             Outcome::Ok => Outcome::Permanent,
             outcome => outcome,
         };
-        let failure =
-            Failure { cell: self.cell, reason, outcome, status: attempt.status, field, attempts: self.attempts + 1 };
+        let failure = Failure {
+            cell: self.cell,
+            reason,
+            outcome,
+            status: attempt.status,
+            field,
+            attempts: self.attempts + 1,
+        };
         CallEnd::Ended(self.result(String::new(), 0, Some(failure), attempt.answered_us))
     }
 
@@ -273,11 +356,27 @@ impl Call {
             field: None,
             attempts: self.attempts,
         };
-        CallEnd::Ended(self.result(String::new(), 0, Some(failure), self.lane.fleet_us(Instant::now())))
+        CallEnd::Ended(self.result(
+            String::new(),
+            0,
+            Some(failure),
+            self.lane.fleet_us(Instant::now()),
+        ))
     }
 
-    fn result(&self, lines: String, records: u64, failure: Option<Failure>, answered_us: i64) -> CellResult {
-        CellResult { lines, records, failure, answered_us }
+    fn result(
+        &self,
+        lines: String,
+        records: u64,
+        failure: Option<Failure>,
+        answered_us: i64,
+    ) -> CellResult {
+        CellResult {
+            lines,
+            records,
+            failure,
+            answered_us,
+        }
     }
 }
 
@@ -286,12 +385,22 @@ fn no_answer(error: &HttpError) -> Judged {
         HttpError::Request(_) | HttpError::TooLarge(_) => Outcome::Permanent,
         HttpError::Broken(_) | HttpError::Timeout(_) => Outcome::Retryable,
     };
-    Judged { verdict: Verdict { outcome, wait: None, reason: error.to_string() }, body: None }
+    Judged {
+        verdict: Verdict {
+            outcome,
+            wait: None,
+            reason: error.to_string(),
+        },
+        body: None,
+    }
 }
 
 /// Doubles from `from` to `to` with the attempts made; `chance` in 0..1 spreads it over its upper half.
 fn backoff(retry: Retry, attempts: u32, chance: f64) -> Duration {
-    let doubled = retry.from.0.saturating_mul(1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
+    let doubled = retry
+        .from
+        .0
+        .saturating_mul(1u32.checked_shl(attempts - 1).unwrap_or(u32::MAX));
     doubled.min(retry.to.0).mul_f64(0.5 + 0.5 * chance)
 }
 
@@ -302,7 +411,9 @@ mod tests {
     #[test]
     fn back_off_doubles_up_to_its_end() {
         let retry = Retry::default();
-        let waits: Vec<u128> = [1, 2, 3, 7, 40].map(|n| backoff(retry, n, 1.0).as_millis()).into();
+        let waits: Vec<u128> = [1, 2, 3, 7, 40]
+            .map(|n| backoff(retry, n, 1.0).as_millis())
+            .into();
         assert_eq!(waits, [500, 1000, 2000, 30_000, 30_000]);
         assert_eq!(backoff(retry, 1, 0.0).as_millis(), 250);
     }

@@ -33,48 +33,100 @@ impl Servers {
     ///
     /// # Errors
     /// When one of them will never do, or the process is told to stop meanwhile.
-    pub async fn connect(settings: &CollectSettings, readiness: &Readiness, shutdown: &Shutdown) -> Result<Self, NotConnected> {
+    pub async fn connect(
+        settings: &CollectSettings,
+        readiness: &Readiness,
+        shutdown: &Shutdown,
+    ) -> Result<Self, NotConnected> {
         let keys = Keys::new(&settings.fleet.namespace);
         let topology = Topology::new(&settings.fleet.namespace);
-        let (amqp, redis) = (settings.amqp_url.expose_secret(), settings.redis_url.expose_secret());
+        let (amqp, redis) = (
+            settings.amqp_url.expose_secret(),
+            settings.redis_url.expose_secret(),
+        );
         let later = |e: &dyn std::fmt::Display| Refusal::Later(e.to_string());
         Ok(Servers {
             objects: objects(&settings.fleet, readiness, shutdown).await?,
-            state: connect(server("Redis", redis, "progress and limits"), readiness, shutdown, || async {
-                State::connect(redis, keys.clone()).await.map_err(|e| match e {
-                    StateError::Evicts { .. } => Refusal::Never(e.to_string()),
-                    StateError::Failed { .. } => later(&e),
-                })
-            })
+            state: connect(
+                server("Redis", redis, "progress and limits"),
+                readiness,
+                shutdown,
+                || async {
+                    State::connect(redis, keys.clone())
+                        .await
+                        .map_err(|e| match e {
+                            StateError::Evicts { .. } => Refusal::Never(e.to_string()),
+                            StateError::Failed { .. } => later(&e),
+                        })
+                },
+            )
             .await?,
-            limiter: connect(server("Redis", redis, "limits"), readiness, shutdown, || async {
-                FleetLimiter::connect(redis, keys.clone()).await.map_err(|e| later(&e))
-            })
+            limiter: connect(
+                server("Redis", redis, "limits"),
+                readiness,
+                shutdown,
+                || async {
+                    FleetLimiter::connect(redis, keys.clone())
+                        .await
+                        .map_err(|e| later(&e))
+                },
+            )
             .await?,
-            publisher: connect(server("RabbitMQ", amqp, "receipts and hand-backs"), readiness, shutdown, || async {
-                Publisher::connect(amqp, topology.clone()).await.map_err(|e| later(&e))
-            })
+            publisher: connect(
+                server("RabbitMQ", amqp, "receipts and hand-backs"),
+                readiness,
+                shutdown,
+                || async {
+                    Publisher::connect(amqp, topology.clone())
+                        .await
+                        .map_err(|e| later(&e))
+                },
+            )
             .await?,
-            taker: connect(server("RabbitMQ", amqp, "shards"), readiness, shutdown, || async {
-                Taker::connect(amqp, topology.clone()).await.map_err(|e| later(&e))
-            })
+            taker: connect(
+                server("RabbitMQ", amqp, "shards"),
+                readiness,
+                shutdown,
+                || async {
+                    Taker::connect(amqp, topology.clone())
+                        .await
+                        .map_err(|e| later(&e))
+                },
+            )
             .await?,
         })
     }
 }
 
 fn server(name: &'static str, url: &str, needed_for: &'static str) -> Server {
-    Server { name, url: shown_url(url), needed_for }
+    Server {
+        name,
+        url: shown_url(url),
+        needed_for,
+    }
 }
 
-async fn objects(fleet: &FleetSettings, readiness: &Readiness, shutdown: &Shutdown) -> Result<Objects, NotConnected> {
+async fn objects(
+    fleet: &FleetSettings,
+    readiness: &Readiness,
+    shutdown: &Shutdown,
+) -> Result<Objects, NotConnected> {
     let objects = Objects::new(&fleet.bucket).await;
-    let server = Server { name: "S3", url: objects.endpoint(), needed_for: "plans and parts" };
+    let server = Server {
+        name: "S3",
+        url: objects.endpoint(),
+        needed_for: "plans and parts",
+    };
     connect(server, readiness, shutdown, || async {
-        objects.probe_conditional_put(&fleet.prefix).await.map_err(|e| match e {
-            ObjectError::NoConditionalPut(_) => Refusal::Never(e.to_string()),
-            ObjectError::NoBucket(_) | ObjectError::Failed { .. } => Refusal::Later(e.to_string()),
-        })
+        objects
+            .probe_conditional_put(&fleet.prefix)
+            .await
+            .map_err(|e| match e {
+                ObjectError::NoConditionalPut(_) => Refusal::Never(e.to_string()),
+                ObjectError::NoBucket(_) | ObjectError::Failed { .. } => {
+                    Refusal::Later(e.to_string())
+                }
+            })
     })
     .await?;
     Ok(objects)

@@ -21,7 +21,9 @@ pub struct Pool {
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// The list is missing or empty.
-    #[error("provider {provider}: {name} holds no credentials; set it to a comma-separated list, or {name}_FILE to a file with one")]
+    #[error(
+        "provider {provider}: {name} holds no credentials; set it to a comma-separated list, or {name}_FILE to a file with one"
+    )]
     Empty {
         /// The provider.
         provider: String,
@@ -29,7 +31,9 @@ pub enum PoolError {
         name: String,
     },
     /// An entry has the wrong number of fields. Its text is not shown.
-    #[error("provider {provider}: entry {place} of {name} has {found} fields, not {wanted} ({fields}), separated by `:`")]
+    #[error(
+        "provider {provider}: entry {place} of {name} has {found} fields, not {wanted} ({fields}), separated by `:`"
+    )]
     Fields {
         /// The provider.
         provider: String,
@@ -58,25 +62,43 @@ impl Pool {
     /// # Errors
     /// When it is missing, empty or malformed; no message holds a secret.
     pub fn read(provider: &Provider, env: &impl Environment) -> Result<Self, PoolError> {
-        let Some(declared) = &provider.credentials else { return Ok(Pool::default()) };
+        let Some(declared) = &provider.credentials else {
+            return Ok(Pool::default());
+        };
         let CredentialSource::Env(name) = &declared.from else {
             return Err(PoolError::NotBuilt(provider.name.clone()));
         };
         let list = env.secret(name)?.unwrap_or_default();
-        let entries: Vec<&str> = list.split([',', '\n']).map(str::trim).filter(|e| !e.is_empty()).collect();
+        let entries: Vec<&str> = list
+            .split([',', '\n'])
+            .map(str::trim)
+            .filter(|e| !e.is_empty())
+            .collect();
         if entries.is_empty() {
-            return Err(PoolError::Empty { provider: provider.name.clone(), name: name.clone() });
+            return Err(PoolError::Empty {
+                provider: provider.name.clone(),
+                name: name.clone(),
+            });
         }
         let credentials = entries
             .iter()
             .enumerate()
             .map(|(place, entry)| read_entry(&provider.name, name, declared, place, entry))
             .collect::<Result<_, _>>()?;
-        Ok(Pool { credentials, use_: declared.use_ })
+        Ok(Pool {
+            credentials,
+            use_: declared.use_,
+        })
     }
 }
 
-fn read_entry(provider: &str, name: &str, declared: &Credentials, place: usize, entry: &str) -> Result<Credential, PoolError> {
+fn read_entry(
+    provider: &str,
+    name: &str,
+    declared: &Credentials,
+    place: usize,
+    entry: &str,
+) -> Result<Credential, PoolError> {
     let names: Vec<&str> = declared.fields.iter().map(String::as_str).collect();
     // The last field may hold the separator.
     let values: Vec<&str> = entry.splitn(names.len().max(1), ':').collect();
@@ -90,9 +112,15 @@ fn read_entry(provider: &str, name: &str, declared: &Credentials, place: usize, 
             fields: names.join(":"),
         });
     }
-    let fields: BTreeMap<String, String> =
-        names.iter().zip(values).map(|(name, value)| ((*name).to_owned(), value.to_owned())).collect();
-    Ok(Credential::new(&public_name(provider, place, entry), fields))
+    let fields: BTreeMap<String, String> = names
+        .iter()
+        .zip(values)
+        .map(|(name, value)| ((*name).to_owned(), value.to_owned()))
+        .collect();
+    Ok(Credential::new(
+        &public_name(provider, place, entry),
+        fields,
+    ))
 }
 
 /// Place in the pool and six hex digits of a keyed hash: enough to tell keys apart, too little to guess one.
@@ -103,7 +131,10 @@ pub fn public_name(provider: &str, place: usize, entry: &str) -> String {
     hash.update(b"\0");
     hash.update(entry.as_bytes());
     let digest = hash.finalize();
-    format!("{place}-{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2])
+    format!(
+        "{place}-{:02x}{:02x}{:02x}",
+        digest[0], digest[1], digest[2]
+    )
 }
 
 #[cfg(test)]
@@ -112,7 +143,10 @@ mod tests {
 
     #[test]
     fn names_tell_keys_apart_and_hold_no_secret() {
-        let (a, b) = (public_name("p", 0, "secret-a"), public_name("p", 0, "secret-b"));
+        let (a, b) = (
+            public_name("p", 0, "secret-a"),
+            public_name("p", 0, "secret-b"),
+        );
         assert_ne!(a, b);
         assert!(a.starts_with("0-") && a.len() == 8 && !a.contains("secret"));
     }

@@ -58,7 +58,10 @@ impl HttpClient {
             .pool_idle_timeout(Duration::from_secs(90))
             .pool_max_idle_per_host(usize::MAX)
             .build()?;
-        Ok(HttpClient { client, total: timeout.total.0 })
+        Ok(HttpClient {
+            client,
+            total: timeout.total.0,
+        })
     }
 
     /// Sends once and reads the answer, at most `max_body` bytes of it.
@@ -79,23 +82,31 @@ impl HttpClient {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
         };
-        let url = reqwest::Url::parse(&request.url).map_err(|e| HttpError::Request(format!("its URL: {e}")))?;
+        let url = reqwest::Url::parse(&request.url)
+            .map_err(|e| HttpError::Request(format!("its URL: {e}")))?;
         let mut built = reqwest::Request::new(method, url);
         for (name, value) in &request.headers {
-            let name = HeaderName::try_from(name.as_str()).map_err(|e| HttpError::Request(e.to_string()))?;
+            let name = HeaderName::try_from(name.as_str())
+                .map_err(|e| HttpError::Request(e.to_string()))?;
             let value = HeaderValue::from_str(value)
                 .or_else(|_| HeaderValue::from_bytes(value.as_bytes()))
                 .map_err(|_| HttpError::Request(format!("the value of header {name}")))?;
             built.headers_mut().append(name, value);
         }
         if let Some((content_type, body)) = request.body {
-            built.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            built
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
             *built.body_mut() = Some(body.into());
         }
         Ok(built)
     }
 
-    async fn receive(&self, request: reqwest::Request, max_body: u64) -> Result<HttpAnswer, HttpError> {
+    async fn receive(
+        &self,
+        request: reqwest::Request,
+        max_body: u64,
+    ) -> Result<HttpAnswer, HttpError> {
         let mut response = self.client.execute(request).await.map_err(broken)?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
@@ -106,7 +117,11 @@ impl HttpClient {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(HttpAnswer { status, headers, body })
+        Ok(HttpAnswer {
+            status,
+            headers,
+            body,
+        })
     }
 }
 

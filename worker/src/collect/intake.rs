@@ -120,7 +120,9 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             match self.taker.take(&lane, &run).await {
                 Ok(Some(taken)) => return Some((lane, taken)),
                 Ok(None) => {}
-                Err(BrokerError::NoQueue(queue)) => tracing::debug!(queue, "the queue is gone; its run has ended"),
+                Err(BrokerError::NoQueue(queue)) => {
+                    tracing::debug!(queue, "the queue is gone; its run has ended")
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "no shard can be taken; it is tried again");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -139,7 +141,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         let unserved = self.unserved.lock().await;
         let lanes = self.lanes.lock().await;
         let mut candidates = Vec::new();
-        for run in open.iter().filter(|o| !o.paused && unserved.get(&o.run).is_none_or(|until| *until < now)) {
+        for run in open
+            .iter()
+            .filter(|o| !o.paused && unserved.get(&o.run).is_none_or(|until| *until < now))
+        {
             for lane in run.lanes.iter().filter(|lane| self.choice.takes(lane)) {
                 if !lanes.get(lane).is_some_and(|handle| handle.is_closed(now)) {
                     candidates.push((turn(run, rand::random()), run.run.clone(), lane.clone()));
@@ -147,7 +152,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             }
         }
         candidates.sort_by(|a, b| a.0.total_cmp(&b.0));
-        candidates.into_iter().map(|(_, run, lane)| (run, lane)).collect()
+        candidates
+            .into_iter()
+            .map(|(_, run, lane)| (run, lane))
+            .collect()
     }
 
     /// From a delivery to a shard in its lane. Tries as long as a store is away.
@@ -168,7 +176,9 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         };
         match self.claim(provider, &message).await {
             Some(Claimed::Ours) => {}
-            Some(Claimed::Busy { .. }) => return self.give_back(taken, &message, DelayLevel::S5).await,
+            Some(Claimed::Busy { .. }) => {
+                return self.give_back(taken, &message, DelayLevel::S5).await;
+            }
             None => return self.give_back(taken, &message, DelayLevel::S1).await,
         }
         let handle = self.lane(lane, &run, provider).await;
@@ -192,7 +202,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         if delivery_count < SUSPICIOUS {
             return Company::Shared(self.company.clone().read_owned().await);
         }
-        tracing::warn!(delivery.count = delivery_count, "a shard came back again and again; it is worked alone");
+        tracing::warn!(
+            delivery.count = delivery_count,
+            "a shard came back again and again; it is worked alone"
+        );
         let alone = self.company.clone().write_owned();
         for lane in self.lanes.lock().await.values() {
             lane.hand_back_all();
@@ -206,7 +219,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             Ok(run) => Some(run),
             Err(error) => {
                 tracing::error!(run.id = %id, lane.name = lane, error = %error, "this worker cannot serve the run; its shards are left to others for {} s", UNSERVED.as_secs());
-                self.unserved.lock().await.insert(id, Instant::now() + UNSERVED);
+                self.unserved
+                    .lock()
+                    .await
+                    .insert(id, Instant::now() + UNSERVED);
                 None
             }
         }
@@ -217,9 +233,16 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         let claim = ShardInHand::claim_of(message);
         let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(5));
         loop {
-            match self.context.limiter.claim(provider, &claim, &self.context.holder).await {
+            match self
+                .context
+                .limiter
+                .claim(provider, &claim, &self.context.holder)
+                .await
+            {
                 Ok(claimed) => return Some(claimed),
-                Err(error) => tracing::warn!(shard.id = claim.shard, error = %error, "no claim can be taken until Redis answers"),
+                Err(error) => {
+                    tracing::warn!(shard.id = claim.shard, error = %error, "no claim can be taken until Redis answers")
+                }
             }
             tokio::select! {
                 () = patience.wait() => {}
@@ -234,7 +257,12 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         run: &Arc<Run>,
         provider: &str,
         message: &ShardMessage,
-    ) -> Option<(ShardWork, Vec<super::work::FullBlock>, Arc<ShardInHand>, Vec<paceline_protocol::message::PartSummary>)> {
+    ) -> Option<(
+        ShardWork,
+        Vec<super::work::FullBlock>,
+        Arc<ShardInHand>,
+        Vec<paceline_protocol::message::PartSummary>,
+    )> {
         let shard = run.plan.shard(message.shard)?;
         let at = run.at(provider)?.clone();
         let objects = &self.context.parting.stores.objects;
@@ -242,7 +270,9 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         let resumed = loop {
             match resume(objects, &run.layout, &run.plan, &shard, message.round).await {
                 Ok(resumed) => break resumed,
-                Err(error) => tracing::warn!(run.id = %run.id, shard.id = message.shard, error = %error, "the shard cannot be resumed yet"),
+                Err(error) => {
+                    tracing::warn!(run.id = %run.id, shard.id = message.shard, error = %error, "the shard cannot be resumed yet")
+                }
             }
             tokio::select! {
                 () = patience.wait() => {}
@@ -251,7 +281,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         };
         let (now, fleet_now) = (Instant::now(), jiff::Timestamp::now().as_microsecond());
         // A wait that was kept on the fleet's clock is resumed on this machine's; it is a courtesy, not a limit.
-        let instant_of = |us: i64| now + Duration::from_micros(u64::try_from(us - fleet_now).unwrap_or(0)).min(Duration::from_secs(60));
+        let instant_of = |us: i64| {
+            now + Duration::from_micros(u64::try_from(us - fleet_now).unwrap_or(0))
+                .min(Duration::from_secs(60))
+        };
         let (work, full) = ShardWork::new(resumed.blocks, resumed.open, instant_of);
         let in_hand = ShardInHand {
             message: message.clone(),
@@ -260,7 +293,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             claim: ShardInHand::claim_of(message),
             lost: false.into(),
             earlier: resumed.earlier,
-            failures: tokio::sync::Mutex::new(FailureRows { rows: resumed.failures, unsaved: resumed.failures_differ }),
+            failures: tokio::sync::Mutex::new(FailureRows {
+                rows: resumed.failures,
+                unsaved: resumed.failures_differ,
+            }),
         };
         Some((work, full, Arc::new(in_hand), resumed.parts))
     }
@@ -279,7 +315,13 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
     /// Gives a shard back through a delay, without burning its delivery count.
     async fn give_back(&self, taken: TakenShard, message: &ShardMessage, level: DelayLevel) {
         let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(10));
-        while let Err(error) = self.context.parting.publisher.delayed_shard(message, level).await {
+        while let Err(error) = self
+            .context
+            .parting
+            .publisher
+            .delayed_shard(message, level)
+            .await
+        {
             tracing::warn!(run.id = %message.run_ref(), shard.id = message.shard, error = %error, "a shard could not be given back yet");
             patience.wait().await;
         }
@@ -287,8 +329,15 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
     }
 
     async fn bury(&self, taken: TakenShard, why: &str) {
-        tracing::error!(why, "a message that is no shard of ours goes to the dead letters");
-        self.context.metrics.dead_letters.with_label_values(&["unreadable"]).inc();
+        tracing::error!(
+            why,
+            "a message that is no shard of ours goes to the dead letters"
+        );
+        self.context
+            .metrics
+            .dead_letters
+            .with_label_values(&["unreadable"])
+            .inc();
         if let Err(error) = taken.bury(&self.context.parting.publisher, why).await {
             tracing::error!(error = %error, "it could not be buried; the broker delivers it again");
         }

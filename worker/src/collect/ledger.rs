@@ -37,7 +37,10 @@ impl Ledger {
 
     /// Adds a row. Returns true when it is time to flush.
     pub fn add(&self, row: &LedgerRow) -> bool {
-        let mut rows = self.rows.lock().expect("no panic while the ledger is locked");
+        let mut rows = self
+            .rows
+            .lock()
+            .expect("no panic while the ledger is locked");
         serde_json::to_writer(&mut *rows, row).expect("a row is plain data");
         rows.push(b'\n');
         rows.len() > FULL
@@ -49,15 +52,26 @@ impl Ledger {
     /// When S3 does not take them.
     pub async fn flush(&self, objects: &Objects) -> Result<(), ObjectError> {
         let _one_at_a_time = self.putting.lock().await;
-        let rows = std::mem::take(&mut *self.rows.lock().expect("no panic while the ledger is locked"));
+        let rows = std::mem::take(
+            &mut *self
+                .rows
+                .lock()
+                .expect("no panic while the ledger is locked"),
+        );
         if rows.is_empty() {
             return Ok(());
         }
-        let key = self.layout.ledger_object(&self.worker, self.seq.fetch_add(1, Ordering::Relaxed));
-        let packed = zstd::encode_all(rows.as_slice(), 1).expect("compressing in memory cannot fail");
+        let key = self
+            .layout
+            .ledger_object(&self.worker, self.seq.fetch_add(1, Ordering::Relaxed));
+        let packed =
+            zstd::encode_all(rows.as_slice(), 1).expect("compressing in memory cannot fail");
         let put = objects.put(&key, Bytes::from(packed), &[]).await;
         if put.is_err() {
-            let mut newer = self.rows.lock().expect("no panic while the ledger is locked");
+            let mut newer = self
+                .rows
+                .lock()
+                .expect("no panic while the ledger is locked");
             let added_meanwhile = std::mem::replace(&mut *newer, rows);
             newer.extend_from_slice(&added_meanwhile);
         }

@@ -34,14 +34,26 @@ pub async fn advance(
     quota: &Instance,
     seen_us: i64,
 ) -> Result<(), MarkError> {
-    let Rule::Quota { calls, opened_us, .. } = quota.rule else { return Ok(()) };
+    let Rule::Quota {
+        calls, opened_us, ..
+    } = quota.rule
+    else {
+        return Ok(());
+    };
     let folder = layout::quota_marks(prefix, provider, &quota.limit, &quota.scope, opened_us);
     let before = highest(objects, &folder).await?;
     let mark = next_mark(calls, before);
     if mark > before {
-        objects.put(&format!("{folder}{mark}"), Bytes::new(), &[]).await?;
+        objects
+            .put(&format!("{folder}{mark}"), Bytes::new(), &[])
+            .await?;
     }
-    let set = SetMark { opened_us, seen_us, before, mark };
+    let set = SetMark {
+        opened_us,
+        seen_us,
+        before,
+        mark,
+    };
     // Not taken: the counter was lost again or the window turned; the next answer asks anew.
     let _taken = limiter.set_mark(provider, quota, &set).await?;
     Ok(())
@@ -49,5 +61,9 @@ pub async fn advance(
 
 async fn highest(objects: &Objects, folder: &str) -> Result<u64, ObjectError> {
     let marks = objects.list(folder).await?;
-    Ok(marks.iter().filter_map(|m| m.key.rsplit('/').next()?.parse().ok()).max().unwrap_or(0))
+    Ok(marks
+        .iter()
+        .filter_map(|m| m.key.rsplit('/').next()?.parse().ok())
+        .max()
+        .unwrap_or(0))
 }

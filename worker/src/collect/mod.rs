@@ -44,7 +44,12 @@ use crate::shutdown::Shutdown;
 ///
 /// # Errors
 /// When a server will never do: it may evict, ignores conditional puts, or the bucket is missing.
-pub async fn run(settings: CollectSettings, shutdown: Shutdown, metrics: Arc<Metrics>, readiness: Readiness) -> anyhow::Result<()> {
+pub async fn run(
+    settings: CollectSettings,
+    shutdown: Shutdown,
+    metrics: Arc<Metrics>,
+    readiness: Readiness,
+) -> anyhow::Result<()> {
     let servers = match Servers::connect(&settings, &readiness, &shutdown).await {
         Ok(servers) => servers,
         Err(NotConnected::Draining(_)) => return Ok(()),
@@ -52,7 +57,12 @@ pub async fn run(settings: CollectSettings, shutdown: Shutdown, metrics: Arc<Met
     };
     readiness.ready();
     let holder = format!("w-{}", &uuid::Uuid::new_v4().simple().to_string()[..10]);
-    tracing::info!(worker.id = holder, concurrency = settings.concurrency, shards = settings.shards, "collecting");
+    tracing::info!(
+        worker.id = holder,
+        concurrency = settings.concurrency,
+        shards = settings.shards,
+        "collecting"
+    );
     let intake = intake(&settings, &servers, &holder, shutdown.clone(), metrics);
     let open_runs = intake.open_runs.clone();
     let look_again = intake.look_again.clone();
@@ -84,9 +94,17 @@ fn intake(
 ) -> Arc<Intake<ProcessEnvironment>> {
     let prefix = &settings.fleet.prefix;
     let runs = Runs::new(servers.objects.clone(), prefix, holder, ProcessEnvironment);
-    let open_runs = Arc::new(OpenRuns::new(servers.state.clone(), servers.objects.clone(), runs.open_prefix()));
+    let open_runs = Arc::new(OpenRuns::new(
+        servers.state.clone(),
+        servers.objects.clone(),
+        runs.open_prefix(),
+    ));
     let look_again = Arc::new(Notify::new());
-    let stores = Stores { objects: servers.objects.clone(), state: servers.state.clone(), metrics: metrics.clone() };
+    let stores = Stores {
+        objects: servers.objects.clone(),
+        state: servers.state.clone(),
+        metrics: metrics.clone(),
+    };
     let context = LaneContext {
         holder: holder.to_owned(),
         prefix: prefix.clone(),
@@ -110,7 +128,10 @@ fn intake(
         taker: servers.taker.clone(),
         runs,
         open_runs,
-        choice: LaneChoice { egress: settings.egress.clone(), lanes: settings.lanes.clone() },
+        choice: LaneChoice {
+            egress: settings.egress.clone(),
+            lanes: settings.lanes.clone(),
+        },
         context,
         room: Arc::new(Semaphore::new(settings.shards.max(1))),
         company: Arc::new(RwLock::new(())),
@@ -124,8 +145,12 @@ fn intake(
 async fn listen(taker: &Taker, open_runs: &OpenRuns, look_again: &Notify) {
     loop {
         match taker.control().await {
-            Control::RunsChanged | Control::Pause { .. } | Control::Cancel { .. } => open_runs.changed.notify_one(),
-            Control::LimitsChanged { provider } => tracing::info!(provider.name = provider, "limits were changed"),
+            Control::RunsChanged | Control::Pause { .. } | Control::Cancel { .. } => {
+                open_runs.changed.notify_one()
+            }
+            Control::LimitsChanged { provider } => {
+                tracing::info!(provider.name = provider, "limits were changed")
+            }
         }
         look_again.notify_one();
     }

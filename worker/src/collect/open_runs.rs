@@ -35,7 +35,13 @@ pub enum RegistryError {
 impl OpenRuns {
     /// Nothing seen yet. `prefix` is where open runs are listed in S3.
     pub fn new(state: State, objects: Objects, prefix: String) -> Self {
-        OpenRuns { state, objects, prefix, seen: watch::channel(Vec::new()).0, changed: Notify::new() }
+        OpenRuns {
+            state,
+            objects,
+            prefix,
+            seen: watch::channel(Vec::new()).0,
+            changed: Notify::new(),
+        }
     }
 
     /// The runs that are open, as last seen.
@@ -80,7 +86,10 @@ impl OpenRuns {
             return Ok(runs);
         }
         let runs = self.rebuilt().await?;
-        tracing::warn!(runs = runs.len(), "Redis has no registry of open runs; it is rebuilt from S3");
+        tracing::warn!(
+            runs = runs.len(),
+            "Redis has no registry of open runs; it is rebuilt from S3"
+        );
         self.state.restore_open_runs(&runs).await?;
         Ok(runs)
     }
@@ -88,10 +97,14 @@ impl OpenRuns {
     async fn rebuilt(&self) -> Result<Vec<OpenRun>, ObjectError> {
         let mut runs = Vec::new();
         for listed in self.objects.list(&self.prefix).await? {
-            let Some(object) = self.objects.get(&listed.key).await? else { continue };
+            let Some(object) = self.objects.get(&listed.key).await? else {
+                continue;
+            };
             match serde_json::from_slice(&object.body) {
                 Ok(run) => runs.push(run),
-                Err(error) => tracing::error!(key = listed.key, error = %error, "not an open run; it is left out"),
+                Err(error) => {
+                    tracing::error!(key = listed.key, error = %error, "not an open run; it is left out")
+                }
             }
         }
         Ok(runs)

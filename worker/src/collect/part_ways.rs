@@ -78,8 +78,17 @@ impl Parting {
 
     /// Leaves what is finished of the open blocks in `open/` and gives the shard back without burning its
     /// delivery count. Tries until it is done.
-    pub async fn hand_back(&self, shard: &ShardInHand, taken: TakenShard, open: OpenCells, back: Back) {
-        let again = ShardMessage { publication: Uuid::new_v4(), ..shard.message.clone() };
+    pub async fn hand_back(
+        &self,
+        shard: &ShardInHand,
+        taken: TakenShard,
+        open: OpenCells,
+        back: Back,
+    ) {
+        let again = ShardMessage {
+            publication: Uuid::new_v4(),
+            ..shard.message.clone()
+        };
         until_done("handing a shard back", shard, || async {
             self.keep_open(shard, &open).await?;
             shard.run.ledger.flush(&self.stores.objects).await?;
@@ -99,7 +108,10 @@ impl Parting {
         if open.finished.is_empty() && open.unfinished.is_empty() {
             return Ok(());
         }
-        let key = shard.run.layout.open(shard.message.shard, shard.message.round);
+        let key = shard
+            .run
+            .layout
+            .open(shard.message.shard, shard.message.round);
         let body = encode_open(open).expect("compressing in memory cannot fail");
         Ok(self.stores.objects.put(&key, body, &[]).await?)
     }
@@ -111,7 +123,8 @@ impl Parting {
 
     /// A claim that cannot be released ends by itself.
     async fn release(&self, shard: &ShardInHand) {
-        self.release_claim(shard.at.connector.provider(), &shard.claim).await;
+        self.release_claim(shard.at.connector.provider(), &shard.claim)
+            .await;
     }
 
     /// Gives a claim back; one that cannot be released ends by itself.

@@ -68,17 +68,37 @@ pub async fn resume(
     let rows = failures.len();
     let failures = standing_failures(failures, plan, shard, &all, &blocks);
     let (parts, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|part| part.round == round);
-    let earlier = others.into_iter().filter(|part| part.round < round).collect();
-    Ok(Resumed { blocks, open, parts, earlier, failures_differ: failures.len() != rows, failures })
+    let earlier = others
+        .into_iter()
+        .filter(|part| part.round < round)
+        .collect();
+    Ok(Resumed {
+        blocks,
+        open,
+        parts,
+        earlier,
+        failures_differ: failures.len() != rows,
+        failures,
+    })
 }
 
-async fn read_parts(objects: &Objects, layout: &RunLayout, shard: u64) -> Result<Vec<PartSummary>, ResumeError> {
+async fn read_parts(
+    objects: &Objects,
+    layout: &RunLayout,
+    shard: u64,
+) -> Result<Vec<PartSummary>, ResumeError> {
     let mut parts = Vec::new();
     for listed in objects.list(&layout.shard_data(shard)).await? {
-        let Some((_, name)) = PartName::from_key(&listed.key) else { continue };
-        let Some(metadata) = objects.head(&listed.key).await? else { continue };
-        let meta = PartMeta::from_metadata(&metadata)
-            .map_err(|e| ResumeError::Part { key: listed.key.clone(), why: e.to_string() })?;
+        let Some((_, name)) = PartName::from_key(&listed.key) else {
+            continue;
+        };
+        let Some(metadata) = objects.head(&listed.key).await? else {
+            continue;
+        };
+        let meta = PartMeta::from_metadata(&metadata).map_err(|e| ResumeError::Part {
+            key: listed.key.clone(),
+            why: e.to_string(),
+        })?;
         parts.push(meta.summary(name.block));
     }
     Ok(parts)
@@ -88,7 +108,12 @@ fn of_block(parts: &[PartSummary], block: u32) -> impl Iterator<Item = &PartSumm
     parts.iter().filter(move |part| part.block == block)
 }
 
-fn wanted_blocks(plan: &Plan, shard: &Shard<'_>, round: u32, parts: &[PartSummary]) -> Vec<WantedBlock> {
+fn wanted_blocks(
+    plan: &Plan,
+    shard: &Shard<'_>,
+    round: u32,
+    parts: &[PartSummary],
+) -> Vec<WantedBlock> {
     let size = plan.job.shard;
     let mut blocks = Vec::new();
     for number in 0..shard.blocks(size) {
@@ -97,18 +122,34 @@ fn wanted_blocks(plan: &Plan, shard: &Shard<'_>, round: u32, parts: &[PartSummar
         }
         let (first_cell, cells) = shard.block(size, number);
         let unfinished = |end: &CellEnd| matches!(end, CellEnd::Failed | CellEnd::Absent);
-        let wanted: Vec<bool> = merged_ends(cells, of_block(parts, number)).0.iter().map(unfinished).collect();
+        let wanted: Vec<bool> = merged_ends(cells, of_block(parts, number))
+            .0
+            .iter()
+            .map(unfinished)
+            .collect();
         if wanted.contains(&true) {
-            blocks.push(WantedBlock { number, first_cell, wanted });
+            blocks.push(WantedBlock {
+                number,
+                first_cell,
+                wanted,
+            });
         }
     }
     blocks
 }
 
-async fn read_failures(objects: &Objects, layout: &RunLayout, shard: u64) -> Result<BTreeMap<u64, String>, ResumeError> {
-    let Some(object) = objects.get(&layout.failures(shard)).await? else { return Ok(BTreeMap::new()) };
+async fn read_failures(
+    objects: &Objects,
+    layout: &RunLayout,
+    shard: u64,
+) -> Result<BTreeMap<u64, String>, ResumeError> {
+    let Some(object) = objects.get(&layout.failures(shard)).await? else {
+        return Ok(BTreeMap::new());
+    };
     let rows = failures::rows(&object.body);
-    Ok(rows.map(|(failed, line)| (failed.cell, String::from_utf8_lossy(line).into_owned())).collect())
+    Ok(rows
+        .map(|(failed, line)| (failed.cell, String::from_utf8_lossy(line).into_owned()))
+        .collect())
 }
 
 /// A failure row stands only when the newest part says that its cell failed, and the cell is not called
@@ -122,20 +163,33 @@ fn standing_failures(
 ) -> BTreeMap<u64, String> {
     let size = plan.job.shard;
     let stands = |cell: u64| {
-        let place = cell.checked_sub(shard.first_cell).and_then(|p| u32::try_from(p).ok());
-        let Some(place) = place.filter(|p| *p < shard.cells) else { return false };
+        let place = cell
+            .checked_sub(shard.first_cell)
+            .and_then(|p| u32::try_from(p).ok());
+        let Some(place) = place.filter(|p| *p < shard.cells) else {
+            return false;
+        };
         let number = place / size.checkpoint;
         let (first_cell, cells) = shard.block(size, number);
         let within = (cell - first_cell) as usize;
-        let again = blocks.iter().any(|b| b.number == number && b.wanted[within]);
+        let again = blocks
+            .iter()
+            .any(|b| b.number == number && b.wanted[within]);
         !again && merged_ends(cells, of_block(parts, number)).0[within] == CellEnd::Failed
     };
     rows.into_iter().filter(|(cell, _)| stands(*cell)).collect()
 }
 
-async fn read_open(objects: &Objects, layout: &RunLayout, shard: u64, round: u32) -> Result<OpenCells, ResumeError> {
+async fn read_open(
+    objects: &Objects,
+    layout: &RunLayout,
+    shard: u64,
+    round: u32,
+) -> Result<OpenCells, ResumeError> {
     let key = layout.open(shard, round);
-    let Some(object) = objects.get(&key).await? else { return Ok(OpenCells::default()) };
+    let Some(object) = objects.get(&key).await? else {
+        return Ok(OpenCells::default());
+    };
     decode_open(&object.body).map_err(|why| ResumeError::Part { key, why })
 }
 

@@ -76,14 +76,29 @@ impl Run {
         self.providers.get(provider)
     }
 
-    async fn load(objects: &Objects, prefix: &str, id: &RunRef, worker: &str, env: &impl Environment) -> Result<Self, RunError> {
+    async fn load(
+        objects: &Objects,
+        prefix: &str,
+        id: &RunRef,
+        worker: &str,
+        env: &impl Environment,
+    ) -> Result<Self, RunError> {
         let layout = RunLayout::new(prefix, id);
         let key = layout.plan();
-        let broken = |why: String| RunError::Plan { key: key.clone(), why };
-        let object = objects.get(&key).await?.ok_or_else(|| broken("there is no such object".into()))?;
+        let broken = |why: String| RunError::Plan {
+            key: key.clone(),
+            why,
+        };
+        let object = objects
+            .get(&key)
+            .await?
+            .ok_or_else(|| broken("there is no such object".into()))?;
         let plan: Plan = serde_json::from_slice(&object.body).map_err(|e| broken(e.to_string()))?;
         if plan.version != PLAN_VERSION {
-            return Err(broken(format!("it has version {}, this build reads {PLAN_VERSION}", plan.version)));
+            return Err(broken(format!(
+                "it has version {}, this build reads {PLAN_VERSION}",
+                plan.version
+            )));
         }
         let mut providers = BTreeMap::new();
         for (name, provider) in &plan.providers {
@@ -118,7 +133,13 @@ pub struct Runs<E> {
 impl<E: Environment> Runs<E> {
     /// None read yet.
     pub fn new(objects: Objects, prefix: &str, worker: &str, env: E) -> Self {
-        Runs { objects, prefix: prefix.to_owned(), worker: worker.to_owned(), env, known: Mutex::default() }
+        Runs {
+            objects,
+            prefix: prefix.to_owned(),
+            worker: worker.to_owned(),
+            env,
+            known: Mutex::default(),
+        }
     }
 
     /// Where the open runs are listed in S3.
@@ -135,7 +156,8 @@ impl<E: Environment> Runs<E> {
         if let Some(run) = known.get(id) {
             return Ok(run.clone());
         }
-        let run = Arc::new(Run::load(&self.objects, &self.prefix, id, &self.worker, &self.env).await?);
+        let run =
+            Arc::new(Run::load(&self.objects, &self.prefix, id, &self.worker, &self.env).await?);
         known.insert(id.clone(), run.clone());
         Ok(run)
     }

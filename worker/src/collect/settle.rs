@@ -57,7 +57,11 @@ impl Stores {
     ///
     /// # Errors
     /// When a store does not answer; doing it again is harmless.
-    pub async fn settle(&self, shard: &ShardInHand, block: &FullBlock) -> Result<PartSummary, SettleError> {
+    pub async fn settle(
+        &self,
+        shard: &ShardInHand,
+        block: &FullBlock,
+    ) -> Result<PartSummary, SettleError> {
         crate::crash::point("settle-before-failures");
         self.add_failures(shard, block).await?;
         crate::crash::point("settle-before-part");
@@ -70,7 +74,11 @@ impl Stores {
     }
 
     /// Puts the shard's failures with those of `block` among them, before its part says that they are.
-    async fn add_failures(&self, shard: &ShardInHand, block: &FullBlock) -> Result<(), SettleError> {
+    async fn add_failures(
+        &self,
+        shard: &ShardInHand,
+        block: &FullBlock,
+    ) -> Result<(), SettleError> {
         if block.failures().next().is_none() {
             return Ok(());
         }
@@ -79,7 +87,9 @@ impl Stores {
             let mut row = Vec::new();
             failure.write(&shard.run.plan, &mut row);
             let row = String::from_utf8(row).expect("JSON is UTF-8");
-            failures.rows.insert(failure.cell, row.trim_end().to_owned());
+            failures
+                .rows
+                .insert(failure.cell, row.trim_end().to_owned());
             failures.unsaved = true;
         }
         self.put_failures(shard, &mut failures).await
@@ -94,7 +104,11 @@ impl Stores {
         self.put_failures(shard, &mut failures).await
     }
 
-    async fn put_failures(&self, shard: &ShardInHand, failures: &mut FailureRows) -> Result<(), SettleError> {
+    async fn put_failures(
+        &self,
+        shard: &ShardInHand,
+        failures: &mut FailureRows,
+    ) -> Result<(), SettleError> {
         if !failures.unsaved {
             return Ok(());
         }
@@ -110,7 +124,11 @@ impl Stores {
     }
 
     /// Puts the part unless there is one; then that one counts.
-    async fn store_part(&self, shard: &ShardInHand, block: &FullBlock) -> Result<Stored, SettleError> {
+    async fn store_part(
+        &self,
+        shard: &ShardInHand,
+        block: &FullBlock,
+    ) -> Result<Stored, SettleError> {
         let output = &shard.run.plan.job.outputs.s3;
         let meta = PartMeta {
             ends: block.ends(),
@@ -118,17 +136,32 @@ impl Stores {
             version: block.answered_us(),
             round: shard.message.round,
         };
-        let lines: String = block.results.iter().flatten().map(|r| r.lines.as_str()).collect();
+        let lines: String = block
+            .results
+            .iter()
+            .flatten()
+            .map(|r| r.lines.as_str())
+            .collect();
         let name = name_of(&meta.summary(block.number));
-        let key = shard.run.layout.part(shard.message.shard, name, part_suffix(output.format, output.compress));
-        let body = write_body(lines.as_bytes(), output).map_err(|why| SettleError::Part { key: key.clone(), why })?;
+        let key = shard.run.layout.part(
+            shard.message.shard,
+            name,
+            part_suffix(output.format, output.compress),
+        );
+        let body = write_body(lines.as_bytes(), output).map_err(|why| SettleError::Part {
+            key: key.clone(),
+            why,
+        })?;
         let began = Instant::now();
         let put = self.objects.put_new(&key, body, &meta.to_metadata()).await;
         self.observe("part", began, put.is_err());
         match put? {
             PutNew::Created => {
                 let job = shard.run.id.job.as_str();
-                self.metrics.records.with_label_values(&[job, "extracted"]).inc_by(meta.records);
+                self.metrics
+                    .records
+                    .with_label_values(&[job, "extracted"])
+                    .inc_by(meta.records);
                 Ok(Stored { meta, lines })
             }
             PutNew::Exists => self.adopt(shard, key).await,
@@ -137,7 +170,11 @@ impl Stores {
 
     async fn adopt(&self, shard: &ShardInHand, key: String) -> Result<Stored, SettleError> {
         let object = self.objects.get(&key).await?;
-        let object = object.ok_or_else(|| ObjectError::Failed { what: "get", key: key.clone(), why: "it vanished".into() })?;
+        let object = object.ok_or_else(|| ObjectError::Failed {
+            what: "get",
+            key: key.clone(),
+            why: "it vanished".into(),
+        })?;
         let read = || {
             let meta = PartMeta::from_metadata(&object.metadata)?;
             let lines = read_body(&object.body, &shard.run.plan.job.outputs.s3)?;
@@ -147,24 +184,50 @@ impl Stores {
     }
 
     /// Adds the part to counters and sets, once.
-    async fn count(&self, shard: &ShardInHand, summary: &PartSummary, stored: &Stored) -> Result<(), SettleError> {
+    async fn count(
+        &self,
+        shard: &ShardInHand,
+        summary: &PartSummary,
+        stored: &Stored,
+    ) -> Result<(), SettleError> {
         let plan = &shard.run.plan;
-        let Some(place) = BlockPlace::of(plan, shard.message.shard, summary.block, summary.round) else { return Ok(()) };
-        let earlier = shard.earlier.iter().filter(|part| part.block == summary.block);
+        let Some(place) = BlockPlace::of(plan, shard.message.shard, summary.block, summary.round)
+        else {
+            return Ok(());
+        };
+        let earlier = shard
+            .earlier
+            .iter()
+            .filter(|part| part.block == summary.block);
         let before = (summary.round > 0).then(|| merged_ends(place.cells, earlier));
         let counts = block_counts(plan, &place, summary, before.as_ref());
-        let ranked = shard.run.rankings.updates(plan, &place, &summary.ends, stored.meta.version, &stored.lines);
+        let ranked = shard.run.rankings.updates(
+            plan,
+            &place,
+            &summary.ends,
+            stored.meta.version,
+            &stored.lines,
+        );
         let began = Instant::now();
-        let settled = self.state.settle_block(&shard.run.id, place.bit(plan), &counts, &ranked.sets).await;
+        let settled = self
+            .state
+            .settle_block(&shard.run.id, place.bit(plan), &counts, &ranked.sets)
+            .await;
         self.observe("sets", began, settled.is_err());
         settled?;
         Ok(())
     }
 
     fn observe(&self, output: &str, began: Instant, failed: bool) {
-        self.metrics.output_batch_duration.with_label_values(&[output]).observe(began.elapsed().as_secs_f64());
+        self.metrics
+            .output_batch_duration
+            .with_label_values(&[output])
+            .observe(began.elapsed().as_secs_f64());
         if failed {
-            self.metrics.output_errors.with_label_values(&[output]).inc();
+            self.metrics
+                .output_errors
+                .with_label_values(&[output])
+                .inc();
         }
     }
 }

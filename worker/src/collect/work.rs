@@ -1,12 +1,12 @@
 //! What is still to do of one shard: a pure state machine over its blocks and cells. It knows neither
 //! sockets nor stores; the lane asks it for cells and tells it how calls ended.
 
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;
 
-use paceline_protocol::block::{CellEnd, CellEnds};
 use crate::output::failures::Failure;
+use paceline_protocol::block::{CellEnd, CellEnds};
 use serde::{Deserialize, Serialize};
 
 /// A finished cell.
@@ -64,7 +64,12 @@ pub struct FullBlock {
 impl FullBlock {
     /// How its cells ended.
     pub fn ends(&self) -> CellEnds {
-        CellEnds(self.results.iter().map(|r| r.as_ref().map_or(CellEnd::Absent, CellResult::end)).collect())
+        CellEnds(
+            self.results
+                .iter()
+                .map(|r| r.as_ref().map_or(CellEnd::Absent, CellResult::end))
+                .collect(),
+        )
     }
 
     /// Records over all cells.
@@ -74,12 +79,20 @@ impl FullBlock {
 
     /// The fleet's clock at its last answer.
     pub fn answered_us(&self) -> i64 {
-        self.results.iter().flatten().map(|r| r.answered_us).max().unwrap_or(0)
+        self.results
+            .iter()
+            .flatten()
+            .map(|r| r.answered_us)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Its failures.
     pub fn failures(&self) -> impl Iterator<Item = &Failure> {
-        self.results.iter().flatten().filter_map(|r| r.failure.as_ref())
+        self.results
+            .iter()
+            .flatten()
+            .filter_map(|r| r.failure.as_ref())
     }
 }
 
@@ -118,7 +131,11 @@ pub struct ShardWork {
 impl ShardWork {
     /// The work on `blocks`, going on with what `open` kept. `instant_of` turns an instant of the fleet's
     /// clock into a local one. Returns also the blocks that `open` alone completes.
-    pub fn new(blocks: Vec<WantedBlock>, open: OpenCells, instant_of: impl Fn(i64) -> Instant) -> (Self, Vec<FullBlock>) {
+    pub fn new(
+        blocks: Vec<WantedBlock>,
+        open: OpenCells,
+        instant_of: impl Fn(i64) -> Instant,
+    ) -> (Self, Vec<FullBlock>) {
         let mut work = ShardWork::default();
         for block in blocks {
             work.add(block);
@@ -133,7 +150,8 @@ impl ShardWork {
             if work.is_open(cell) {
                 work.attempts.insert(cell, unfinished.attempts);
                 work.ready.retain(|c| *c != cell);
-                work.waiting.push(Reverse((instant_of(unfinished.not_before_us), cell)));
+                work.waiting
+                    .push(Reverse((instant_of(unfinished.not_before_us), cell)));
             }
         }
         work.ready.retain(|cell| work.block_of.contains_key(cell));
@@ -141,7 +159,12 @@ impl ShardWork {
     }
 
     fn add(&mut self, block: WantedBlock) {
-        for (place, _) in block.wanted.iter().enumerate().filter(|(_, wanted)| **wanted) {
+        for (place, _) in block
+            .wanted
+            .iter()
+            .enumerate()
+            .filter(|(_, wanted)| **wanted)
+        {
             let cell = block.first_cell + place as u64;
             self.block_of.insert(cell, block.number);
             self.ready.push_back(cell);
@@ -210,7 +233,11 @@ impl ShardWork {
             return None;
         }
         let block = self.open.remove(&number)?;
-        Some(FullBlock { number, first_cell: block.first_cell, results: block.results })
+        Some(FullBlock {
+            number,
+            first_cell: block.first_cell,
+            results: block.results,
+        })
     }
 
     /// Cells that are taken and have not come back.
@@ -251,15 +278,26 @@ impl ShardWork {
         for block in self.open.values() {
             for (place, result) in block.results.iter().enumerate() {
                 if let Some(result) = result {
-                    kept.finished.insert(block.first_cell + place as u64, result.clone());
+                    kept.finished
+                        .insert(block.first_cell + place as u64, result.clone());
                 }
             }
             debug_assert_eq!(block.wanted.len(), block.results.len());
         }
-        let not_before: HashMap<u64, Instant> = self.waiting.iter().map(|Reverse((at, cell))| (*cell, *at)).collect();
+        let not_before: HashMap<u64, Instant> = self
+            .waiting
+            .iter()
+            .map(|Reverse((at, cell))| (*cell, *at))
+            .collect();
         for (cell, attempts) in &self.attempts {
             let not_before_us = not_before.get(cell).map_or(0, |at| clock_of(*at));
-            kept.unfinished.insert(*cell, Unfinished { attempts: *attempts, not_before_us });
+            kept.unfinished.insert(
+                *cell,
+                Unfinished {
+                    attempts: *attempts,
+                    not_before_us,
+                },
+            );
         }
         kept
     }
@@ -271,7 +309,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn result(records: u64) -> CellResult {
-        CellResult { lines: "{}\n".repeat(records as usize), records, failure: None, answered_us: 7 }
+        CellResult {
+            lines: "{}\n".repeat(records as usize),
+            records,
+            failure: None,
+            answered_us: 7,
+        }
     }
 
     fn blocks(cells: u64, checkpoint: u64) -> Vec<WantedBlock> {
@@ -328,7 +371,11 @@ mod tests {
 
     #[test]
     fn a_retry_covers_only_the_wanted_cells() {
-        let block = WantedBlock { number: 3, first_cell: 60, wanted: vec![false, true, false] };
+        let block = WantedBlock {
+            number: 3,
+            first_cell: 60,
+            wanted: vec![false, true, false],
+        };
         let (mut work, _) = start(vec![block], OpenCells::default());
         let cell = work.take(Instant::now());
         assert_eq!(cell, Some(61));

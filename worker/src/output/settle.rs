@@ -85,7 +85,13 @@ pub fn block_counts(
         let again =
             |(was, is): &(&CellEnd, &CellEnd)| **was == CellEnd::Failed && **is != CellEnd::Absent;
         let back: Vec<CellEnd> = cells
-            .map(|pair| if again(&pair) { CellEnd::Failed } else { CellEnd::Absent })
+            .map(|pair| {
+                if again(&pair) {
+                    CellEnd::Failed
+                } else {
+                    CellEnd::Absent
+                }
+            })
             .collect();
         let back = CellEnds(back);
         counts.no_longer_failed = back.count(CellEnd::Failed);

@@ -39,14 +39,19 @@ impl Leases {
     /// A call gave its leases back.
     pub fn give_back(&mut self, leases: &[Instance]) {
         for lease in leases {
-            if let Some((_, count)) = self.held.get_mut(&(lease.limit.clone(), lease.scope.clone())) {
+            if let Some((_, count)) = self
+                .held
+                .get_mut(&(lease.limit.clone(), lease.scope.clone()))
+            {
                 *count -= 1;
             }
         }
     }
 
     fn count(&self, instance: &Instance) -> u64 {
-        self.held.get(&(instance.limit.clone(), instance.scope.clone())).map_or(0, |(_, count)| *count)
+        self.held
+            .get(&(instance.limit.clone(), instance.scope.clone()))
+            .map_or(0, |(_, count)| *count)
     }
 
     /// A request that renews all leases and claims and asks for nothing. Leases that are down to none are
@@ -59,7 +64,14 @@ impl Leases {
             limits.push(instance.clone());
         }
         self.held.retain(|_, (_, count)| *count > 0);
-        Ask { provider: provider.to_owned(), holder: holder.to_owned(), limits, held, groups: Vec::new(), claims }
+        Ask {
+            provider: provider.to_owned(),
+            holder: holder.to_owned(),
+            limits,
+            held,
+            groups: Vec::new(),
+            claims,
+        }
     }
 }
 
@@ -82,42 +94,89 @@ impl Asking {
     ///
     /// # Errors
     /// When a scope or limit cannot be made for this cell: it has no call.
-    pub fn add(&mut self, wish: Wish, shard: &ShardInHand, context: &CallContext, now_us: i64) -> Result<(), WishError> {
+    pub fn add(
+        &mut self,
+        wish: Wish,
+        shard: &ShardInHand,
+        context: &CallContext,
+        now_us: i64,
+    ) -> Result<(), WishError> {
         let connector = &shard.at.connector;
         let mut scopes = Vec::new();
         for (place, scope) in connector.scopes().iter().enumerate() {
-            scopes.push(if scope.by_credential { String::new() } else { connector.scope(place, context)? });
+            scopes.push(if scope.by_credential {
+                String::new()
+            } else {
+                connector.scope(place, context)?
+            });
         }
-        if let Some(known) = self.groups.iter_mut().find(|g| g.group.run == shard.run.name && g.scopes == scopes) {
+        if let Some(known) = self
+            .groups
+            .iter_mut()
+            .find(|g| g.group.run == shard.run.name && g.scopes == scopes)
+        {
             known.group.want += 1;
             known.wishes.push_back(wish);
             return Ok(());
         }
         let group = self.group(shard, context, &scopes, now_us)?;
-        self.groups.push(AskedGroup { group, scopes, wishes: VecDeque::from([wish]) });
+        self.groups.push(AskedGroup {
+            group,
+            scopes,
+            wishes: VecDeque::from([wish]),
+        });
         Ok(())
     }
 
-    fn group(&mut self, shard: &ShardInHand, context: &CallContext, scopes: &[String], now_us: i64) -> Result<Group, WishError> {
+    fn group(
+        &mut self,
+        shard: &ShardInHand,
+        context: &CallContext,
+        scopes: &[String],
+        now_us: i64,
+    ) -> Result<Group, WishError> {
         let connector = &shard.at.connector;
         let mut limits = Vec::new();
-        for (template, scope) in connector.scopes().iter().zip(scopes).filter(|(t, _)| !t.by_credential) {
+        for (template, scope) in connector
+            .scopes()
+            .iter()
+            .zip(scopes)
+            .filter(|(t, _)| !t.by_credential)
+        {
             limits.push(self.limit(instance(&template.limit, scope, now_us)?));
         }
         let mut choices = Vec::new();
         for (credential, with) in shard.at.pool.credentials.iter().enumerate() {
             let context = context.clone().with_credential(with);
             let mut own = Vec::new();
-            for (place, template) in connector.scopes().iter().enumerate().filter(|(_, t)| t.by_credential) {
-                own.push(self.limit(instance(&template.limit, &connector.scope(place, &context)?, now_us)?));
+            for (place, template) in connector
+                .scopes()
+                .iter()
+                .enumerate()
+                .filter(|(_, t)| t.by_credential)
+            {
+                own.push(self.limit(instance(
+                    &template.limit,
+                    &connector.scope(place, &context)?,
+                    now_us,
+                )?));
             }
-            choices.push(Choice { credential, name: with.name().to_owned(), limits: own });
+            choices.push(Choice {
+                credential,
+                name: with.name().to_owned(),
+                limits: own,
+            });
         }
         if shard.at.pool.use_ == PoolUse::Spread && !choices.is_empty() {
             let turn = rand::random::<u32>() as usize % choices.len();
             choices.rotate_left(turn);
         }
-        Ok(Group { run: shard.run.name.clone(), want: 1, limits, choices })
+        Ok(Group {
+            run: shard.run.name.clone(),
+            want: 1,
+            limits,
+            choices,
+        })
     }
 
     fn limit(&mut self, instance: Instance) -> usize {
@@ -138,7 +197,13 @@ impl Asking {
     /// The request.
     pub fn ask(&self, provider: &str, holder: &str, leases: &Leases, claims: Vec<ClaimRef>) -> Ask {
         let concurrent = |limit: &Instance| matches!(limit.rule, Rule::Concurrency { .. });
-        let held = self.limits.iter().enumerate().filter(|(_, l)| concurrent(l)).map(|(i, l)| (i, leases.count(l))).collect();
+        let held = self
+            .limits
+            .iter()
+            .enumerate()
+            .filter(|(_, l)| concurrent(l))
+            .map(|(i, l)| (i, leases.count(l)))
+            .collect();
         Ask {
             provider: provider.to_owned(),
             holder: holder.to_owned(),
@@ -155,11 +220,25 @@ impl Asking {
     }
 
     /// The next cell of `group`, for a grant with `credential`; with the leases that the call holds.
-    pub fn grant(&mut self, group: usize, credential: Option<usize>) -> Option<(Wish, Arc<[Instance]>)> {
+    pub fn grant(
+        &mut self,
+        group: usize,
+        credential: Option<usize>,
+    ) -> Option<(Wish, Arc<[Instance]>)> {
         let asked = self.groups.get_mut(group)?;
         let wish = asked.wishes.pop_front()?;
-        let own = credential.and_then(|c| asked.group.choices.iter().find(|choice| choice.credential == c));
-        let places = asked.group.limits.iter().chain(own.into_iter().flat_map(|choice| &choice.limits));
+        let own = credential.and_then(|c| {
+            asked
+                .group
+                .choices
+                .iter()
+                .find(|choice| choice.credential == c)
+        });
+        let places = asked
+            .group
+            .limits
+            .iter()
+            .chain(own.into_iter().flat_map(|choice| &choice.limits));
         let leases = places
             .filter_map(|place| self.limits.get(*place))
             .filter(|limit| matches!(limit.rule, Rule::Concurrency { .. }))
@@ -170,7 +249,9 @@ impl Asking {
 
     /// The cells that got no grant, last one first.
     pub fn ungranted(self) -> impl Iterator<Item = Wish> {
-        self.groups.into_iter().flat_map(|g| g.wishes.into_iter().rev())
+        self.groups
+            .into_iter()
+            .flat_map(|g| g.wishes.into_iter().rev())
     }
 }
 

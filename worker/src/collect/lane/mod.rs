@@ -104,10 +104,24 @@ impl LaneHandle {
 enum Event {
     Hold(Box<Held>),
     HandBackAll,
-    Answered { asking: Asking, claims: Vec<ClaimRef>, answer: Result<Answered, LimiterError> },
-    Renewed { claims: Vec<ClaimRef>, answer: Result<Answered, LimiterError> },
-    Called { wish: Wish, leases: Arc<[Instance]>, end: CallEnd },
-    Settled { held: u64, summary: Option<PartSummary> },
+    Answered {
+        asking: Asking,
+        claims: Vec<ClaimRef>,
+        answer: Result<Answered, LimiterError>,
+    },
+    Renewed {
+        claims: Vec<ClaimRef>,
+        answer: Result<Answered, LimiterError>,
+    },
+    Called {
+        wish: Wish,
+        leases: Arc<[Instance]>,
+        end: CallEnd,
+    },
+    Settled {
+        held: u64,
+        summary: Option<PartSummary>,
+    },
     Parted,
     Marked(Instance),
 }
@@ -146,6 +160,10 @@ impl InHand {
 
 /// Starts the lane called `name` at `provider`.
 pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandle {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "every event belongs to a call, block or shard in hand, whose numbers are bounded"
+    )]
     let (events, inbox) = mpsc::unbounded_channel();
     let (closed, closed_until) = watch::channel(None);
     let now = Instant::now();
@@ -166,7 +184,10 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         context: context.clone(),
     };
     context.tasks.spawn(lane.run(inbox));
-    LaneHandle { events, closed_until }
+    LaneHandle {
+        events,
+        closed_until,
+    }
 }
 
 impl Lane {
@@ -206,7 +227,12 @@ impl Lane {
         if self.ready() > 0 && !self.asking {
             wake = wake.min(self.ask_at);
         }
-        if let Some(next) = self.held.values().filter_map(|h| h.held.work.next_wake()).min() {
+        if let Some(next) = self
+            .held
+            .values()
+            .filter_map(|h| h.held.work.next_wake())
+            .min()
+        {
             wake = wake.min(next);
         }
         if let Some(drained_at) = drained_at.filter(|_| !self.cut_off.is_cancelled()) {
@@ -234,13 +260,18 @@ impl Lane {
         match event {
             Event::Hold(held) => self.hold(*held),
             Event::HandBackAll => self.hand_all_back(Back::Now),
-            Event::Answered { asking, claims, answer } => self.on_answer(asking, &claims, answer),
+            Event::Answered {
+                asking,
+                claims,
+                answer,
+            } => self.on_answer(asking, &claims, answer),
             Event::Renewed { claims, answer } => self.on_renewed(&claims, answer),
             Event::Called { wish, leases, end } => self.on_called(wish, &leases, end),
             Event::Settled { held, summary } => self.on_settled(held, summary),
             Event::Parted => self.context.shard_left.notify_one(),
             Event::Marked(quota) => {
-                self.marking.retain(|key| *key != (quota.limit.clone(), quota.scope.clone()));
+                self.marking
+                    .retain(|key| *key != (quota.limit.clone(), quota.scope.clone()));
                 self.ask_at = Instant::now();
             }
         }
@@ -251,7 +282,15 @@ impl Lane {
     fn hold(&mut self, mut held: Held) {
         let settling = std::mem::take(&mut held.full).into();
         let leaving = self.context.shutdown.is_draining().then_some(Back::Now);
-        self.held.insert(self.next_key, InHand { held, settling, settle_running: 0, leaving });
+        self.held.insert(
+            self.next_key,
+            InHand {
+                held,
+                settling,
+                settle_running: 0,
+                leaving,
+            },
+        );
         self.next_key += 1;
     }
 
@@ -279,14 +318,25 @@ impl Lane {
         let keys: Vec<u64> = self.held.keys().copied().collect();
         for key in keys {
             self.settle_next(key);
-            let Some(in_hand) = self.held.get_mut(&key) else { continue };
+            let Some(in_hand) = self.held.get_mut(&key) else {
+                continue;
+            };
             if now.duration_since(in_hand.held.since) > HOLD_AT_MOST {
                 in_hand.leaving.get_or_insert(Back::Now);
             }
-            if let Some(until) = in_hand.held.work.idle_until().filter(|until| *until > now + WAIT_IN_HAND) {
-                in_hand.leaving.get_or_insert(Back::Delayed(DelayLevel::for_wait(until - now)));
+            if let Some(until) = in_hand
+                .held
+                .work
+                .idle_until()
+                .filter(|until| *until > now + WAIT_IN_HAND)
+            {
+                in_hand
+                    .leaving
+                    .get_or_insert(Back::Delayed(DelayLevel::for_wait(until - now)));
             }
-            let over = in_hand.held.work.is_done() || in_hand.leaving.is_some() || in_hand.held.shard.is_lost();
+            let over = in_hand.held.work.is_done()
+                || in_hand.leaving.is_some()
+                || in_hand.held.shard.is_lost();
             if over && in_hand.is_quiet() {
                 self.part_with(key);
             }
@@ -294,10 +344,15 @@ impl Lane {
     }
 
     fn settle_next(&mut self, key: u64) {
-        let Some(in_hand) = self.held.get_mut(&key) else { return };
+        let Some(in_hand) = self.held.get_mut(&key) else {
+            return;
+        };
         while let Some(block) = in_hand.settling.pop_front() {
             in_hand.settle_running += 1;
-            let (stores, shard) = (self.context.parting.stores.clone(), in_hand.held.shard.clone());
+            let (stores, shard) = (
+                self.context.parting.stores.clone(),
+                in_hand.held.shard.clone(),
+            );
             let events = self.events.clone();
             self.context.tasks.spawn(async move {
                 let summary = settle_until_done(&stores, &shard, &block).await;
@@ -307,14 +362,27 @@ impl Lane {
     }
 
     fn on_settled(&mut self, key: u64, summary: Option<PartSummary>) {
-        let Some(in_hand) = self.held.get_mut(&key) else { return };
+        let Some(in_hand) = self.held.get_mut(&key) else {
+            return;
+        };
         in_hand.settle_running -= 1;
         in_hand.held.parts.extend(summary);
     }
 
     fn part_with(&mut self, key: u64) {
-        let Some(InHand { held, leaving, .. }) = self.held.remove(&key) else { return };
-        let Held { taken, work, shard, parts, since, permit, company, .. } = held;
+        let Some(InHand { held, leaving, .. }) = self.held.remove(&key) else {
+            return;
+        };
+        let Held {
+            taken,
+            work,
+            shard,
+            parts,
+            since,
+            permit,
+            company,
+            ..
+        } = held;
         let parting = self.context.parting.clone();
         let events = self.events.clone();
         let shared = self.shared.clone();
@@ -325,14 +393,20 @@ impl Lane {
                 parting.drop(taken).await;
             } else if work.is_done() {
                 parting.done(&shard, taken, parts).await;
-                metrics.shard_duration.with_label_values(&[&shard.run.id.job]).observe(since.elapsed().as_secs_f64());
+                metrics
+                    .shard_duration
+                    .with_label_values(&[&shard.run.id.job])
+                    .observe(since.elapsed().as_secs_f64());
             } else {
                 let fleet_now = shared.fleet_us(now);
                 let clock_of = |at: Instant| {
-                    fleet_now + i64::try_from(at.saturating_duration_since(now).as_micros()).unwrap_or(0)
+                    fleet_now
+                        + i64::try_from(at.saturating_duration_since(now).as_micros()).unwrap_or(0)
                 };
                 let open = work.open_cells(clock_of);
-                parting.hand_back(&shard, taken, open, leaving.unwrap_or(Back::Now)).await;
+                parting
+                    .hand_back(&shard, taken, open, leaving.unwrap_or(Back::Now))
+                    .await;
             }
             drop((permit, company));
             drop(events.send(Event::Parted));
@@ -343,13 +417,26 @@ impl Lane {
 
     fn ready(&self) -> usize {
         let now = Instant::now();
-        let working = self.held.values().filter(|h| h.leaving.is_none() && !h.held.shard.is_lost());
-        working.map(|h| h.held.work.ready().max(usize::from(h.held.work.has_ready(now)))).sum()
+        let working = self
+            .held
+            .values()
+            .filter(|h| h.leaving.is_none() && !h.held.shard.is_lost());
+        working
+            .map(|h| {
+                h.held
+                    .work
+                    .ready()
+                    .max(usize::from(h.held.work.has_ready(now)))
+            })
+            .sum()
     }
 
     fn ask(&mut self) {
         let now = Instant::now();
-        let free = self.context.concurrency.saturating_sub(self.context.in_flight.load(Ordering::Relaxed));
+        let free = self
+            .context
+            .concurrency
+            .saturating_sub(self.context.in_flight.load(Ordering::Relaxed));
         if self.asking || now < self.ask_at || free == 0 {
             return;
         }
@@ -357,7 +444,12 @@ impl Lane {
         if asking.is_empty() {
             return;
         }
-        let ask = asking.ask(&self.provider.name, &self.context.holder, &self.leases, self.claims());
+        let ask = asking.ask(
+            &self.provider.name,
+            &self.context.holder,
+            &self.leases,
+            self.claims(),
+        );
         self.asking = true;
         self.renewed_at = now;
         self.send_ask(asking, ask);
@@ -367,7 +459,11 @@ impl Lane {
         let (limiter, events) = (self.context.limiter.clone(), self.events.clone());
         self.context.tasks.spawn(async move {
             let answer = limiter.ask(&ask).await;
-            drop(events.send(Event::Answered { asking, claims: ask.claims, answer }));
+            drop(events.send(Event::Answered {
+                asking,
+                claims: ask.claims,
+                answer,
+            }));
         });
     }
 
@@ -376,12 +472,20 @@ impl Lane {
         let fleet_now = self.shared.fleet_us(now);
         let mut asking = Asking::default();
         let mut gathered = 0;
-        let mut turn: VecDeque<u64> =
-            self.held.iter().filter(|(_, h)| h.leaving.is_none() && !h.held.shard.is_lost()).map(|(key, _)| *key).collect();
+        let mut turn: VecDeque<u64> = self
+            .held
+            .iter()
+            .filter(|(_, h)| h.leaving.is_none() && !h.held.shard.is_lost())
+            .map(|(key, _)| *key)
+            .collect();
         while gathered < most {
             let Some(key) = turn.pop_front() else { break };
-            let Some(in_hand) = self.held.get_mut(&key) else { continue };
-            let Some(cell) = in_hand.held.work.take(now) else { continue };
+            let Some(in_hand) = self.held.get_mut(&key) else {
+                continue;
+            };
+            let Some(cell) = in_hand.held.work.take(now) else {
+                continue;
+            };
             turn.push_back(key);
             let shard = in_hand.held.shard.clone();
             let context = shard.at.connector.cell(shard.run.plan.matrix.cell(cell));
@@ -389,7 +493,9 @@ impl Lane {
                 Ok(()) => gathered += 1,
                 Err(error) => {
                     let result = unaskable(cell, error.to_string(), fleet_now);
-                    in_hand.settling.extend(in_hand.held.work.finish(cell, result));
+                    in_hand
+                        .settling
+                        .extend(in_hand.held.work.finish(cell, result));
                 }
             }
         }
@@ -397,14 +503,27 @@ impl Lane {
     }
 
     fn claims(&self) -> Vec<ClaimRef> {
-        self.held.values().filter(|h| !h.held.shard.is_lost()).map(|h| h.held.shard.claim.clone()).collect()
+        self.held
+            .values()
+            .filter(|h| !h.held.shard.is_lost())
+            .map(|h| h.held.shard.claim.clone())
+            .collect()
     }
 
-    fn on_answer(&mut self, mut asking: Asking, claims: &[ClaimRef], answer: Result<Answered, LimiterError>) {
+    fn on_answer(
+        &mut self,
+        mut asking: Asking,
+        claims: &[ClaimRef],
+        answer: Result<Answered, LimiterError>,
+    ) {
         self.asking = false;
         let now = Instant::now();
         match answer {
-            Ok(Answered { answer, sent, received }) => {
+            Ok(Answered {
+                answer,
+                sent,
+                received,
+            }) => {
                 let epoch = self.shared.observe(answer.now_us, sent, received);
                 self.lose_claims(claims, &answer);
                 for grant in &answer.grants {
@@ -429,7 +548,11 @@ impl Lane {
     }
 
     fn lose_claims(&mut self, claims: &[ClaimRef], answer: &Answer) {
-        for claim in answer.lost_claims.iter().filter_map(|place| claims.get(*place)) {
+        for claim in answer
+            .lost_claims
+            .iter()
+            .filter_map(|place| claims.get(*place))
+        {
             self.lose_claim(claim);
         }
     }
@@ -444,11 +567,22 @@ impl Lane {
     fn count_permits(&self, answer: &Answer, asking: &Asking) {
         let permits = &self.context.metrics.limiter_permits;
         let granted = u64::try_from(answer.grants.len()).unwrap_or(u64::MAX);
-        permits.with_label_values(&[&self.provider.name, "", "granted"]).inc_by(granted);
+        permits
+            .with_label_values(&[&self.provider.name, "", "granted"])
+            .inc_by(granted);
         for refusal in &answer.refusals {
-            let limit = refusal.limit.and_then(|place| asking.limit_at(place)).map_or("", |l| l.limit.as_str());
-            let result = if refusal.why == Why::Paced { "delayed" } else { "denied" };
-            permits.with_label_values(&[&self.provider.name, limit, result]).inc();
+            let limit = refusal
+                .limit
+                .and_then(|place| asking.limit_at(place))
+                .map_or("", |l| l.limit.as_str());
+            let result = if refusal.why == Why::Paced {
+                "delayed"
+            } else {
+                "denied"
+            };
+            permits
+                .with_label_values(&[&self.provider.name, limit, result])
+                .inc();
         }
     }
 
@@ -460,7 +594,10 @@ impl Lane {
             return;
         };
         let wait = Duration::from_micros(u64::try_from(first - answer.now_us).unwrap_or(0));
-        let urgent = answer.refusals.iter().any(|r| matches!(r.why, Why::Mark | Why::Window));
+        let urgent = answer
+            .refusals
+            .iter()
+            .any(|r| matches!(r.why, Why::Mark | Why::Window));
         for refusal in answer.refusals.iter().filter(|r| r.why == Why::Mark) {
             if let Some(quota) = refusal.limit.and_then(|place| asking.limit_at(place)) {
                 self.mark(quota.clone(), answer.now_us);
@@ -480,8 +617,13 @@ impl Lane {
         const LOOK_AGAIN: Duration = Duration::from_secs(5);
         let why = answer.refusals.first().map(|r| r.why);
         tracing::warn!(lane.name = self.name, opens_in.s = wait.as_secs(), why = ?why, "the lane is closed; its shards go back to their queue");
-        self.context.metrics.provider_blocked.with_label_values(&[&self.provider.name]).set(1);
-        self.closed_until.send_replace(Some(now + wait.min(LOOK_AGAIN)));
+        self.context
+            .metrics
+            .provider_blocked
+            .with_label_values(&[&self.provider.name])
+            .set(1);
+        self.closed_until
+            .send_replace(Some(now + wait.min(LOOK_AGAIN)));
         let level = DelayLevel::for_wait(wait.min(Duration::from_secs(5)));
         self.hand_all_back(Back::Delayed(level));
     }
@@ -490,12 +632,20 @@ impl Lane {
         if self.closed_until.borrow().is_some() {
             self.closed_until.send_replace(None);
             self.shared.reopen();
-            self.context.metrics.provider_blocked.with_label_values(&[&self.provider.name]).set(0);
+            self.context
+                .metrics
+                .provider_blocked
+                .with_label_values(&[&self.provider.name])
+                .set(0);
         }
     }
 
     fn put_marks(&mut self, answer: &Answer, asking: &Asking) {
-        for quota in answer.marks_wanted.iter().filter_map(|place| asking.limit_at(*place)) {
+        for quota in answer
+            .marks_wanted
+            .iter()
+            .filter_map(|place| asking.limit_at(*place))
+        {
             self.mark(quota.clone(), answer.now_us);
         }
     }
@@ -521,10 +671,15 @@ impl Lane {
     // ------------------------------------------------------------------------------------- calls
 
     fn call(&mut self, wish: Wish, leases: Arc<[Instance]>, grant: Grant, epoch: u64) {
-        let Some(in_hand) = self.held.get(&wish.held) else { return };
+        let Some(in_hand) = self.held.get(&wish.held) else {
+            return;
+        };
         self.leases.take(&leases);
         let in_flight = self.context.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        self.context.metrics.worker_inflight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.context
+            .metrics
+            .worker_inflight
+            .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         let call = Call {
             shard: in_hand.held.shard.clone(),
             lane: self.shared.clone(),
@@ -545,12 +700,17 @@ impl Lane {
     fn on_called(&mut self, wish: Wish, leases: &[Instance], end: CallEnd) {
         self.leases.give_back(leases);
         let in_flight = self.context.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
-        self.context.metrics.worker_inflight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.context
+            .metrics
+            .worker_inflight
+            .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         let now = Instant::now();
         if let CallEnd::Closed(scope) = &end {
             self.close(scope.clone(), now);
         }
-        let Some(in_hand) = self.held.get_mut(&wish.held) else { return };
+        let Some(in_hand) = self.held.get_mut(&wish.held) else {
+            return;
+        };
         let work = &mut in_hand.held.work;
         match end {
             CallEnd::NotSent | CallEnd::Closed(_) => work.untake(wish.cell),
@@ -563,10 +723,21 @@ impl Lane {
     /// Closes a scope here at once and in Redis for the whole fleet.
     fn close(&mut self, scope: CloseScope, now: Instant) {
         let wait = scope.wait.unwrap_or_else(|| self.until_reset(now));
-        tracing::warn!(provider.name = self.provider.name, credential = scope.credential, outcome = scope.outcome.as_str(), closed.s = wait.as_secs_f64(), "the provider closed a scope; the whole fleet waits");
+        tracing::warn!(
+            provider.name = self.provider.name,
+            credential = scope.credential,
+            outcome = scope.outcome.as_str(),
+            closed.s = wait.as_secs_f64(),
+            "the provider closed a scope; the whole fleet waits"
+        );
         // Redis holds the rest; here it only has to bridge the time until the fleet knows.
-        self.shared.close(scope.credential.as_deref(), now + wait.min(WAIT_IN_HAND));
-        let closure = Closure { credential: scope.credential, for_: wait, reason: scope.outcome.as_str().to_owned() };
+        self.shared
+            .close(scope.credential.as_deref(), now + wait.min(WAIT_IN_HAND));
+        let closure = Closure {
+            credential: scope.credential,
+            for_: wait,
+            reason: scope.outcome.as_str().to_owned(),
+        };
         let (limiter, provider) = (self.context.limiter.clone(), self.provider.name.clone());
         self.context.tasks.spawn(async move {
             for _ in 0..5 {
@@ -583,11 +754,15 @@ impl Lane {
     fn until_reset(&self, now: Instant) -> Duration {
         use paceline_protocol::limit::{Rule, instance};
         let fleet_now = self.shared.fleet_us(now);
-        let resets = self.provider.limits.iter().filter_map(|limit| match instance(limit, "", fleet_now).ok()?.rule {
-            Rule::Quota { closes_us, .. } => u64::try_from(closes_us - fleet_now).ok(),
-            _ => None,
+        let resets = self.provider.limits.iter().filter_map(|limit| {
+            match instance(limit, "", fleet_now).ok()?.rule {
+                Rule::Quota { closes_us, .. } => u64::try_from(closes_us - fleet_now).ok(),
+                _ => None,
+            }
         });
-        resets.max().map_or(Duration::from_secs(3600), Duration::from_micros)
+        resets
+            .max()
+            .map_or(Duration::from_secs(3600), Duration::from_micros)
     }
 
     // ------------------------------------------------------------------------------------- leases
@@ -599,7 +774,9 @@ impl Lane {
             return;
         }
         let claims = self.claims();
-        let ask = self.leases.renewal(&self.provider.name, &self.context.holder, claims.clone());
+        let ask = self
+            .leases
+            .renewal(&self.provider.name, &self.context.holder, claims.clone());
         if ask.claims.is_empty() && ask.limits.is_empty() {
             return;
         }
@@ -614,19 +791,37 @@ impl Lane {
     fn on_renewed(&mut self, claims: &[ClaimRef], answer: Result<Answered, LimiterError>) {
         self.asking = false;
         match answer {
-            Ok(Answered { answer, sent, received }) => {
+            Ok(Answered {
+                answer,
+                sent,
+                received,
+            }) => {
                 self.shared.observe(answer.now_us, sent, received);
                 self.lose_claims(claims, &answer);
             }
-            Err(error) => tracing::debug!(lane.name = self.name, error = %error, "leases and claims were not renewed"),
+            Err(error) => {
+                tracing::debug!(lane.name = self.name, error = %error, "leases and claims were not renewed")
+            }
         }
     }
 }
 
 /// A cell whose limits cannot even be named has no call: it fails with the reason.
 fn unaskable(cell: u64, reason: String, answered_us: i64) -> CellResult {
-    let failure = Failure { cell, reason, outcome: Outcome::Permanent, status: 0, field: None, attempts: 0 };
-    CellResult { lines: String::new(), records: 0, failure: Some(failure), answered_us }
+    let failure = Failure {
+        cell,
+        reason,
+        outcome: Outcome::Permanent,
+        status: 0,
+        field: None,
+        attempts: 0,
+    };
+    CellResult {
+        lines: String::new(),
+        records: 0,
+        failure: Some(failure),
+        answered_us,
+    }
 }
 
 impl ShardInHand {

@@ -31,54 +31,87 @@ impl LaneShared {
 
     /// Runs `read` on the fleet's clock.
     pub fn clock<T>(&self, read: impl FnOnce(&FleetClock) -> T) -> T {
-        read(&self.clock.read().expect("no panic while the clock is locked"))
+        read(
+            &self
+                .clock
+                .read()
+                .expect("no panic while the clock is locked"),
+        )
     }
 
     /// Learns from a reply of Redis. Returns the clock's epoch, which its grants belong to.
     pub fn observe(&self, now_us: i64, sent: Instant, received: Instant) -> u64 {
-        self.clock.write().expect("no panic while the clock is locked").observe(now_us, sent, received)
+        self.clock
+            .write()
+            .expect("no panic while the clock is locked")
+            .observe(now_us, sent, received)
     }
 
     /// The fleet's time, microseconds since 1970; this machine's own before the first reply, which the
     /// limiter then corrects.
     pub fn fleet_us(&self, at: Instant) -> i64 {
-        self.clock(|clock| clock.latest(at)).unwrap_or_else(|| jiff::Timestamp::now().as_microsecond())
+        self.clock(|clock| clock.latest(at))
+            .unwrap_or_else(|| jiff::Timestamp::now().as_microsecond())
     }
 
     /// Closes for this process at once; the fleet hears of it through Redis.
     pub fn close(&self, credential: Option<&str>, until: Instant) {
-        let mut closed = self.closed.lock().expect("no panic while closures are locked");
+        let mut closed = self
+            .closed
+            .lock()
+            .expect("no panic while closures are locked");
         let entry = closed.entry(credential.map(str::to_owned)).or_insert(until);
         *entry = (*entry).max(until);
     }
 
     /// Forgets what is closed here: Redis said that it is open.
     pub fn reopen(&self) {
-        self.closed.lock().expect("no panic while closures are locked").clear();
+        self.closed
+            .lock()
+            .expect("no panic while closures are locked")
+            .clear();
     }
 
     /// Whether a call with `credential` must not be sent at `at`.
     pub fn is_closed(&self, credential: Option<&str>, at: Instant) -> bool {
-        let closed = self.closed.lock().expect("no panic while closures are locked");
+        let closed = self
+            .closed
+            .lock()
+            .expect("no panic while closures are locked");
         let until = |key: Option<String>| closed.get(&key).is_some_and(|until| *until > at);
         until(None) || (credential.is_some() && until(credential.map(str::to_owned)))
     }
 
     /// The process' own limiter below the fleet's grants: it would only ever refuse if grants were wrong.
     pub fn governor_allows(&self) -> bool {
-        self.governors.iter().all(|governor| governor.check().is_ok())
+        self.governors
+            .iter()
+            .all(|governor| governor.check().is_ok())
     }
 }
 
 /// A bucket for a rate that holds for all calls of the provider, with room for the jitter that grants allow.
 fn local_governor(limit: &Limit) -> Option<DefaultDirectRateLimiter> {
-    let LimitRule::Rate { calls, period, burst } = &limit.rule else { return None };
+    let LimitRule::Rate {
+        calls,
+        period,
+        burst,
+    } = &limit.rule
+    else {
+        return None;
+    };
     if limit.per.is_some() || !limit.endpoints.is_empty() {
         return None;
     }
-    let interval = period.0.checked_div(u32::try_from(*calls).ok()?).filter(|i| !i.is_zero())?;
-    let jitter = Duration::from_micros(u64::try_from(LATEST_US).unwrap_or(0)).as_secs_f64() / interval.as_secs_f64();
+    let interval = period
+        .0
+        .checked_div(u32::try_from(*calls).ok()?)
+        .filter(|i| !i.is_zero())?;
+    let jitter = Duration::from_micros(u64::try_from(LATEST_US).unwrap_or(0)).as_secs_f64()
+        / interval.as_secs_f64();
     let room = burst.unwrap_or(1) + jitter.ceil() as u64 + 1;
     let burst = NonZeroU32::new(u32::try_from(room).unwrap_or(u32::MAX))?;
-    Some(RateLimiter::direct(Quota::with_period(interval)?.allow_burst(burst)))
+    Some(RateLimiter::direct(
+        Quota::with_period(interval)?.allow_burst(burst),
+    ))
 }
