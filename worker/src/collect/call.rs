@@ -13,6 +13,7 @@ use paceline_protocol::spec::Retry;
 use tokio_util::sync::CancellationToken;
 
 use super::http::{HttpAnswer, HttpError};
+use super::lane::asking::Drawn;
 use super::lane::held::ShardInHand;
 use super::lane::shared::LaneShared;
 use super::work::CellResult;
@@ -30,6 +31,8 @@ pub struct Call {
     pub cell: u64,
     /// Calls of this cell before that count.
     pub attempts: u32,
+    /// What the call draws from.
+    pub drawn: Arc<Drawn>,
     /// The permission.
     pub grant: Grant,
     /// The epoch of the fleet's clock that the permission belongs to.
@@ -225,7 +228,7 @@ impl Call {
             provider: provider.to_owned(),
             endpoint: endpoint.to_owned(),
             credential: credential.map(|c| c.name().to_owned()),
-            scopes: Vec::new(),
+            scopes: self.drawn.scopes.clone(),
             cell: self.cell,
             page: 0,
             attempt: self.attempts + 1,

@@ -327,8 +327,11 @@ mod tests {
             .collect()
     }
 
-    fn start(blocks: Vec<WantedBlock>, open: OpenCells) -> (ShardWork, Vec<FullBlock>) {
-        let now = Instant::now();
+    fn start(
+        blocks: Vec<WantedBlock>,
+        open: OpenCells,
+        now: Instant,
+    ) -> (ShardWork, Vec<FullBlock>) {
         ShardWork::new(blocks, open, |_| now)
     }
 
@@ -339,7 +342,7 @@ mod tests {
         fn a_hand_back_repeats_no_finished_cell(cells in 1u64..60, checkpoint in 1u64..9, stop_after in 0usize..60, order in any::<u64>()) {
             let now = Instant::now();
             let mut called = std::collections::BTreeMap::<u64, u32>::new();
-            let (mut work, _) = start(blocks(cells, checkpoint), OpenCells::default());
+            let (mut work, _) = start(blocks(cells, checkpoint), OpenCells::default(), now);
             let mut full = Vec::new();
             let mut seed = order;
             for _ in 0..stop_after {
@@ -356,7 +359,7 @@ mod tests {
             let kept = work.open_cells(|_| 0);
             let done: Vec<u32> = full.iter().map(|b| b.number).collect();
             let rest = blocks(cells, checkpoint).into_iter().filter(|b| !done.contains(&b.number)).collect();
-            let (mut work, complete) = start(rest, kept);
+            let (mut work, complete) = start(rest, kept, now);
             full.extend(complete);
             while let Some(cell) = work.take(now) {
                 *called.entry(cell).or_default() += 1;
@@ -376,7 +379,7 @@ mod tests {
             first_cell: 60,
             wanted: vec![false, true, false],
         };
-        let (mut work, _) = start(vec![block], OpenCells::default());
+        let (mut work, _) = start(vec![block], OpenCells::default(), Instant::now());
         let cell = work.take(Instant::now());
         assert_eq!(cell, Some(61));
         let full = work.finish(61, result(2)).expect("the only wanted cell");

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use paceline_protocol::connector::{CallContext, NotRequestable};
+use paceline_protocol::connector::{CallContext, NotRequestable, ScopeTemplate};
 use paceline_protocol::limit::{Ask, Choice, ClaimRef, Group, Instance, NotALimit, Rule, instance};
 use paceline_protocol::spec::PoolUse;
 
@@ -87,6 +87,17 @@ struct AskedGroup {
     /// The rendered scopes that all of its cells share.
     scopes: Vec<String>,
     wishes: VecDeque<Wish>,
+    /// What a call with a credential draws from, by the credential's place in the pool.
+    drawn: Vec<(Option<usize>, Arc<Drawn>)>,
+}
+
+/// What a granted call draws from.
+#[derive(Debug, PartialEq)]
+pub struct Drawn {
+    /// The concurrency limits of which it holds a lease.
+    pub leases: Vec<Instance>,
+    /// `limit=scope` of every limit that has a scope, for the ledger.
+    pub scopes: Vec<String>,
 }
 
 impl Asking {
@@ -94,36 +105,24 @@ impl Asking {
     ///
     /// # Errors
     /// When a scope or limit cannot be made for this cell: it has no call.
-    pub fn add(
-        &mut self,
-        wish: Wish,
-        shard: &ShardInHand,
-        context: &CallContext,
-        now_us: i64,
-    ) -> Result<(), WishError> {
-        let connector = &shard.at.connector;
-        let mut scopes = Vec::new();
-        for (place, scope) in connector.scopes().iter().enumerate() {
-            scopes.push(if scope.by_credential {
-                String::new()
-            } else {
-                connector.scope(place, context)?
-            });
-        }
-        if let Some(known) = self
-            .groups
-            .iter_mut()
-            .find(|g| g.group.run == shard.run.name && g.scopes == scopes)
-        {
+    pub fn add(&mut self, wish: Wish, shard: &ShardInHand, now_us: i64) -> Result<(), WishError> {
+        let context = || {
+            let values = shard.run.plan.matrix.cell(wish.cell);
+            shard.at.connector.cell(values)
+        };
+        let scopes = cell_scopes(shard, wish.cell, context)?;
+        let same = |g: &&mut AskedGroup| g.group.run == shard.run.name && g.scopes == scopes;
+        if let Some(known) = self.groups.iter_mut().find(same) {
             known.group.want += 1;
             known.wishes.push_back(wish);
             return Ok(());
         }
-        let group = self.group(shard, context, &scopes, now_us)?;
+        let group = self.group(shard, &context(), now_us)?;
         self.groups.push(AskedGroup {
             group,
             scopes,
             wishes: VecDeque::from([wish]),
+            drawn: Vec::new(),
         });
         Ok(())
     }
@@ -132,35 +131,13 @@ impl Asking {
         &mut self,
         shard: &ShardInHand,
         context: &CallContext,
-        scopes: &[String],
         now_us: i64,
     ) -> Result<Group, WishError> {
-        let connector = &shard.at.connector;
-        let mut limits = Vec::new();
-        for (template, scope) in connector
-            .scopes()
-            .iter()
-            .zip(scopes)
-            .filter(|(t, _)| !t.by_credential)
-        {
-            limits.push(self.limit(instance(&template.limit, scope, now_us)?));
-        }
+        let limits = self.limits_of(shard, context, false, now_us)?;
         let mut choices = Vec::new();
         for (credential, with) in shard.at.pool.credentials.iter().enumerate() {
             let context = context.clone().with_credential(with);
-            let mut own = Vec::new();
-            for (place, template) in connector
-                .scopes()
-                .iter()
-                .enumerate()
-                .filter(|(_, t)| t.by_credential)
-            {
-                own.push(self.limit(instance(
-                    &template.limit,
-                    &connector.scope(place, &context)?,
-                    now_us,
-                )?));
-            }
+            let own = self.limits_of(shard, &context, true, now_us)?;
             choices.push(Choice {
                 credential,
                 name: with.name().to_owned(),
@@ -177,6 +154,25 @@ impl Asking {
             limits,
             choices,
         })
+    }
+
+    /// The limits that depend on the credential, or those that do not.
+    fn limits_of(
+        &mut self,
+        shard: &ShardInHand,
+        context: &CallContext,
+        by_credential: bool,
+        now_us: i64,
+    ) -> Result<Vec<usize>, WishError> {
+        let connector = &shard.at.connector;
+        let mut places = Vec::new();
+        for (place, template) in connector.scopes().iter().enumerate() {
+            if template.by_credential == by_credential {
+                let scope = connector.scope(place, context)?;
+                places.push(self.limit(instance(&template.limit, &scope, now_us)?));
+            }
+        }
+        Ok(places)
     }
 
     fn limit(&mut self, instance: Instance) -> usize {
@@ -219,32 +215,16 @@ impl Asking {
         self.limits.get(place)
     }
 
-    /// The next cell of `group`, for a grant with `credential`; with the leases that the call holds.
-    pub fn grant(
-        &mut self,
-        group: usize,
-        credential: Option<usize>,
-    ) -> Option<(Wish, Arc<[Instance]>)> {
+    /// The next cell of `group`, for a grant with `credential`; with what the call draws from.
+    pub fn grant(&mut self, group: usize, credential: Option<usize>) -> Option<(Wish, Arc<Drawn>)> {
         let asked = self.groups.get_mut(group)?;
         let wish = asked.wishes.pop_front()?;
-        let own = credential.and_then(|c| {
-            asked
-                .group
-                .choices
-                .iter()
-                .find(|choice| choice.credential == c)
-        });
-        let places = asked
-            .group
-            .limits
-            .iter()
-            .chain(own.into_iter().flat_map(|choice| &choice.limits));
-        let leases = places
-            .filter_map(|place| self.limits.get(*place))
-            .filter(|limit| matches!(limit.rule, Rule::Concurrency { .. }))
-            .cloned()
-            .collect();
-        Some((wish, leases))
+        if let Some((_, drawn)) = asked.drawn.iter().find(|(known, _)| *known == credential) {
+            return Some((wish, drawn.clone()));
+        }
+        let drawn = Arc::new(asked.drawn_with(credential, &self.limits));
+        asked.drawn.push((credential, drawn.clone()));
+        Some((wish, drawn))
     }
 
     /// The cells that got no grant, last one first.
@@ -253,6 +233,59 @@ impl Asking {
             .into_iter()
             .flat_map(|g| g.wishes.into_iter().rev())
     }
+}
+
+impl AskedGroup {
+    fn drawn_with(&self, credential: Option<usize>, limits: &[Instance]) -> Drawn {
+        let chosen = credential.and_then(|c| {
+            self.group
+                .choices
+                .iter()
+                .find(|choice| choice.credential == c)
+        });
+        let places = self
+            .group
+            .limits
+            .iter()
+            .chain(chosen.into_iter().flat_map(|choice| &choice.limits));
+        let drawn: Vec<&Instance> = places.filter_map(|place| limits.get(*place)).collect();
+        let concurrent = |limit: &&&Instance| matches!(limit.rule, Rule::Concurrency { .. });
+        let scoped = drawn.iter().filter(|limit| !limit.scope.is_empty());
+        Drawn {
+            leases: drawn
+                .iter()
+                .filter(concurrent)
+                .map(|limit| (*limit).clone())
+                .collect(),
+            scopes: scoped
+                .map(|limit| format!("{}={}", limit.limit, limit.scope))
+                .collect(),
+        }
+    }
+}
+
+/// The scopes that tell cells apart: none when every cell of the run draws from the same limits. A scope
+/// of cell and credential together is known only with a credential: such a cell stands alone.
+fn cell_scopes(
+    shard: &ShardInHand,
+    cell: u64,
+    context: impl Fn() -> CallContext,
+) -> Result<Vec<String>, NotRequestable> {
+    let connector = &shard.at.connector;
+    if !connector.scopes().iter().any(|scope| scope.by_cell) {
+        return Ok(Vec::new());
+    }
+    let context = context();
+    let by_cell = connector
+        .scopes()
+        .iter()
+        .enumerate()
+        .filter(|(_, scope)| scope.by_cell);
+    let scope = |(place, template): (usize, &ScopeTemplate)| match template.by_credential {
+        true => Ok(cell.to_string()),
+        false => connector.scope(place, &context),
+    };
+    by_cell.map(scope).collect()
 }
 
 /// Why a cell cannot even be asked for.

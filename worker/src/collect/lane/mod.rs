@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::asking::{Asking, Leases, Wish};
+use self::asking::{Asking, Drawn, Leases, Wish};
 use self::held::{Held, ShardInHand};
 use self::shared::LaneShared;
 use super::call::{Call, CallEnd, CloseScope};
@@ -115,7 +115,7 @@ enum Event {
     },
     Called {
         wish: Wish,
-        leases: Arc<[Instance]>,
+        drawn: Arc<Drawn>,
         end: CallEnd,
     },
     Settled {
@@ -266,7 +266,7 @@ impl Lane {
                 answer,
             } => self.on_answer(asking, &claims, answer),
             Event::Renewed { claims, answer } => self.on_renewed(&claims, answer),
-            Event::Called { wish, leases, end } => self.on_called(wish, &leases, end),
+            Event::Called { wish, drawn, end } => self.on_called(wish, &drawn, end),
             Event::Settled { held, summary } => self.on_settled(held, summary),
             Event::Parted => self.context.shard_left.notify_one(),
             Event::Marked(quota) => {
@@ -488,8 +488,7 @@ impl Lane {
             };
             turn.push_back(key);
             let shard = in_hand.held.shard.clone();
-            let context = shard.at.connector.cell(shard.run.plan.matrix.cell(cell));
-            match asking.add(Wish { held: key, cell }, &shard, &context, fleet_now) {
+            match asking.add(Wish { held: key, cell }, &shard, fleet_now) {
                 Ok(()) => gathered += 1,
                 Err(error) => {
                     let result = unaskable(cell, error.to_string(), fleet_now);
@@ -527,8 +526,8 @@ impl Lane {
                 let epoch = self.shared.observe(answer.now_us, sent, received);
                 self.lose_claims(claims, &answer);
                 for grant in &answer.grants {
-                    if let Some((wish, leases)) = asking.grant(grant.group, grant.credential) {
-                        self.call(wish, leases, *grant, epoch);
+                    if let Some((wish, drawn)) = asking.grant(grant.group, grant.credential) {
+                        self.call(wish, drawn, *grant, epoch);
                     }
                 }
                 self.count_permits(&answer, &asking);
@@ -670,11 +669,11 @@ impl Lane {
 
     // ------------------------------------------------------------------------------------- calls
 
-    fn call(&mut self, wish: Wish, leases: Arc<[Instance]>, grant: Grant, epoch: u64) {
+    fn call(&mut self, wish: Wish, drawn: Arc<Drawn>, grant: Grant, epoch: u64) {
         let Some(in_hand) = self.held.get(&wish.held) else {
             return;
         };
-        self.leases.take(&leases);
+        self.leases.take(&drawn.leases);
         let in_flight = self.context.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         self.context
             .metrics
@@ -686,6 +685,7 @@ impl Lane {
             metrics: self.context.metrics.clone(),
             cell: wish.cell,
             attempts: in_hand.held.work.attempts(wish.cell),
+            drawn: drawn.clone(),
             grant,
             epoch,
             cut_off: self.cut_off.clone(),
@@ -693,12 +693,12 @@ impl Lane {
         let events = self.events.clone();
         self.context.tasks.spawn(async move {
             let end = call.run().await;
-            drop(events.send(Event::Called { wish, leases, end }));
+            drop(events.send(Event::Called { wish, drawn, end }));
         });
     }
 
-    fn on_called(&mut self, wish: Wish, leases: &[Instance], end: CallEnd) {
-        self.leases.give_back(leases);
+    fn on_called(&mut self, wish: Wish, drawn: &Drawn, end: CallEnd) {
+        self.leases.give_back(&drawn.leases);
         let in_flight = self.context.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
         self.context
             .metrics
