@@ -75,6 +75,14 @@ pub struct CloseScope {
     pub outcome: Outcome,
 }
 
+/// Why a call was not sent after all.
+enum NotSent {
+    /// Its connection was not open in time: the cell is as it was.
+    TooLate,
+    /// The request cannot be sent at all.
+    Unfit(String),
+}
+
 /// An answer, or what stood in its place.
 struct Attempt {
     status: u16,
@@ -101,7 +109,12 @@ impl Call {
         crate::crash::point("call-before-send");
         let attempt = tokio::select! {
             attempt = self.attempt(request, sent) => attempt,
-            () = self.cut_off.cancelled() => self.cut_off_attempt(sent),
+            () = self.cut_off.cancelled() => Ok(self.cut_off_attempt(sent)),
+        };
+        let attempt = match attempt {
+            Ok(attempt) => attempt,
+            Err(NotSent::TooLate) => return CallEnd::NotSent,
+            Err(NotSent::Unfit(reason)) => return self.ended_without_call(reason),
         };
         crate::crash::point("call-after-answer");
         self.account(&attempt, credential.as_ref(), sent_us, late_us);
@@ -144,16 +157,20 @@ impl Call {
         let now = Instant::now();
         let barred =
             self.shard.is_lost() || self.lane.is_closed(credential.map(Credential::name), now);
-        let allowed = !barred && self.lane.governor_allows();
+        let allowed = !barred && self.shard.at.governor.allows();
         allowed.then(|| self.lane.fleet_us(now) - self.grant.start_us)
     }
 
-    async fn attempt(&self, request: HttpRequest, sent: Instant) -> Attempt {
-        let connector = &self.shard.at.connector;
-        let answer = self.shard.at.http.send(request, connector.max_body()).await;
+    /// Sends; what was surely not sent is no attempt.
+    async fn attempt(&self, request: HttpRequest, sent: Instant) -> Result<Attempt, NotSent> {
+        let max_body = self.shard.at.connector.max_body();
+        let latest = sent + self.left_of_slack(sent);
+        let answer = self.shard.at.http.send(request, latest, max_body).await;
         let duration = sent.elapsed();
         let answered_us = self.lane.fleet_us(Instant::now());
-        match answer {
+        Ok(match answer {
+            Err(HttpError::TooLate) => return Err(NotSent::TooLate),
+            Err(HttpError::Request(reason)) => return Err(NotSent::Unfit(reason)),
             Ok(answer) => Attempt {
                 status: answer.status,
                 bytes: answer.body.len() as u64,
@@ -168,7 +185,13 @@ impl Call {
                 answered_us,
                 judged: no_answer(&error),
             },
-        }
+        })
+    }
+
+    /// How long from `at` on the call may still be sent.
+    fn left_of_slack(&self, at: Instant) -> Duration {
+        let left = self.grant.start_us + self.grant.slack_us - self.lane.fleet_us(at);
+        Duration::from_micros(u64::try_from(left).unwrap_or(0))
     }
 
     fn judge(&self, answer: &HttpAnswer, now_us: i64) -> Judged {
@@ -386,7 +409,7 @@ impl Call {
 fn no_answer(error: &HttpError) -> Judged {
     let outcome = match error {
         HttpError::Request(_) | HttpError::TooLarge(_) => Outcome::Permanent,
-        HttpError::Broken(_) | HttpError::Timeout(_) => Outcome::Retryable,
+        HttpError::Broken(_) | HttpError::Timeout(_) | HttpError::TooLate => Outcome::Retryable,
     };
     Judged {
         verdict: Verdict {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::in_time::{InTimeLayer, TooLate, send_by};
 use paceline_protocol::connector::HttpRequest;
 use paceline_protocol::spec::{Method, Timeout};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -33,6 +34,9 @@ pub enum HttpError {
     /// No connection, or it broke.
     #[error("{0}")]
     Broken(String),
+    /// The connection was open too late for the call's grant: nothing was sent.
+    #[error("not sent: {TooLate}")]
+    TooLate,
     /// The time limit passed.
     #[error("no whole answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
@@ -54,6 +58,7 @@ impl HttpClient {
             .referer(false)
             .no_proxy()
             .tcp_nodelay(true)
+            .connector_layer(InTimeLayer)
             .connect_timeout(timeout.connect.0)
             .pool_idle_timeout(Duration::from_secs(90))
             .pool_max_idle_per_host(usize::MAX)
@@ -64,14 +69,20 @@ impl HttpClient {
         })
     }
 
-    /// Sends once and reads the answer, at most `max_body` bytes of it.
+    /// Sends once, at the latest at `latest`, and reads the answer, at most `max_body` bytes of it.
     ///
     /// # Errors
-    /// See [`HttpError`]; whether the provider saw the call is unknown then.
-    pub async fn send(&self, request: HttpRequest, max_body: u64) -> Result<HttpAnswer, HttpError> {
+    /// See [`HttpError`]; whether the provider saw the call is unknown then, unless it says so.
+    pub async fn send(
+        &self,
+        request: HttpRequest,
+        latest: Instant,
+        max_body: u64,
+    ) -> Result<HttpAnswer, HttpError> {
         let request = self.build(request)?;
         let deadline = Instant::now() + self.total;
-        match tokio::time::timeout_at(deadline.into(), self.receive(request, max_body)).await {
+        let answer = self.receive(request, latest, max_body);
+        match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(answer) => answer,
             Err(_) => Err(HttpError::Timeout(self.total)),
         }
@@ -105,9 +116,11 @@ impl HttpClient {
     async fn receive(
         &self,
         request: reqwest::Request,
+        latest: Instant,
         max_body: u64,
     ) -> Result<HttpAnswer, HttpError> {
-        let mut response = self.client.execute(request).await.map_err(broken)?;
+        let sending = send_by(latest, self.client.execute(request));
+        let mut response = sending.await.map_err(broken)?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
@@ -127,6 +140,9 @@ impl HttpClient {
 
 /// The innermost reason, without the URL, which may hold a key.
 fn broken(error: reqwest::Error) -> HttpError {
+    if TooLate::is_reason_of(&error) {
+        return HttpError::TooLate;
+    }
     let error = error.without_url();
     let mut reason: &dyn std::error::Error = &error;
     while let Some(source) = reason.source() {

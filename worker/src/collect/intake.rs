@@ -29,6 +29,8 @@ use crate::patience::Patience;
 const IDLE: Duration = Duration::from_millis(700);
 /// A run that this worker cannot serve is left to others for so long.
 const UNSERVED: Duration = Duration::from_secs(30);
+/// A wait that was kept in `open/` is not trusted to be longer: clocks of machines differ.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// From so many deliveries on a shard is suspected to kill its workers.
 const SUSPICIOUS: u32 = 2;
 
@@ -283,7 +285,7 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         // A wait that was kept on the fleet's clock is resumed on this machine's; it is a courtesy, not a limit.
         let instant_of = |us: i64| {
             now + Duration::from_micros(u64::try_from(us - fleet_now).unwrap_or(0))
-                .min(Duration::from_secs(60))
+                .min(LONGEST_WAIT)
         };
         let (work, full) = ShardWork::new(resumed.blocks, resumed.open, instant_of);
         let in_hand = ShardInHand {

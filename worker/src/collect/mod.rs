@@ -4,7 +4,9 @@
 pub mod call;
 pub mod connect;
 pub mod credentials;
+pub mod governor;
 pub mod http;
+pub mod in_time;
 pub mod intake;
 pub mod lane;
 pub mod ledger;

@@ -12,6 +12,7 @@ use paceline_protocol::stores::objects::{ObjectError, Objects};
 use tokio::sync::Mutex;
 
 use super::credentials::{Pool, PoolError};
+use super::governor::Governor;
 use super::http::HttpClient;
 use super::ledger::Ledger;
 use crate::output::rankings::Rankings;
@@ -25,6 +26,8 @@ pub struct RunAtProvider {
     pub pool: Pool,
     /// Its HTTP client.
     pub http: HttpClient,
+    /// This process' own limiter.
+    pub governor: Governor,
 }
 
 /// A run, compiled.
@@ -106,6 +109,7 @@ impl Run {
                 connector: Connector::compile(&plan, name)?,
                 pool: Pool::read(provider, env)?,
                 http: HttpClient::new(provider.timeout)?,
+                governor: Governor::new(provider),
             };
             providers.insert(name.clone(), Arc::new(at));
         }

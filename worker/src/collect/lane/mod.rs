@@ -169,7 +169,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
     let now = Instant::now();
     let lane = Lane {
         name: name.to_owned(),
-        shared: Arc::new(LaneShared::new(provider)),
+        shared: Arc::new(LaneShared::default()),
         provider: provider.clone(),
         events: events.clone(),
         closed_until: closed,

@@ -1,14 +1,10 @@
-//! What a lane shares with its calls: the fleet's clock, what is closed, the local governor.
+//! What a lane shares with its calls: the fleet's clock, and what is closed.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::{Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use paceline_protocol::clock::FleetClock;
-use paceline_protocol::limit::LATEST_US;
-use paceline_protocol::spec::{Limit, LimitRule, Provider};
 
 /// Shared by a lane and its calls.
 pub struct LaneShared {
@@ -16,19 +12,19 @@ pub struct LaneShared {
     /// Until when a credential (or, under `None`, the whole provider) is closed as far as this process
     /// knows: calls with a grant in hand look here before they are sent.
     closed: Mutex<HashMap<Option<String>, Instant>>,
-    governors: Vec<DefaultDirectRateLimiter>,
 }
 
-impl LaneShared {
-    /// For a lane of `provider`.
-    pub fn new(provider: &Provider) -> Self {
+impl Default for LaneShared {
+    /// Nothing closed, the clock not known yet.
+    fn default() -> Self {
         LaneShared {
             clock: RwLock::new(FleetClock::new(Instant::now())),
             closed: Mutex::default(),
-            governors: provider.limits.iter().filter_map(local_governor).collect(),
         }
     }
+}
 
+impl LaneShared {
     /// Runs `read` on the fleet's clock.
     pub fn clock<T>(&self, read: impl FnOnce(&FleetClock) -> T) -> T {
         read(
@@ -81,37 +77,4 @@ impl LaneShared {
         let until = |key: Option<String>| closed.get(&key).is_some_and(|until| *until > at);
         until(None) || (credential.is_some() && until(credential.map(str::to_owned)))
     }
-
-    /// The process' own limiter below the fleet's grants: it would only ever refuse if grants were wrong.
-    pub fn governor_allows(&self) -> bool {
-        self.governors
-            .iter()
-            .all(|governor| governor.check().is_ok())
-    }
-}
-
-/// A bucket for a rate that holds for all calls of the provider, with room for the jitter that grants allow.
-fn local_governor(limit: &Limit) -> Option<DefaultDirectRateLimiter> {
-    let LimitRule::Rate {
-        calls,
-        period,
-        burst,
-    } = &limit.rule
-    else {
-        return None;
-    };
-    if limit.per.is_some() || !limit.endpoints.is_empty() {
-        return None;
-    }
-    let interval = period
-        .0
-        .checked_div(u32::try_from(*calls).ok()?)
-        .filter(|i| !i.is_zero())?;
-    let jitter = Duration::from_micros(u64::try_from(LATEST_US).unwrap_or(0)).as_secs_f64()
-        / interval.as_secs_f64();
-    let room = burst.unwrap_or(1) + jitter.ceil() as u64 + 1;
-    let burst = NonZeroU32::new(u32::try_from(room).unwrap_or(u32::MAX))?;
-    Some(RateLimiter::direct(
-        Quota::with_period(interval)?.allow_burst(burst),
-    ))
 }
