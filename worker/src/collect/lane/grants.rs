@@ -1,0 +1,337 @@
+//! Asking for grants: which cells, when, and what the answer means for the lane.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use paceline_protocol::limit::{Answer, Ask, ClaimRef, Instance, Why};
+use paceline_protocol::outcome::Outcome;
+use paceline_protocol::stores::limiter::{Answered, LimiterError};
+use paceline_protocol::topology::DelayLevel;
+
+use super::asking::{Asking, Wish};
+use super::{Event, Lane, WAIT_IN_HAND};
+use crate::collect::marks;
+use crate::collect::part_ways::Back;
+use crate::collect::work::CellResult;
+use crate::output::failures::Failure;
+
+/// After a refusal a hungry fleet does not ask all at once. (That a batch gathers meanwhile is in the refusal's
+/// own instant.)
+const APART: Duration = Duration::from_millis(4);
+/// The most cells of one request.
+const BATCH: usize = 256;
+
+impl Lane {
+    pub(super) fn ready(&self) -> usize {
+        let now = Instant::now();
+        let working = self
+            .held
+            .values()
+            .filter(|h| h.leaving.is_none() && !h.held.shard.is_lost());
+        working
+            .map(|h| {
+                h.held
+                    .work
+                    .ready()
+                    .max(usize::from(h.held.work.has_ready(now)))
+            })
+            .sum()
+    }
+
+    pub(super) fn ask(&mut self) {
+        let now = Instant::now();
+        let free = self
+            .context
+            .concurrency
+            .saturating_sub(self.context.in_flight.load(Ordering::Relaxed));
+        if self.asking || now < self.ask_at || free == 0 {
+            return;
+        }
+        let asking = self.gather(free.min(BATCH), now);
+        if asking.is_empty() {
+            return;
+        }
+        let ask = asking.ask(
+            &self.provider.name,
+            &self.context.holder,
+            &self.leases,
+            self.claims(),
+        );
+        self.asking = true;
+        self.renewed_at = now;
+        self.send_ask(asking, ask);
+    }
+
+    pub(super) fn send_ask(&self, asking: Asking, ask: Ask) {
+        let (limiter, events) = (self.context.limiter.clone(), self.events.clone());
+        self.context.tasks.spawn(async move {
+            let answer = limiter.ask(&ask).await;
+            drop(events.send(Event::Answered {
+                asking,
+                claims: ask.claims,
+                answer,
+            }));
+        });
+    }
+
+    /// Takes up to `most` ready cells, one from each shard in turn, so that no shard holds the others.
+    pub(super) fn gather(&mut self, most: usize, now: Instant) -> Asking {
+        let fleet_now = self.shared.fleet_us(now);
+        let mut asking = Asking::default();
+        let mut gathered = 0;
+        let mut turn: VecDeque<u64> = self
+            .held
+            .iter()
+            .filter(|(_, h)| h.leaving.is_none() && !h.held.shard.is_lost())
+            .map(|(key, _)| *key)
+            .collect();
+        while gathered < most {
+            let Some(key) = turn.pop_front() else { break };
+            let Some(in_hand) = self.held.get_mut(&key) else {
+                continue;
+            };
+            let Some(cell) = in_hand.held.work.take(now) else {
+                continue;
+            };
+            turn.push_back(key);
+            let shard = in_hand.held.shard.clone();
+            match asking.add(Wish { held: key, cell }, &shard, fleet_now) {
+                Ok(()) => gathered += 1,
+                Err(error) => {
+                    let result = unaskable(cell, error.to_string(), fleet_now);
+                    in_hand
+                        .settling
+                        .extend(in_hand.held.work.finish(cell, result));
+                }
+            }
+        }
+        asking
+    }
+
+    pub(super) fn claims(&self) -> Vec<ClaimRef> {
+        self.held
+            .values()
+            .filter(|h| !h.held.shard.is_lost())
+            .map(|h| h.held.shard.claim.clone())
+            .collect()
+    }
+
+    pub(super) fn on_answer(
+        &mut self,
+        mut asking: Asking,
+        claims: &[ClaimRef],
+        answer: Result<Answered, LimiterError>,
+    ) {
+        self.asking = false;
+        let now = Instant::now();
+        match answer {
+            Ok(Answered {
+                answer,
+                sent,
+                received,
+            }) => {
+                let epoch = self.shared.observe(answer.now_us, sent, received);
+                self.lose_claims(claims, &answer);
+                for grant in &answer.grants {
+                    if let Some((wish, drawn)) = asking.grant(grant.group, grant.credential) {
+                        self.call(wish, drawn, *grant, epoch);
+                    }
+                }
+                self.count_permits(&answer, &asking);
+                self.on_refusals(&answer, &asking, now);
+                self.put_marks(&answer, &asking);
+            }
+            Err(error) => {
+                tracing::warn!(lane.name = self.name, error = %error, "no grants: nothing is called until Redis answers");
+                self.ask_at = now + Duration::from_millis(250).mul_f64(0.5 + rand::random::<f64>());
+            }
+        }
+        for wish in asking.ungranted() {
+            if let Some(in_hand) = self.held.get_mut(&wish.held) {
+                in_hand.held.work.untake(wish.cell);
+            }
+        }
+    }
+
+    pub(super) fn lose_claims(&mut self, claims: &[ClaimRef], answer: &Answer) {
+        for claim in answer
+            .lost_claims
+            .iter()
+            .filter_map(|place| claims.get(*place))
+        {
+            self.lose_claim(claim);
+        }
+    }
+
+    pub(super) fn lose_claim(&mut self, claim: &ClaimRef) {
+        for in_hand in self.held.values().filter(|h| h.held.shard.claim == *claim) {
+            tracing::warn!(run.id = %in_hand.held.shard.run.id, shard.id = in_hand.held.shard.message.shard, "the claim is lost: somebody else goes on with this shard");
+            in_hand.held.shard.lose();
+        }
+    }
+
+    pub(super) fn count_permits(&self, answer: &Answer, asking: &Asking) {
+        let permits = &self.context.metrics.limiter_permits;
+        let granted = u64::try_from(answer.grants.len()).unwrap_or(u64::MAX);
+        permits
+            .with_label_values(&[&self.provider.name, "", "granted"])
+            .inc_by(granted);
+        for refusal in &answer.refusals {
+            let limit = refusal
+                .limit
+                .and_then(|place| asking.limit_at(place))
+                .map_or("", |l| l.limit.as_str());
+            let result = if refusal.why == Why::Paced {
+                "delayed"
+            } else {
+                "denied"
+            };
+            permits
+                .with_label_values(&[&self.provider.name, limit, result])
+                .inc();
+        }
+    }
+
+    /// When to ask again, and whether the lane's budget is closed for longer than a shard may wait.
+    pub(super) fn on_refusals(&mut self, answer: &Answer, asking: &Asking, now: Instant) {
+        let Some(first) = answer.refusals.iter().map(|r| r.opens_us).min() else {
+            self.ask_at = now;
+            self.open();
+            return;
+        };
+        let wait = Duration::from_micros(u64::try_from(first - answer.now_us).unwrap_or(0));
+        let urgent = answer
+            .refusals
+            .iter()
+            .any(|r| matches!(r.why, Why::Mark | Why::Window));
+        for refusal in answer.refusals.iter().filter(|r| r.why == Why::Mark) {
+            if let Some(quota) = refusal.limit.and_then(|place| asking.limit_at(place)) {
+                self.mark(quota.clone(), answer.now_us);
+            }
+        }
+        self.ask_at = now + wait.min(WAIT_IN_HAND) + APART.mul_f64(0.5 + rand::random::<f64>());
+        if wait > WAIT_IN_HAND && !urgent && answer.grants.is_empty() {
+            self.closed(now, wait, answer);
+        } else {
+            self.open();
+        }
+    }
+
+    /// Pressure goes back to the queue: nothing is held while the budget is closed.
+    pub(super) fn closed(&mut self, now: Instant, wait: Duration, answer: &Answer) {
+        // Looked at again now and then, since an operator may open what an answer had closed.
+        const LOOK_AGAIN: Duration = Duration::from_secs(5);
+        let why = answer.refusals.first().map(|r| r.why);
+        tracing::warn!(lane.name = self.name, opens_in.s = wait.as_secs(), why = ?why, "the lane is closed; its shards go back to their queue");
+        self.context
+            .metrics
+            .provider_blocked
+            .with_label_values(&[&self.provider.name])
+            .set(1);
+        self.closed_until
+            .send_replace(Some(now + wait.min(LOOK_AGAIN)));
+        let level = DelayLevel::for_wait(wait.min(Duration::from_secs(5)));
+        self.hand_all_back(Back::Delayed(level));
+    }
+
+    pub(super) fn open(&mut self) {
+        if self.closed_until.borrow().is_some() {
+            self.closed_until.send_replace(None);
+            self.shared.reopen();
+            self.context
+                .metrics
+                .provider_blocked
+                .with_label_values(&[&self.provider.name])
+                .set(0);
+        }
+    }
+
+    pub(super) fn put_marks(&mut self, answer: &Answer, asking: &Asking) {
+        for quota in answer
+            .marks_wanted
+            .iter()
+            .filter_map(|place| asking.limit_at(*place))
+        {
+            self.mark(quota.clone(), answer.now_us);
+        }
+    }
+
+    /// Puts the next mark of a quota that an answer of `seen_us` asked for.
+    pub(super) fn mark(&mut self, quota: Instance, seen_us: i64) {
+        let key = (quota.limit.clone(), quota.scope.clone());
+        if self.marking.contains(&key) {
+            return;
+        }
+        self.marking.push(key);
+        let context = self.context.clone();
+        let (provider, events) = (self.provider.name.clone(), self.events.clone());
+        self.context.tasks.spawn(async move {
+            let objects = &context.parting.stores.objects;
+            if let Err(error) = marks::advance(objects, &context.limiter, &context.prefix, &provider, &quota, seen_us).await {
+                tracing::warn!(provider.name = provider, limit.name = quota.limit, error = %error, "the quota's next mark could not be put; no call is made beyond the last one");
+            }
+            drop(events.send(Event::Marked(quota)));
+        });
+    }
+
+    pub(super) fn renew(&mut self, now: Instant) {
+        self.renewed_at = now;
+        // One request of a holder at a time: an ask renews too.
+        if self.asking {
+            return;
+        }
+        let claims = self.claims();
+        let ask = self
+            .leases
+            .renewal(&self.provider.name, &self.context.holder, claims.clone());
+        if ask.claims.is_empty() && ask.limits.is_empty() {
+            return;
+        }
+        self.asking = true;
+        let (limiter, events) = (self.context.limiter.clone(), self.events.clone());
+        self.context.tasks.spawn(async move {
+            let answer = limiter.renew(&ask).await;
+            drop(events.send(Event::Renewed { claims, answer }));
+        });
+    }
+
+    pub(super) fn on_renewed(
+        &mut self,
+        claims: &[ClaimRef],
+        answer: Result<Answered, LimiterError>,
+    ) {
+        self.asking = false;
+        match answer {
+            Ok(Answered {
+                answer,
+                sent,
+                received,
+            }) => {
+                self.shared.observe(answer.now_us, sent, received);
+                self.lose_claims(claims, &answer);
+            }
+            Err(error) => {
+                tracing::debug!(lane.name = self.name, error = %error, "leases and claims were not renewed")
+            }
+        }
+    }
+}
+
+/// A cell whose limits cannot even be named has no call: it fails with the reason.
+fn unaskable(cell: u64, reason: String, answered_us: i64) -> CellResult {
+    let failure = Failure {
+        cell,
+        reason,
+        outcome: Outcome::Permanent,
+        status: 0,
+        field: None,
+        attempts: 0,
+    };
+    CellResult {
+        lines: String::new(),
+        records: 0,
+        failure: Some(failure),
+        answered_us,
+    }
+}

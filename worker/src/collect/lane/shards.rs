@@ -1,0 +1,162 @@
+//! The shards of a lane: holding them, settling their blocks, parting with them.
+
+use std::time::{Duration, Instant};
+
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::limit::ClaimRef;
+use paceline_protocol::message::{PartSummary, ShardMessage};
+use paceline_protocol::stores::state::OpenRun;
+use paceline_protocol::topology::DelayLevel;
+
+use super::held::{Held, ShardInHand};
+use super::{Event, InHand, Lane, WAIT_IN_HAND};
+use crate::collect::part_ways::{Back, settle_until_done};
+
+/// No delivery is held longer (the broker's ack timeout is 30 minutes); some room is left for the last calls.
+pub const HOLD_AT_MOST: Duration = Duration::from_secs(9 * 60);
+
+impl Lane {
+    pub(super) fn hold(&mut self, mut held: Held) {
+        let settling = std::mem::take(&mut held.full).into();
+        let leaving = self.context.shutdown.is_draining().then_some(Back::Now);
+        self.held.insert(
+            self.next_key,
+            InHand {
+                held,
+                settling,
+                settle_running: 0,
+                leaving,
+            },
+        );
+        self.next_key += 1;
+    }
+
+    pub(super) fn hand_all_back(&mut self, back: Back) {
+        for in_hand in self.held.values_mut() {
+            in_hand.leaving.get_or_insert(back);
+        }
+    }
+
+    /// Paused runs' shards go back; ended runs' shards are dropped.
+    pub(super) fn on_open_runs(&mut self, open: &[OpenRun]) {
+        let of = |run: &RunRef| open.iter().find(|o| o.run == *run);
+        for in_hand in self.held.values_mut() {
+            match of(&in_hand.held.shard.run.id) {
+                Some(run) if run.paused => drop(in_hand.leaving.get_or_insert(Back::Now)),
+                Some(_) => {}
+                None => in_hand.held.shard.lose(),
+            }
+        }
+    }
+
+    /// Settles full blocks and parts with shards that are done, lost, or have to go.
+    pub(super) fn look_after_shards(&mut self) {
+        let now = Instant::now();
+        let keys: Vec<u64> = self.held.keys().copied().collect();
+        for key in keys {
+            self.settle_next(key);
+            let Some(in_hand) = self.held.get_mut(&key) else {
+                continue;
+            };
+            if now.duration_since(in_hand.held.since) > HOLD_AT_MOST {
+                in_hand.leaving.get_or_insert(Back::Now);
+            }
+            if let Some(until) = in_hand
+                .held
+                .work
+                .idle_until()
+                .filter(|until| *until > now + WAIT_IN_HAND)
+            {
+                in_hand
+                    .leaving
+                    .get_or_insert(Back::Delayed(DelayLevel::for_wait(until - now)));
+            }
+            let over = in_hand.held.work.is_done()
+                || in_hand.leaving.is_some()
+                || in_hand.held.shard.is_lost();
+            if over && in_hand.is_quiet() {
+                self.part_with(key);
+            }
+        }
+    }
+
+    pub(super) fn settle_next(&mut self, key: u64) {
+        let Some(in_hand) = self.held.get_mut(&key) else {
+            return;
+        };
+        while let Some(block) = in_hand.settling.pop_front() {
+            in_hand.settle_running += 1;
+            let (stores, shard) = (
+                self.context.parting.stores.clone(),
+                in_hand.held.shard.clone(),
+            );
+            let events = self.events.clone();
+            self.context.tasks.spawn(async move {
+                let summary = settle_until_done(&stores, &shard, &block).await;
+                drop(events.send(Event::Settled { held: key, summary }));
+            });
+        }
+    }
+
+    pub(super) fn on_settled(&mut self, key: u64, summary: Option<PartSummary>) {
+        let Some(in_hand) = self.held.get_mut(&key) else {
+            return;
+        };
+        in_hand.settle_running -= 1;
+        in_hand.held.parts.extend(summary);
+    }
+
+    pub(super) fn part_with(&mut self, key: u64) {
+        let Some(InHand { held, leaving, .. }) = self.held.remove(&key) else {
+            return;
+        };
+        let Held {
+            taken,
+            work,
+            shard,
+            parts,
+            since,
+            permit,
+            company,
+            ..
+        } = held;
+        let parting = self.context.parting.clone();
+        let events = self.events.clone();
+        let shared = self.shared.clone();
+        let metrics = self.context.metrics.clone();
+        self.context.tasks.spawn(async move {
+            let now = Instant::now();
+            if shard.is_lost() {
+                parting.drop(taken).await;
+            } else if work.is_done() {
+                parting.done(&shard, taken, parts).await;
+                metrics
+                    .shard_duration
+                    .with_label_values(&[&shard.run.id.job])
+                    .observe(since.elapsed().as_secs_f64());
+            } else {
+                let fleet_now = shared.fleet_us(now);
+                let clock_of = |at: Instant| {
+                    fleet_now
+                        + i64::try_from(at.saturating_duration_since(now).as_micros()).unwrap_or(0)
+                };
+                let open = work.open_cells(clock_of);
+                parting
+                    .hand_back(&shard, taken, open, leaving.unwrap_or(Back::Now))
+                    .await;
+            }
+            drop((permit, company));
+            drop(events.send(Event::Parted));
+        });
+    }
+}
+
+impl ShardInHand {
+    /// How claims name a shard.
+    pub fn claim_of(message: &ShardMessage) -> ClaimRef {
+        ClaimRef {
+            shard: format!("{}/{}/{}", message.run_ref(), message.shard, message.round),
+            publication: message.publication.to_string(),
+        }
+    }
+}
