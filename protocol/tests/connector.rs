@@ -1,0 +1,226 @@
+//! The connector on the fare search's own files: what is sent, what an answer means, what comes out of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use paceline_protocol::connector::{Answer, Connector, Credential, Judged};
+use paceline_protocol::outcome::Outcome;
+use paceline_protocol::plan::{
+    Matrix, PLAN_VERSION, Plan, PlannedDimension, PlannedValues, Segment,
+};
+use paceline_protocol::record::Scalar;
+use paceline_protocol::spec::SpecFolder;
+use serde_json::{Value, json};
+
+const NOW_US: i64 = 1_795_000_000_000_000;
+
+/// A plan of the fares job with one cell, its provider changed by `change`.
+fn plan(change: impl FnOnce(&mut Plan)) -> Plan {
+    let spec = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/spec");
+    let loaded = SpecFolder::open(&spec)
+        .expect("readable")
+        .job("fares")
+        .expect("right");
+    let dimension = |name: &str| PlannedDimension {
+        names: vec![Arc::from(name)],
+        values: PlannedValues::Rows(vec![vec![Value::Null]]),
+    };
+    let mut plan = Plan {
+        version: PLAN_VERSION,
+        run: "r".parse().expect("a run id"),
+        planned_at: "2026-11-20T18:00:00Z".parse().expect("an instant"),
+        date: "2026-11-21".parse().expect("a date"),
+        only: BTreeMap::new(),
+        allow_shrink: false,
+        force: false,
+        matrix: Matrix {
+            dimensions: ["destination", "depart", "nights"].map(dimension).into(),
+        },
+        segments: vec![Segment {
+            lane: "fare-search".into(),
+            provider: "fare-search".into(),
+            first_cell: 0,
+            cells: 1,
+        }],
+        providers: loaded.providers,
+        job: loaded.job,
+    };
+    let provider = plan.providers.get_mut("fare-search").expect("its provider");
+    provider.base_url = Some("http://fares.test/".into());
+    change(&mut plan);
+    plan
+}
+
+fn connector(change: impl FnOnce(&mut Plan)) -> Connector {
+    Connector::compile(&plan(change), "fare-search").expect("compiles")
+}
+
+fn cell(destination: &str) -> Vec<Value> {
+    vec![json!(destination), json!("2026-12-30"), json!(3)]
+}
+
+fn key(text: &str) -> Credential {
+    Credential::new(
+        "0-abcdef",
+        BTreeMap::from([("key".to_owned(), text.to_owned())]),
+    )
+}
+
+fn judged(connector: &Connector, status: u16, retry_after: Option<&str>, body: &str) -> Judged {
+    let header = |name: &str| {
+        retry_after
+            .filter(|_| name == "retry-after")
+            .map(str::to_owned)
+    };
+    connector.judge(&Answer {
+        status,
+        header: &header,
+        body: body.as_bytes(),
+        now_us: NOW_US,
+    })
+}
+
+#[test]
+fn a_request_is_what_the_file_says() {
+    let connector = connector(|_| {});
+    let context = connector
+        .cell(cell("NRT"))
+        .with_credential(&key("secret"))
+        .at(NOW_US);
+    let request = connector.request(context).expect("a request");
+    assert_eq!(
+        request.url,
+        "http://fares.test/v1/fares?origin=ICN&destination=NRT&depart=2026-12-30&return=2027-01-02"
+    );
+    assert_eq!(
+        request.headers,
+        [("x-api-key".to_owned(), "secret".to_owned())]
+    );
+}
+
+#[test]
+fn hostile_values_stay_where_they_land() {
+    let connector = connector(|plan| {
+        let endpoint = &mut plan
+            .providers
+            .get_mut("fare-search")
+            .expect("its provider")
+            .endpoints["fares"];
+        endpoint.request.as_mut().expect("a request").path = "/v1/{{ destination }}/fares".into();
+    });
+    let url = |destination: &str| {
+        connector
+            .request(connector.cell(cell(destination)).with_credential(&key("k")))
+            .map(|r| r.url)
+    };
+    let hostile = "../a?b=c&d#e\"\n\u{1f600}";
+    let sent = url(hostile).expect("encoded");
+    assert!(
+        sent.starts_with("http://fares.test/v1/..%2Fa%3Fb%3Dc%26d%23e%22%0A%F0%9F%98%80/fares?"),
+        "{sent}"
+    );
+    assert!(
+        sent.contains("&destination=..%2Fa%3Fb%3Dc%26d%23e%22%0A"),
+        "{sent}"
+    );
+    assert!(
+        url("..").is_err(),
+        "a path that means another one is refused"
+    );
+}
+
+#[test]
+fn a_header_takes_no_second_line() {
+    let connector = connector(|_| {});
+    let context = connector
+        .cell(cell("NRT"))
+        .with_credential(&key("k\r\nx-evil: 1"));
+    assert!(connector.request(context).is_err());
+}
+
+#[test]
+fn the_providers_rules_come_before_the_built_in_list() {
+    let connector = connector(|_| {});
+    let outcome = |status, body| judged(&connector, status, None, body).verdict.outcome;
+    assert_eq!(
+        outcome(429, r#"{"error":{"code":"DAILY_QUOTA"}}"#),
+        Outcome::QuotaExhausted
+    );
+    assert_eq!(
+        outcome(429, r#"{"error":{"code":"RATE"}}"#),
+        Outcome::Throttled
+    );
+    assert_eq!(outcome(404, ""), Outcome::Empty);
+    assert_eq!(outcome(200, r#"{"data":[]}"#), Outcome::Ok);
+    assert_eq!(outcome(200, r#"{"data":["#), Outcome::Retryable);
+    assert_eq!(outcome(200, "<html>"), Outcome::Retryable);
+    assert_eq!(outcome(204, ""), Outcome::Empty);
+    assert_eq!(outcome(302, ""), Outcome::Permanent);
+    assert_eq!(outcome(401, ""), Outcome::AuthExpired);
+    assert_eq!(outcome(400, "{}"), Outcome::Permanent);
+    assert_eq!(outcome(503, ""), Outcome::Retryable);
+}
+
+#[test]
+fn a_throttled_scope_waits_as_told() {
+    let connector = connector(|_| {});
+    let wait = |hint| judged(&connector, 429, hint, "{}").verdict.wait;
+    assert_eq!(wait(Some("7")), Some(Duration::from_secs(7)));
+    assert_eq!(wait(Some("0.5")), Some(Duration::from_millis(500)));
+    assert_eq!(
+        wait(Some("0")),
+        Some(Duration::from_secs(1)),
+        "0 is no hint"
+    );
+    assert_eq!(
+        wait(Some("315360000")),
+        Some(Duration::from_secs(86_400)),
+        "ten years are capped"
+    );
+}
+
+#[test]
+fn records_hold_the_cell_then_the_fields() {
+    let connector = connector(|_| {});
+    let body = json!({"data": [{
+        "carrier": "KE",
+        "price": {"currency": "KRW", "total": 0},
+        "outbound": {"departs_at": "2026-12-30T09:35:00+09:00"},
+    }]});
+    let body = body.to_string().replace(":0}", ":80000.50}");
+    let body: Value = serde_json::from_str(&body).expect("json");
+    let records = connector
+        .records(&connector.cell(cell("NRT")), &body)
+        .expect("fits");
+    let mut line = Vec::new();
+    records[0].write_ndjson(&mut line);
+    assert_eq!(
+        String::from_utf8(line).expect("text"),
+        "{\"destination\":\"NRT\",\"depart\":\"2026-12-30\",\"nights\":3,\"carrier\":\"KE\",\"price\":80000.50,\
+         \"currency\":\"KRW\",\"departs_at\":\"2026-12-30T00:35:00Z\"}\n"
+    );
+    assert_eq!(
+        records[0].get("price"),
+        Some(&Scalar::Number("80000.50".into()))
+    );
+}
+
+#[test]
+fn a_field_that_does_not_fit_is_named() {
+    let connector = connector(|_| {});
+    let fails = |offer: Value| {
+        let body = json!({ "data": [offer] });
+        connector
+            .records(&connector.cell(cell("NRT")), &body)
+            .expect_err("does not fit")
+            .field
+    };
+    assert_eq!(fails(json!({})), "carrier");
+    assert_eq!(fails(json!({"carrier": null})), "carrier");
+    assert_eq!(
+        fails(json!({"carrier": "KE", "price": {"total": "cheap"}})),
+        "price"
+    );
+}
