@@ -5,28 +5,28 @@ SHELL := /bin/sh
 INSTALL := ./deploy/local/install.sh
 export RUST_BACKTRACE ?= 1
 
-## demo         watch a fleet collect 4,200 fares at exactly the allowed speed (4 min the first time, then 2)
+## demo         build, then watch a fleet collect 4,200 fares at exactly the allowed speed for two minutes
 .PHONY: demo
 demo: install
-	cargo build --quiet --release --bin producer --bin worker --bin simulator --bin demo
-	./target/release/demo
+	cargo build --release --bin producer --bin worker --bin simulator --bin demo
+	./target/release/demo $(ARGS)
 
 ## test         everything: format, lints, docs, unit, property and end-to-end tests on real servers
 .PHONY: test
 test: install fmt clippy doc
-	cargo build --quiet --workspace --bins
-	cargo test --quiet --workspace
+	cargo build --workspace --bins
+	cargo test --workspace
 
 ## stack        start private RabbitMQ, Redis, S3 and Elasticsearch, print the environment, stay up
 .PHONY: stack
 stack: install
-	cargo build --quiet --package paceline-stack
+	cargo build --bin stack
 	./target/debug/stack up
 
 ## stack-down   end the servers of `make stack`, from another terminal
 .PHONY: stack-down
 stack-down:
-	cargo build --quiet --package paceline-stack
+	cargo build --quiet --bin stack
 	./target/debug/stack down
 
 ## build        the release binaries
@@ -42,18 +42,18 @@ fmt:
 ## clippy       lints, warnings are errors
 .PHONY: clippy
 clippy:
-	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 
 ## doc          the API's documentation, warnings are errors
 .PHONY: doc
 doc:
-	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
 ## bench-limits bench-cost bench-load bench-plan   the numbers of loadtest/README.md
 .PHONY: bench-limits bench-cost bench-load bench-plan
 bench-limits bench-cost bench-load bench-plan: install
-	cargo build --quiet --release --bin producer --bin worker --bin simulator --bin $@
-	./target/release/$@
+	cargo build --release --bin producer --bin worker --bin simulator --bin $@
+	./target/release/$@ $(ARGS)
 
 ## install      the Debian packages and Elasticsearch, where missing
 .PHONY: install

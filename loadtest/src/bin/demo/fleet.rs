@@ -37,8 +37,6 @@ pub struct Finished {
     pub run: String,
     /// Namespace and prefix, so that one's own servers keep runs of demos apart.
     pub prefix: String,
-    /// Where the logs are.
-    pub logs: PathBuf,
 }
 
 impl Fleet {
@@ -157,16 +155,34 @@ impl Fleet {
     }
 
     /// Drains the workers. The provider stays: it has the last word.
-    pub fn stop(&mut self) -> anyhow::Result<Finished> {
+    pub fn stop(&mut self) -> anyhow::Result<()> {
         for mut process in self.collectors.drain(..).chain(self.loader.take()) {
             let status = process.terminate(Duration::from_secs(30))?;
             ensure!(status.success(), "{} drained with {status}", process.name());
         }
-        Ok(Finished {
+        Ok(())
+    }
+
+    /// What there is to look at.
+    pub fn finished(&self) -> Finished {
+        Finished {
             run: self.run.clone(),
             prefix: "demo".into(),
-            logs: self.folder.clone(),
-        })
+        }
+    }
+
+    /// Writes what leads to the servers and the binaries as a shell reads it; the file's path.
+    pub fn write_environment(&self) -> anyhow::Result<PathBuf> {
+        let path = self.folder.join("environment");
+        let mut text = String::new();
+        for (name, value) in &self.env {
+            let quoted = value.replace('\'', r"'\''");
+            text.push_str(&format!("export {name}='{quoted}'\n"));
+        }
+        let binaries = self.binaries.display();
+        text.push_str(&format!("PATH='{binaries}':\"$PATH\"\n"));
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        Ok(path)
     }
 
     fn start(&mut self, binary: &str, arguments: &[&str]) -> anyhow::Result<Process> {

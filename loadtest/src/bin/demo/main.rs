@@ -1,5 +1,7 @@
 //! `make demo`: the four servers, a strict provider, a fleet that collects 4,200 fares at exactly the
 //! allowed speed, a worker killed on the way, and the proof at the end.
+//!
+//! With `--stay` the servers, the workers and the provider stay up for a look around.
 
 mod fleet;
 mod progress;
@@ -9,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::Parser;
 use paceline_stack::{Stack, StackOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -22,15 +25,24 @@ const ALLOWED: u64 = 50;
 /// Between two looks at the provider.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// A fleet collects 4,200 fares at exactly the allowed speed, loses a worker on the way, and proves what it did.
+#[derive(Debug, Parser)]
+#[command(name = "demo", version)]
+struct Arguments {
+    /// Keep everything up afterwards, until Ctrl-C, and say how to look around.
+    #[arg(long)]
+    stay: bool,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
     let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to");
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to");
     let end = tokio::select! {
-        end = demo() => end,
-        // Whatever runs or is still starting, the guardian ends it when this process is gone.
-        _ = interrupt.recv() => std::process::exit(130),
-        _ = terminate.recv() => std::process::exit(143),
+        end = demo(&arguments) => end,
+        _ = interrupt.recv() => leave(130),
+        _ = terminate.recv() => leave(143),
     };
     match end {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,7 +53,13 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn demo() -> anyhow::Result<()> {
+/// Whatever runs or is still starting, the guardian ends it when this process is gone.
+fn leave(code: i32) -> ! {
+    eprintln!("\ndemo: everything that it started ends with it");
+    std::process::exit(code)
+}
+
+async fn demo(arguments: &Arguments) -> anyhow::Result<()> {
     let progress = Progress::new(CELLS, ALLOWED);
     progress.say("starting private RabbitMQ, Redis, S3 and Elasticsearch servers");
     let options = StackOptions::from_environment();
@@ -60,11 +78,21 @@ async fn demo() -> anyhow::Result<()> {
     fleet.enqueue()?;
 
     collect(&mut fleet, &provider, &progress).await?;
-    let used = fleet.stop()?;
+    progress.say("the run is inside its gate: alias and sorted sets are published");
+    if !arguments.stay {
+        fleet.stop()?;
+    }
     progress.finish();
     let report = provider.report().await?;
     let audit = fleet.audit()?;
-    report::print(&stack, &used, &report, &audit).await
+    let finished = fleet.finished();
+    report::print(&stack, &finished, &report, &audit).await?;
+    if arguments.stay {
+        report::print_looking_around(&fleet.write_environment()?, &finished);
+        std::future::pending::<()>().await;
+    }
+    report::print_further();
+    Ok(())
 }
 
 /// Follows the run to its end. At two fifths, one worker dies and another one comes.

@@ -72,7 +72,8 @@ impl Progress {
         } else {
             ProgressBar::new(cells)
         };
-        let style = "{elapsed_precise} [{bar:40.cyan/blue}] {pos}/{len} calls  {msg}";
+        // Two lines: one would not fit a terminal of 80 columns.
+        let style = "{elapsed_precise} [{wide_bar:.cyan/blue}] {pos}/{len} calls\n{wide_msg}";
         bar.set_style(
             ProgressStyle::with_template(style)
                 .expect("the template is a constant")
@@ -100,10 +101,11 @@ impl Progress {
     /// Where we are.
     pub fn show(&self, seen: &Seen) {
         let rate = self.rate(seen.calls);
-        let left = self.cells.saturating_sub(seen.calls) / self.allowed;
         let text = format!(
-            "{rate:.1} of {} calls/s allowed, {} refused, {left} s to go",
-            self.allowed, seen.refused
+            "{rate:.1} of {} calls/s allowed, {} refused, {}",
+            self.allowed,
+            seen.refused,
+            self.eta(seen.calls)
         );
         self.bar.set_position(seen.calls.min(self.cells));
         self.bar.set_message(text.clone());
@@ -111,6 +113,14 @@ impl Progress {
         if self.plain && due && seen.calls > 0 {
             self.last_line.set(Some(Instant::now()));
             eprintln!("demo: {} of {} calls; {text}", seen.calls, self.cells);
+        }
+    }
+
+    /// How long it takes from here; the calls of a killed worker come again, so the last word is the run's.
+    fn eta(&self, calls: u64) -> String {
+        match self.cells.saturating_sub(calls) {
+            0 => "waiting for the run's end".into(),
+            left => format!("{} s to go", left.div_ceil(self.allowed)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The end of the demo: what was called, what came out, and where to look further.
 
+use std::path::Path;
+
 use anyhow::Context;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use paceline_stack::Stack;
@@ -13,17 +15,22 @@ pub async fn print(stack: &Stack, run: &Finished, seen: &Seen, audit: &str) -> a
     print_calls(seen);
     println!("\nAs the fleet's own ledger proves it (producer audit)");
     audit.lines().for_each(|line| println!("  {line}"));
+    println!(
+        "  The killed worker's last rows never reached the ledger: hence fewer calls here than the\n\
+         \x20 provider saw, and the gap to the grants shows it."
+    );
     let manifest = manifest(stack, run).await?;
     println!("\nResults of run {}", run.run);
     for name in ["succeeded", "empty", "failed", "records", "documents"] {
-        println!("  {name:<12}{:>8}", manifest[name]);
+        println!(
+            "  {name:<12}{:>8}",
+            manifest[name].as_u64().unwrap_or_default()
+        );
     }
     let parts = manifest["parts"].as_array().map_or(0, Vec::len);
     println!("  {:<12}{parts:>8}", "S3 parts");
     print_cheapest(stack).await?;
-    print_calendar(stack).await?;
-    print_further(run);
-    Ok(())
+    print_calendar(stack).await
 }
 
 fn print_calls(seen: &Seen) {
@@ -122,12 +129,28 @@ async fn print_calendar(stack: &Stack) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_further(run: &Finished) {
+/// What `--stay` offers.
+pub fn print_looking_around(environment: &Path, run: &Finished) {
+    println!(
+        "\nEverything stays up until Ctrl-C. In another terminal:\n\
+         \x20 . {}\n\
+         \x20 producer status {run}\n\
+         \x20 producer audit {run}\n\
+         \x20 producer enqueue fares --only destination=NRT --wait\n\
+         \x20 redis-cli -u \"$REDIS_URL\" ZRANGE fares:NRT 0 9 WITHSCORES\n\
+         \x20 curl \"$ELASTICSEARCH_URL/fares/_search?q=destination:CDG&sort=price&size=3&pretty\"\n\
+         The logs lie beside that first file.",
+        environment.display(),
+        run = run.run,
+    );
+}
+
+/// Where to go from here.
+pub fn print_further() {
     println!(
         "\nHow to look further\n\
-         \x20 make stack   starts the four servers and prints the environment that leads to them\n\
-         \x20 README.md    says how to write the first job of your own in five minutes\n\
-         \x20 The servers and the logs of this demo (in {}) end with it.",
-        run.logs.display()
+         \x20 make demo ARGS=--stay   the same, and everything stays up for a look around\n\
+         \x20 make stack              the four servers alone, for a job of your own: README.md,\n\
+         \x20                         \"Your first job\", takes five minutes"
     );
 }
