@@ -160,7 +160,7 @@ async fn hostile_values_stay_values() {
     assert_eq!(verdict.cells, (hostile.len() * CELLS_EACH) as u64);
     assert_eq!((verdict.failed, scene.manifest().await.rejected), (0, 0));
     let root = format!("{}/", scene.fleet.value("PACELINE_PREFIX"));
-    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"/._-".contains(&b);
+    let harmless = |b: u8| b.is_ascii_alphanumeric() || b"/._-%".contains(&b);
     let mut keys = Bucket::of(&scene.fleet).keys("").await.expect("a list");
     keys.retain(|key| !key.starts_with(&root) || !key.bytes().all(harmless) || key.contains(".."));
     assert!(keys.is_empty(), "{keys:?}");

@@ -7,4 +7,5 @@ mod paused;
 mod rabbitmq;
 mod redis;
 mod s3;
+mod silent;
 mod start;

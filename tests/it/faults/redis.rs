@@ -79,3 +79,28 @@ async fn a_redis_that_comes_back_empty_is_filled_again() {
     scene.ends_with(0).await;
     scene.check(&Calendar::LONG).await;
 }
+
+/// A grant that arrives after its start would put one too many into a window.
+#[tokio::test(flavor = "multi_thread")]
+async fn grants_of_a_redis_that_answers_late_are_dropped() {
+    let mut fleet = Fleet::new("redis-late").expect("a fleet");
+    let (proxy, url) = Proxy::before(fleet.value("REDIS_URL"))
+        .await
+        .expect("a proxy");
+    fleet.set("REDIS_URL", url);
+    let mut scene = Scene::new(fleet, &Calendar::SHORT);
+    scene.start();
+    let faults = [
+        Fault::Delay(Duration::from_millis(30)),
+        Fault::Delay(Duration::from_millis(300)),
+        Fault::HoldAnswers,
+    ];
+    for (calls, fault) in [200, 500, 800].into_iter().zip(faults) {
+        scene.after_calls(calls).await;
+        proxy.set(fault);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        proxy.set(Fault::None);
+    }
+    scene.ends_with(0).await;
+    scene.check(&Calendar::SHORT).await;
+}

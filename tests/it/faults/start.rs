@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use harness::fleet::Ended;
 use harness::{Fault, Fleet, Proxy};
 use paceline_stack::Process;
 
@@ -11,46 +10,78 @@ use crate::scene::{Calendar, Scene};
 
 const SECRET: &str = "hunter2-secret";
 
-/// An address on which nobody listens.
-fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("bound").to_string()
+/// How a server can be down.
+#[derive(Clone, Copy, Debug)]
+enum Down {
+    /// Nobody listens.
+    Gone,
+    /// Connections are taken, and nothing is ever said.
+    Silent,
 }
 
-/// Runs `producer enqueue` with one server down.
-fn enqueue_without(variable: &str, url: &str) -> Ended {
-    let mut fleet = Fleet::new("down").expect("a fleet");
-    fleet.set("FARE_SEARCH_KEYS", "a");
-    fleet.set("FARE_SEARCH_URL", "http://127.0.0.1:9");
-    fleet.set(variable, url);
-    let ended = fleet.producer(&["enqueue", "fares"], Duration::from_secs(60));
-    ended.expect("it ends by itself").expect_code(1)
+/// One server that is down, and how a message shows it.
+struct Case {
+    name: &'static str,
+    variable: &'static str,
+    down: Down,
+    url: String,
+    shown: String,
+    /// Keeps a silent one listening.
+    _listener: Option<TcpListener>,
+}
+
+impl Case {
+    fn new(name: &'static str, variable: &'static str, scheme: &str, down: Down) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let place = listener.local_addr().expect("bound");
+        let user = match scheme {
+            "http" => String::new(),
+            _ => format!("me:{SECRET}@"),
+        };
+        Case {
+            name,
+            variable,
+            down,
+            url: format!("{scheme}://{user}{place}"),
+            shown: format!("{name} at {scheme}://{place}"),
+            _listener: matches!(down, Down::Silent).then_some(listener),
+        }
+    }
+
+    /// `producer enqueue` ends with 1, and says what it waited for and for how long.
+    fn check(&self) {
+        let mut fleet = Fleet::new("down").expect("a fleet");
+        fleet.set("FARE_SEARCH_KEYS", "a");
+        fleet.set("FARE_SEARCH_URL", "http://127.0.0.1:9");
+        fleet.set(self.variable, &self.url);
+        let ended = fleet.producer(&["enqueue", "fares"], Duration::from_secs(60));
+        let said = ended.expect("it ends by itself").expect_code(1).stderr;
+        let (name, down) = (self.name, self.down);
+        let waits = format!("waiting up to 30 s for {}", self.shown);
+        assert!(
+            said.contains(&waits),
+            "{name} {down:?}: no {waits:?} in:\n{said}"
+        );
+        assert!(said.contains("waited 30 s for"), "{name} {down:?}:\n{said}");
+        assert!(!said.contains(SECRET), "{name} shows its password:\n{said}");
+    }
 }
 
 /// All at once, since each of them waits for half a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_producer_names_the_server_that_is_down_and_gives_up_after_30_s() {
-    let cases = [
-        ("REDIS_URL", "redis", "Redis"),
-        ("AMQP_URL", "amqp", "RabbitMQ"),
-        ("AWS_ENDPOINT_URL_S3", "http", "S3"),
-    ];
-    let tries = cases.map(|(variable, scheme, name)| {
-        let place = nobody();
-        let user = match scheme {
-            "http" => String::new(),
-            _ => format!("me:{SECRET}@"),
-        };
-        let url = format!("{scheme}://{user}{place}");
-        let ended = tokio::task::spawn_blocking(move || enqueue_without(variable, &url));
-        (ended, name, format!("{name} at {scheme}://{place}"))
-    });
-    for (ended, name, shown) in tries {
-        let said = ended.await.expect("no panic").stderr;
-        let waits = format!("waiting up to 30 s for {shown}");
-        assert!(said.contains(&waits), "{name}: no {waits:?} in:\n{said}");
-        assert!(said.contains("waited 30 s for"), "{name}:\n{said}");
-        assert!(!said.contains(SECRET), "{name} shows its password:\n{said}");
+    let mut checks = Vec::new();
+    for down in [Down::Gone, Down::Silent] {
+        for case in [
+            Case::new("Redis", "REDIS_URL", "redis", down),
+            Case::new("RabbitMQ", "AMQP_URL", "amqp", down),
+            Case::new("S3", "AWS_ENDPOINT_URL_S3", "http", down),
+        ] {
+            checks.push(tokio::task::spawn_blocking(move || case.check()));
+        }
+    }
+    for check in checks {
+        check.await.expect("named");
     }
 }
 
@@ -62,10 +93,11 @@ struct Late {
 impl Late {
     async fn before_all_of(fleet: &mut Fleet) -> Self {
         let servers = [
+            // In the order in which the loader connects.
+            ("Elasticsearch", "ELASTICSEARCH_URL"),
             ("S3", "AWS_ENDPOINT_URL_S3"),
             ("Redis", "REDIS_URL"),
             ("RabbitMQ", "AMQP_URL"),
-            ("Elasticsearch", "ELASTICSEARCH_URL"),
         ];
         let mut proxies = Vec::new();
         for (name, variable) in servers {
