@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use paceline_stack::{Process, Stack};
+use paceline_stack::{Process, ServerKind, Stack, StackOptions};
 use tempfile::TempDir;
 
 use crate::{Binaries, SpecFolder, shared};
@@ -37,6 +37,25 @@ impl Fleet {
     /// When the binaries are missing or stale, or the bucket cannot be made.
     pub fn new(test: &str) -> anyhow::Result<Self> {
         Self::on(shared::stack(), test)
+    }
+
+    /// A fleet on the shared servers but for one of its own, to be broken.
+    ///
+    /// # Errors
+    /// When that server does not start, the binaries are missing or stale, or the bucket cannot be made.
+    pub fn beside(kind: ServerKind, test: &str) -> anyhow::Result<(Stack, Self)> {
+        let stack = Stack::start(&StackOptions::only([kind]))?;
+        let mut fleet = Self::new(test)?;
+        fleet.env.extend(stack.env());
+        if let Some(s3) = stack.s3() {
+            s3.create_bucket(&fleet.name)?;
+            let bucket = fleet.name.clone();
+            fleet.set("PACELINE_BUCKET", bucket);
+        }
+        if let Some(management) = stack.rabbitmq_management() {
+            fleet.management = Some(management.to_owned());
+        }
+        Ok((stack, fleet))
     }
 
     /// A fleet on servers of the test's own, to be broken.

@@ -1,4 +1,7 @@
 //! End-to-end and fault tests on real servers.
 
+mod answers;
 mod directions;
+mod faults;
+mod scene;
 mod stack;
