@@ -2,3 +2,4 @@
 
 mod directions;
 mod stack;
+mod stores;
