@@ -5,3 +5,4 @@ mod directions;
 mod faults;
 mod scene;
 mod stack;
+mod stores;

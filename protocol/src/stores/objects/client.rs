@@ -7,7 +7,9 @@ use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{Credentials, RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::config::{
+    Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
 
 use crate::settings::{Environment, SettingError, shown_url};
 
@@ -23,8 +25,9 @@ pub(super) struct Endpoint {
     pub(super) fault: Option<Arc<str>>,
 }
 
-/// A client from the SDK's own chain. With an address of its own the store is taken for one of the
-/// compatible ones: path style, and only the checksums that an operation demands.
+/// A client from what `env` names, and the SDK's own chain for the rest. With an address of its own the
+/// store is taken for one of the compatible ones: path style, and only the checksums that an operation
+/// demands.
 pub(super) async fn connect(env: &impl Environment) -> (Client, Endpoint) {
     let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .retry_config(RetryConfig::disabled())
@@ -33,18 +36,21 @@ pub(super) async fn connect(env: &impl Environment) -> (Client, Endpoint) {
                 .connect_timeout(CONNECT_LIMIT)
                 .build(),
         );
-    let keys = keys_from_files(env);
+    let keys = keys(env);
     if let Ok(Some(keys)) = &keys {
         loader = loader.credentials_provider(keys.clone());
     }
     let shared = loader.load().await;
     let custom = own_endpoint(env);
     let mut config = aws_sdk_s3::config::Builder::from(&shared);
-    if shared.region().is_none() {
-        config = config.region(aws_sdk_s3::config::Region::new("us-east-1"));
+    if let Some(region) = env.get("AWS_REGION").filter(|region| !region.is_empty()) {
+        config = config.region(Region::new(region));
+    } else if shared.region().is_none() {
+        config = config.region(Region::new("us-east-1"));
     }
-    if custom.is_some() {
+    if let Some(url) = &custom {
         config = config
+            .endpoint_url(url)
             .force_path_style(true)
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
@@ -64,16 +70,15 @@ fn own_endpoint(env: &impl Environment) -> Option<String> {
         .find_map(|name| env.get(name).filter(|url| !url.is_empty()))
 }
 
-/// The keys, when one of them is in a file; the SDK's own chain knows only the plain variables.
-fn keys_from_files(env: &impl Environment) -> Result<Option<Credentials>, SettingError> {
-    let in_file = |name: &str| env.get(&format!("{name}_FILE")).is_some();
-    if !in_file("AWS_SECRET_ACCESS_KEY") && !in_file("AWS_ACCESS_KEY_ID") {
+/// The keys, where `env` or a file that it names has them: the SDK's own chain knows no files. Without
+/// both of them that chain goes on to profiles and roles.
+fn keys(env: &impl Environment) -> Result<Option<Credentials>, SettingError> {
+    let (id, secret) = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY");
+    let (Some(id), Some(secret)) = (env.secret(id)?, env.secret(secret)?) else {
         return Ok(None);
-    }
-    let id = env.required("AWS_ACCESS_KEY_ID", "the key for S3")?;
-    let secret = env.required("AWS_SECRET_ACCESS_KEY", "the secret for S3")?;
+    };
     let token = env.secret("AWS_SESSION_TOKEN")?;
-    Ok(Some(Credentials::new(id, secret, token, None, "files")))
+    Ok(Some(Credentials::new(id, secret, token, None, "paceline")))
 }
 
 #[cfg(test)]
@@ -93,13 +98,13 @@ mod tests {
                 path.display().to_string(),
             ),
         ]);
-        let keys = keys_from_files(&env).expect("readable").expect("in a file");
+        let keys = keys(&env).expect("readable").expect("in a file");
         assert_eq!(keys.secret_access_key(), "hidden");
     }
 
     #[test]
-    fn without_files_the_chain_of_the_sdk_is_used() {
+    fn without_both_keys_the_chain_of_the_sdk_is_used() {
         let env = BTreeMap::from([("AWS_ACCESS_KEY_ID".to_owned(), "me".to_owned())]);
-        assert!(keys_from_files(&env).expect("nothing to read").is_none());
+        assert!(keys(&env).expect("nothing to read").is_none());
     }
 }

@@ -14,6 +14,7 @@ use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
 
+use crate::settings::{Environment, ProcessEnvironment};
 use client::Endpoint;
 use fault::{Answer, Fault};
 
@@ -85,7 +86,12 @@ impl Objects {
     /// path style where an endpoint is given. Keys may also be in files (`AWS_SECRET_ACCESS_KEY_FILE`);
     /// a file that cannot be read is said by every request.
     pub async fn new(bucket: &str) -> Self {
-        let (client, endpoint) = client::connect(&crate::settings::ProcessEnvironment).await;
+        Self::of(bucket, &ProcessEnvironment).await
+    }
+
+    /// The same with what `env` names, before what the process' own environment does.
+    pub async fn of(bucket: &str, env: &impl Environment) -> Self {
+        let (client, endpoint) = client::connect(env).await;
         Objects {
             client,
             bucket: bucket.to_owned(),

@@ -40,6 +40,14 @@ pub enum StateError {
         /// The policy.
         policy: String,
     },
+    /// A run's own sorted set is gone although its blocks are counted.
+    #[error("the set {set} of run {run} was lost: it has to be made again from the parts")]
+    LostSet {
+        /// Whose.
+        run: RunRef,
+        /// The name that the job gives it.
+        set: String,
+    },
 }
 
 /// The client: a pool (deadpool) with time limits. Cheap to clone.

@@ -42,16 +42,19 @@ impl State {
         self.run_pipe(&all).await
     }
 
-    /// Opens a run or changes how it is open. Leaves a lost registry lost: only
-    /// [`State::restore_open_runs`] knows all the others.
+    /// Opens a run or changes how it is open; what is known of it is kept from now on, also when the run
+    /// had ended. Leaves a lost registry lost: only [`State::restore_open_runs`] knows all the others.
     ///
     /// # Errors
     /// When Redis does not answer.
     pub async fn set_open_run(&self, run: &OpenRun) -> Result<(), StateError> {
-        let mut one = redis::pipe();
-        one.hset(self.keys.open_runs(), run.run.to_string(), json(run))
+        let mut all = redis::pipe();
+        all.hset(self.keys.open_runs(), run.run.to_string(), json(run))
             .ignore();
-        self.run_pipe(&one).await
+        for key in self.run_keys(&run.run).await? {
+            all.persist(key).ignore();
+        }
+        self.run_pipe(&all).await
     }
 
     /// Takes a run out of the registry.

@@ -83,8 +83,8 @@ impl State {
     /// that was published before by this run stays.
     ///
     /// # Errors
-    /// When Redis does not answer, or one of `sets` is neither there nor published (lost with Redis):
-    /// then nothing was changed, and the sets have to be made again from the parts.
+    /// When Redis does not answer; [`StateError::LostSet`] when one of `sets` is neither there nor
+    /// published: then nothing was changed, and the sets have to be made again from the parts.
     pub async fn publish_sets(
         &self,
         run: &RunRef,
@@ -103,17 +103,21 @@ impl State {
             call.key(name);
         }
         let mut connection = self.connection().await?;
-        let missing: String = call
+        let lost: String = call
             .invoke_async(&mut connection)
             .await
             .map_err(|e| self.failed(e))?;
-        if missing.is_empty() {
+        if lost.is_empty() {
             return Ok(());
         }
-        Err(self.failed_because(format!("the set {missing} of run {run} was lost")))
+        Err(StateError::LostSet {
+            run: run.clone(),
+            set: lost,
+        })
     }
 
-    /// Forgets a finished run's own keys after `ttl`.
+    /// Forgets a finished run's own keys after `ttl`, unless [`State::set_open_run`] opens it again. Done
+    /// while the run is still open, no retry can have opened it before.
     ///
     /// # Errors
     /// When Redis does not answer.
@@ -126,7 +130,7 @@ impl State {
         self.run_pipe(&all).await
     }
 
-    async fn run_keys(&self, run: &RunRef) -> Result<Vec<String>, StateError> {
+    pub(super) async fn run_keys(&self, run: &RunRef) -> Result<Vec<String>, StateError> {
         let mut keys = vec![
             self.keys.progress(run),
             self.keys.progress_by(run),
