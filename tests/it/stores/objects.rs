@@ -75,10 +75,7 @@ async fn a_listing_goes_on_beyond_its_first_page() {
     assert_eq!(listed.len(), OBJECTS);
     assert!(listed.iter().all(|object| object.size == 5));
     let folders = objects.folders(&format!("{prefix}/data/")).await;
-    assert_eq!(
-        folders.expect("listed"),
-        ["shard-0", "shard-1", "shard-2"]
-    );
+    assert_eq!(folders.expect("listed"), ["shard-0", "shard-1", "shard-2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,5 +122,4 @@ async fn a_wrong_key_is_refused_at_once_and_says_so() {
     let objects = Objects::of(&env["PACELINE_BUCKET"], &env).await;
     let error = objects.get("key").await.expect_err("refused").to_string();
     assert!(error.contains("access denied"), "{error}");
-    
 }

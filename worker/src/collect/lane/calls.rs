@@ -11,6 +11,9 @@ use super::asking::{Drawn, Wish};
 use super::{Event, Lane, WAIT_IN_HAND};
 use crate::collect::call::{Call, CallEnd, CloseScope};
 
+/// Leases that come free together are asked for together.
+const LEASES_GATHER: Duration = Duration::from_millis(2);
+
 impl Lane {
     pub(super) fn call(&mut self, wish: Wish, drawn: Arc<Drawn>, grant: Grant, epoch: u64) {
         let Some(in_hand) = self.held.get(&wish.held) else {
@@ -48,6 +51,9 @@ impl Lane {
             .worker_inflight
             .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         let now = Instant::now();
+        if self.wants_lease && !drawn.leases.is_empty() {
+            self.ask_at = self.ask_at.min(now + LEASES_GATHER);
+        }
         if let CallEnd::Closed(scope) = &end {
             self.close(scope.clone(), now);
         }

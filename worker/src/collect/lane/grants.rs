@@ -197,10 +197,12 @@ impl Lane {
     pub(super) fn on_refusals(&mut self, answer: &Answer, asking: &Asking, now: Instant) {
         let Some(first) = answer.refusals.iter().map(|r| r.opens_us).min() else {
             self.ask_at = now;
+            self.wants_lease = false;
             self.open();
             return;
         };
         let wait = Duration::from_micros(u64::try_from(first - answer.now_us).unwrap_or(0));
+        self.wants_lease = answer.refusals.iter().any(|r| r.why == Why::InFlight);
         let urgent = answer
             .refusals
             .iter()

@@ -133,6 +133,8 @@ struct Lane {
     asking: bool,
     /// Not before this instant is asked again.
     ask_at: Instant,
+    /// The last answer refused for want of leases: a call of ours that ends frees one.
+    wants_lease: bool,
     renewed_at: Instant,
     marking: Vec<(String, String)>,
     cut_off: CancellationToken,
@@ -172,6 +174,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         leases: Leases::default(),
         asking: false,
         ask_at: now,
+        wants_lease: false,
         renewed_at: now,
         marking: Vec::new(),
         cut_off: CancellationToken::new(),
