@@ -1,10 +1,12 @@
 #!/bin/sh
-# Installs what the demo and the tests need on Debian 12 and is missing: RabbitMQ, Redis, Java, Maven,
-# Elasticsearch. Quick when nothing is missing. Starts no service, and leaves running ones alone.
+# Installs what the demo and the tests need on Debian 12 and is missing: make, a C compiler, RabbitMQ, Redis,
+# Java, Elasticsearch (and Maven to fetch it), rustfmt and clippy. Quick when nothing is missing. Starts no
+# service, and leaves running ones alone.
 set -eu
 
 ELASTICSEARCH=8.19.8
 POLICY=/usr/sbin/policy-rc.d
+POLICY_MARK='# paceline: no service starts while its packages are installed'
 policy= # `ours` while the file is there and from us
 
 say() { printf 'install: %s\n' "$*" >&2; }
@@ -21,12 +23,22 @@ as_root() {
   fi
 }
 
+# The major version of the Java in the path; nothing without one.
+java_version() {
+  java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p' | head -n 1
+}
+
+has_java() {
+  [ -n "${ES_JAVA_HOME:-}" ] || { have java && [ "$(java_version)" -ge 17 ] 2>/dev/null; }
+}
+
 missing_packages() {
+  have make || echo make
+  # Rust's linker, and the compiler of aws-lc (the TLS of every client here) and zstd.
+  have cc || echo gcc libc6-dev
   [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || echo rabbitmq-server
   have redis-server || echo redis-server
-  have java || echo openjdk-17-jre-headless
-  have cc || echo build-essential
-  have cmake || echo cmake # for aws-lc, the TLS of every client here
+  has_java || echo openjdk-17-jre-headless
   # Only the download of Elasticsearch needs these two.
   [ -x "$elasticsearch/bin/elasticsearch" ] || {
     have mvn || echo maven
@@ -38,13 +50,14 @@ missing_packages() {
 install_packages() {
   have apt-get || fail "not a Debian system; install these yourself: $*"
   say "installing $*"
-  [ -e "$POLICY" ] || {
+  # One that is not from us stays. One from us was left by an installation that was killed.
+  if ! [ -e "$POLICY" ] || grep -qs "$POLICY_MARK" "$POLICY"; then
     trap lift_policy EXIT
     trap 'exit 130' INT TERM
     policy=ours
-    printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
+    printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" | as_root tee "$POLICY" >/dev/null
     as_root chmod 755 "$POLICY"
-  }
+  fi
   log=$(mktemp)
   {
     as_root apt-get -qq -o Acquire::Retries=3 update &&
@@ -64,7 +77,7 @@ lift_policy() {
 install_elasticsearch() {
   coordinates="org.elasticsearch.distribution.integ-test-zip:elasticsearch:$ELASTICSEARCH:zip"
   say "fetching Elasticsearch $ELASTICSEARCH (100 MB, once)"
-  mkdir -p "$cache"
+  mkdir -p "$cache" "$(dirname "$elasticsearch")"
   work=$(mktemp -d "$cache/unpack.XXXXXX")
   mvn -q -B dependency:get -Dtransitive=false -Dartifact="$coordinates" >&2 ||
     fail "Maven could not fetch $coordinates"
@@ -72,9 +85,19 @@ install_elasticsearch() {
     -Dmdep.useBaseVersion=true >&2 || fail "Maven could not copy $coordinates"
   unzip -q "$work"/elasticsearch-*.zip -d "$work"
   # Another account must be able to read it: Elasticsearch does not run as root.
-  chmod -R a+rX "$work/elasticsearch-$ELASTICSEARCH" "$cache"
-  mv "$work/elasticsearch-$ELASTICSEARCH" "$elasticsearch"
+  chmod -R a+rX "$work/elasticsearch-$ELASTICSEARCH"
+  chmod a+rx "$cache"
+  # In one step, so that a half-unpacked one never counts. It may be refused: another installation was first.
+  mv -T "$work/elasticsearch-$ELASTICSEARCH" "$elasticsearch" ||
+    [ -x "$elasticsearch/bin/elasticsearch" ] || fail "cannot put Elasticsearch into $elasticsearch"
   rm -rf "$work"
+}
+
+# What `make fmt` and `make clippy` need and a minimal Rust lacks.
+install_components() {
+  have rustup || return 0
+  cargo fmt --version >/dev/null 2>&1 || rustup --quiet component add rustfmt
+  cargo clippy --version >/dev/null 2>&1 || rustup --quiet component add clippy
 }
 
 if [ "$(id -u)" = 0 ]; then
@@ -89,3 +112,4 @@ packages=$(missing_packages)
 # shellcheck disable=SC2086 # one word for each package
 [ -z "$packages" ] || install_packages $packages
 [ -x "$elasticsearch/bin/elasticsearch" ] || install_elasticsearch
+install_components

@@ -3,6 +3,7 @@
 mod answers;
 mod directions;
 mod faults;
+mod readme;
 mod scene;
 mod stack;
 mod stores;

@@ -34,11 +34,21 @@ pub fn start(env: &impl Environment) -> Result<(), SettingError> {
 fn filter(env: &impl Environment) -> Result<EnvFilter, SettingError> {
     let text = env.get("PACELINE_LOG").filter(|t| !t.is_empty());
     let text = text.unwrap_or_else(|| "info".to_owned());
-    EnvFilter::try_new(&text).map_err(|_| SettingError::Invalid {
+    EnvFilter::try_new(quiet_client(&text)).map_err(|_| SettingError::Invalid {
         name: "PACELINE_LOG",
         value: text,
         why: "use a level (error, warn, info, debug, trace) or a list such as info,paceline_worker=debug",
     })
+}
+
+/// RabbitMQ's client logs as an ERROR what is none to us (a queue that is gone: its run has ended); what is one
+/// we log ourselves, where it is handled. A filter that names the client has the last word.
+fn quiet_client(filter: &str) -> String {
+    if filter.contains("lapin") {
+        filter.to_owned()
+    } else {
+        format!("{filter},lapin=off")
+    }
 }
 
 fn format(env: &impl Environment, terminal: bool) -> Result<LogFormat, SettingError> {
@@ -71,6 +81,13 @@ mod tests {
         assert_eq!(format(&none, false).ok(), Some(LogFormat::Json));
         let text = environment("PACELINE_LOG_FORMAT", "text");
         assert_eq!(format(&text, false).ok(), Some(LogFormat::Text));
+    }
+
+    #[test]
+    fn an_ended_run_is_no_error_in_the_log() {
+        assert_eq!(quiet_client("info"), "info,lapin=off");
+        assert_eq!(quiet_client("info,lapin=debug"), "info,lapin=debug");
+        assert!(filter(&environment("PACELINE_LOG", "debug")).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! ports, for the demo, the tests and the benchmarks.
 //!
 //! Nothing that already runs on the machine is used or touched, and nothing stays: whatever way the
-//! owning process ends, kill -9 included, a [guardian](guardian) ends the servers after it. Whoever
+//! owning process ends, kill -9 included, a [guardian] ends the servers after it. Whoever
 //! sets `AMQP_URL`, `REDIS_URL`, `AWS_ENDPOINT_URL_S3` or `ELASTICSEARCH_URL` gets that server used
 //! instead of a private one ([`StackOptions::from_environment`]).
 //!

@@ -84,7 +84,7 @@ impl RunFiles {
         }))
     }
 
-    /// Reads a run that [`super::find`] has found.
+    /// Reads a run that [`find()`](super::find()) has found.
     ///
     /// # Errors
     /// As [`RunFiles::read`]; also when it is gone.
