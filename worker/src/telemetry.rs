@@ -14,6 +14,10 @@ enum LogFormat {
     Text,
 }
 
+/// What the broker's client logs by itself is off, unless the filter names it: it calls an answer of 404 an
+/// error that is one to us as often as not, and our own lines say what matters.
+const QUIET: &str = "lapin=off";
+
 /// Starts logging as `PACELINE_LOG` (a filter, `info`) and `PACELINE_LOG_FORMAT` say.
 ///
 /// # Errors
@@ -34,7 +38,12 @@ pub fn start(env: &impl Environment) -> Result<(), SettingError> {
 fn filter(env: &impl Environment) -> Result<EnvFilter, SettingError> {
     let text = env.get("PACELINE_LOG").filter(|t| !t.is_empty());
     let text = text.unwrap_or_else(|| "info".to_owned());
-    EnvFilter::try_new(&text).map_err(|_| SettingError::Invalid {
+    let quiet = if text.contains("lapin") {
+        text.clone()
+    } else {
+        format!("{text},{QUIET}")
+    };
+    EnvFilter::try_new(quiet).map_err(|_| SettingError::Invalid {
         name: "PACELINE_LOG",
         value: text,
         why: "use a level (error, warn, info, debug, trace) or a list such as info,paceline_worker=debug",
@@ -71,6 +80,17 @@ mod tests {
         assert_eq!(format(&none, false).ok(), Some(LogFormat::Json));
         let text = environment("PACELINE_LOG_FORMAT", "text");
         assert_eq!(format(&text, false).ok(), Some(LogFormat::Text));
+    }
+
+    #[test]
+    fn the_brokers_client_is_quiet_unless_it_is_named() {
+        let shown = |value| {
+            let filter = filter(&environment("PACELINE_LOG", value));
+            filter.expect("a filter").to_string()
+        };
+        assert!(shown("").contains("lapin=off") && shown("").contains("info"));
+        assert!(shown("debug").contains("lapin=off"));
+        assert!(!shown("info,lapin=debug").contains("off"));
     }
 
     #[test]

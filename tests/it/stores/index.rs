@@ -126,7 +126,11 @@ async fn metas_are_those_of_the_pattern() {
     assert_eq!(created.ok(), Some(true));
     let found = index.metas(&format!("{name}*")).await.expect("asked");
     let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, [name.as_str(), &second], "one says nothing of itself");
+    assert_eq!(
+        names,
+        [name.as_str(), &second],
+        "one says nothing of itself"
+    );
     let none = index.metas(&own_name("nothing")).await;
     assert_eq!(none.ok(), Some(vec![]));
 }

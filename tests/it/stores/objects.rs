@@ -22,8 +22,9 @@ async fn of_many_puts_of_one_new_key_one_wins() {
         let (objects, key) = (objects.clone(), key.clone());
         async move {
             let body = Bytes::from(vec![number]);
-            let put = objects.put_new(&key, body, &[("by", number.to_string())]);
-            (number, put.await.expect("decided"))
+            let by = [("by", number.to_string())];
+            let put = objects.put_new(&key, body, &by).await;
+            (number, put.expect("decided"))
         }
     });
     let winners: Vec<u8> = join_all(puts)
@@ -75,10 +76,7 @@ async fn a_listing_goes_on_beyond_its_first_page() {
     assert_eq!(listed.len(), OBJECTS);
     assert!(listed.iter().all(|object| object.size == 5));
     let folders = objects.folders(&format!("{prefix}/data/")).await;
-    assert_eq!(
-        folders.expect("listed"),
-        ["shard-0", "shard-1", "shard-2"]
-    );
+    assert_eq!(folders.expect("listed"), ["shard-0", "shard-1", "shard-2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,5 +123,4 @@ async fn a_wrong_key_is_refused_at_once_and_says_so() {
     let objects = Objects::of(&env["PACELINE_BUCKET"], &env).await;
     let error = objects.get("key").await.expect_err("refused").to_string();
     assert!(error.contains("access denied"), "{error}");
-    
 }

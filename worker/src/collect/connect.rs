@@ -56,7 +56,7 @@ impl Servers {
                         .await
                         .map_err(|e| match e {
                             StateError::Evicts { .. } => Refusal::Never(e.to_string()),
-                            StateError::Failed { .. } => later(&e),
+                            StateError::Failed { .. } | StateError::LostSet { .. } => later(&e),
                         })
                 },
             )
