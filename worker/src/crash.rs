@@ -4,7 +4,7 @@
 //! The points lie between any two steps that change something outside the process.
 
 /// Every crash point, for the test that dies at each of them.
-pub const POINTS: [&str; 10] = [
+pub const POINTS: [&str; 23] = [
     "call-before-send",
     "call-after-answer",
     "settle-before-failures",
@@ -15,6 +15,19 @@ pub const POINTS: [&str; 10] = [
     "done-before-ack",
     "done-after-ack",
     "back-before-ack",
+    "load-before-bulk",
+    "load-before-mark",
+    "load-before-ack",
+    "finish-begun",
+    "finish-before-swap",
+    "finish-before-sets",
+    "finish-before-live",
+    "finish-before-manifest",
+    "finish-before-success",
+    "finish-before-clean-up",
+    "finish-before-end",
+    "finish-before-registry",
+    "finish-before-announcement",
 ];
 
 /// Dies here when told to.

@@ -120,8 +120,11 @@ fn shard_of(run: &RunRef, lane: &str, number: u64) -> ShardMessage {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delayed_shard_comes_back_to_its_queue_as_it_was() {
     let broker = Broker::open("delay").await;
-    let delayed = broker.publisher.delayed_shard(&shard(7), DelayLevel::S1);
-    delayed.await.expect("taken");
+    let delayed = broker
+        .publisher
+        .delayed_shard(&shard(7), DelayLevel::S1)
+        .await;
+    delayed.expect("taken");
     let back = until("the way back", async || {
         let taken = broker.taker.take(LANE, &a_run()).await;
         taken.expect("the queue is there")
@@ -136,8 +139,11 @@ async fn a_delayed_shard_comes_back_to_its_queue_as_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delayed_shard_of_a_run_that_ended_vanishes() {
     let broker = Broker::open("ended").await;
-    let delayed = broker.publisher.delayed_shard(&shard(1), DelayLevel::S1);
-    delayed.await.expect("taken");
+    let delayed = broker
+        .publisher
+        .delayed_shard(&shard(1), DelayLevel::S1)
+        .await;
+    delayed.expect("taken");
     let deleted = broker.publisher.delete_queue(LANE, &a_run()).await;
     deleted.expect("the run ends");
     let delay = broker.topology.delay(DelayLevel::S1);
@@ -186,8 +192,11 @@ async fn taking_from_a_run_that_ended_leaves_what_is_in_hand_alone() {
 async fn a_shard_past_its_delivery_limit_reaches_the_loaders_with_the_reason() {
     let broker = Broker::open("poison").await;
     // It waited in a delay before: the reason is that of its last death, not of its first.
-    let delayed = broker.publisher.delayed_shard(&shard(3), DelayLevel::S1);
-    delayed.await.expect("taken");
+    let delayed = broker
+        .publisher
+        .delayed_shard(&shard(3), DelayLevel::S1)
+        .await;
+    delayed.expect("taken");
     broker.throw_back_beyond_the_limit().await;
     match broker.next_arrival().await {
         Arrival::DeadShard(dead, reason) => {
@@ -205,8 +214,11 @@ async fn a_shard_past_its_delivery_limit_reaches_the_loaders_with_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_a_worker_declares_dead_keeps_the_workers_reason() {
     let broker = Broker::open("declared").await;
-    let dead = broker.publisher.dead_shard(&shard(4), "no such endpoint");
-    dead.await.expect("taken");
+    let dead = broker
+        .publisher
+        .dead_shard(&shard(4), "no such endpoint")
+        .await;
+    dead.expect("taken");
     match broker.next_arrival().await {
         Arrival::DeadShard(dead, reason) => {
             assert_eq!((dead, reason.as_str()), (shard(4), "no such endpoint"));

@@ -22,8 +22,9 @@ async fn of_many_puts_of_one_new_key_one_wins() {
         let (objects, key) = (objects.clone(), key.clone());
         async move {
             let body = Bytes::from(vec![number]);
-            let put = objects.put_new(&key, body, &[("by", number.to_string())]);
-            (number, put.await.expect("decided"))
+            let by = [("by", number.to_string())];
+            let put = objects.put_new(&key, body, &by).await;
+            (number, put.expect("decided"))
         }
     });
     let winners: Vec<u8> = join_all(puts)

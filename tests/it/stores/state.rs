@@ -55,8 +55,11 @@ impl Redis {
     }
 
     async fn settle(&self, bit: u64, sets: &[SetUpdate]) -> bool {
-        let settled = self.state.settle_block(&a_run(), bit, &counts(), sets);
-        settled.await.expect("settled")
+        let settled = self
+            .state
+            .settle_block(&a_run(), bit, &counts(), sets)
+            .await;
+        settled.expect("settled")
     }
 
     fn update(&self, keep: KeepScore, members: &[(&str, f64, u64)]) -> SetUpdate {
@@ -272,8 +275,11 @@ async fn a_lost_registry_is_not_an_empty_one() {
 async fn a_shard_keeps_what_its_newest_round_came_to() {
     let redis = Redis::new("loaded").await;
     let loaded = async |shard, parts: &[PartSummary], rejected| {
-        let marked = redis.state.shard_loaded(&a_run(), shard, parts, rejected);
-        marked.await.expect("marked")
+        let marked = redis
+            .state
+            .shard_loaded(&a_run(), shard, parts, rejected)
+            .await;
+        marked.expect("marked")
     };
     let newest = [part(0, 4), part(1, 2)];
     assert_eq!(loaded(0, &[part(0, 4)], 0).await, 1);

@@ -128,10 +128,13 @@ struct Sender {
     size: AtomicUsize,
 }
 
-/// Documents in flight, each with the load that it belongs to.
+/// Documents in flight, each with the load that it belongs to. The body is what is sent, and is not copied
+/// for that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Batch {
-    documents: Documents,
+    body: Bytes,
+    /// Where in the body each document's two lines end.
+    ends: Vec<usize>,
     owners: Vec<usize>,
 }
 
@@ -146,8 +149,12 @@ struct Tried {
 
 impl Sender {
     async fn settle(&self, loads: Vec<Load>) {
-        let mut rejected: Vec<Vec<Rejected>> = loads.iter().map(|_| Vec::new()).collect();
-        let mut open = vec![Batch::of(&loads)];
+        let (documents, done): (Vec<_>, Vec<_>) = loads
+            .into_iter()
+            .map(|load| (load.documents, load.done))
+            .unzip();
+        let mut rejected: Vec<Vec<Rejected>> = done.iter().map(|_| Vec::new()).collect();
+        let mut open = vec![Batch::of(documents)];
         let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(20));
         while let Some(batch) = open.pop() {
             match self.send(&batch).await {
@@ -172,16 +179,15 @@ impl Sender {
                 },
             }
         }
-        for (load, rejected) in loads.into_iter().zip(rejected) {
+        for (done, rejected) in done.into_iter().zip(rejected) {
             // A caller that went away hears of its documents when the receipt comes again.
-            drop(load.done.send(rejected));
+            drop(done.send(rejected));
         }
     }
 
     async fn send(&self, batch: &Batch) -> Result<Vec<Item>, IndexError> {
         let begun = Instant::now();
-        let body = Bytes::copy_from_slice(&batch.documents.body);
-        let items = self.index.bulk(&self.name, body).await?;
+        let items = self.index.bulk(&self.name, batch.body.clone()).await?;
         let took = begun.elapsed().as_secs_f64();
         let durations = &self.metrics.output_batch_duration;
         durations.with_label_values(&["index"]).observe(took);
@@ -222,37 +228,64 @@ enum Divided {
 }
 
 impl Batch {
-    fn of(loads: &[Load]) -> Self {
-        let mut batch = Batch::default();
-        for (owner, load) in loads.iter().enumerate() {
-            for place in 0..load.documents.len() {
-                batch.push(load.documents.lines(place), owner);
-            }
+    fn of(loads: Vec<Documents>) -> Self {
+        let bytes = loads.iter().map(|documents| documents.body.len()).sum();
+        let mut body = Vec::with_capacity(bytes);
+        let (mut ends, mut owners) = (Vec::new(), Vec::new());
+        for (owner, documents) in loads.into_iter().enumerate() {
+            let before = body.len();
+            body.extend_from_slice(&documents.body);
+            owners.extend(std::iter::repeat_n(owner, documents.len()));
+            ends.extend(documents.ends.into_iter().map(|end| before + end));
         }
-        batch
+        Batch {
+            body: body.into(),
+            ends,
+            owners,
+        }
     }
 
-    fn push(&mut self, lines: &[u8], owner: usize) {
-        self.documents.append(lines);
-        self.owners.push(owner);
+    fn begin(&self, place: usize) -> usize {
+        place.checked_sub(1).map_or(0, |before| self.ends[before])
+    }
+
+    /// The two lines of a document.
+    fn lines(&self, place: usize) -> &[u8] {
+        &self.body[self.begin(place)..self.ends[place]]
+    }
+
+    /// These documents alone.
+    fn only(&self, places: &[usize]) -> Self {
+        let mut body = Vec::new();
+        let mut ends = Vec::with_capacity(places.len());
+        for place in places {
+            body.extend_from_slice(self.lines(*place));
+            ends.push(body.len());
+        }
+        Batch {
+            body: body.into(),
+            ends,
+            owners: places.iter().map(|place| self.owners[*place]).collect(),
+        }
     }
 
     /// Sorts the documents by what became of them.
     fn judge(&self, items: Vec<Item>) -> Tried {
-        let mut tried = Tried::default();
+        let (mut again, mut rejected) = (Vec::new(), Vec::new());
         for (place, item) in items.into_iter().enumerate().take(self.owners.len()) {
-            let (lines, owner) = (self.documents.lines(place), self.owners[place]);
             match item {
                 Item::Stored => {}
-                Item::Again => tried.again.push(lines, owner),
+                Item::Again => again.push(place),
                 Item::Rejected(reason) => {
-                    tried
-                        .rejected
-                        .push((owner, Rejected::by_elasticsearch(lines, reason)));
+                    let document = Rejected::by_elasticsearch(self.lines(place), reason);
+                    rejected.push((self.owners[place], document));
                 }
             }
         }
-        tried
+        Tried {
+            again: self.only(&again),
+            rejected,
+        }
     }
 
     /// A request that is malformed (400) or too large (413) is so because of some of its documents: they
@@ -268,7 +301,7 @@ impl Batch {
         match self.owners.as_slice() {
             [] => Divided::Whole,
             [owner] => {
-                let lines = self.documents.lines(0);
+                let lines = self.lines(0);
                 Divided::Rejected(*owner, Rejected::by_elasticsearch(lines, why.clone()))
             }
             owners => {
@@ -279,11 +312,14 @@ impl Batch {
     }
 
     fn part(&self, places: std::ops::Range<usize>) -> Batch {
-        let mut part = Batch::default();
-        for place in places {
-            part.push(self.documents.lines(place), self.owners[place]);
+        let begin = self.begin(places.start);
+        let end = self.begin(places.end);
+        let ends = self.ends[places.clone()].iter();
+        Batch {
+            body: self.body.slice(begin..end),
+            ends: ends.map(|end| end - begin).collect(),
+            owners: self.owners[places].to_vec(),
         }
-        part
     }
 }
 
@@ -292,13 +328,12 @@ mod tests {
     use super::*;
 
     fn batch(documents: usize) -> Batch {
-        let mut batch = Batch::default();
-        for n in 0..documents {
+        let one = |n: usize| {
             let mut one = Documents::default();
             one.push(&n.to_string(), 1, "{}");
-            batch.push(&one.body, n % 2);
-        }
-        batch
+            one
+        };
+        Batch::of((0..documents).map(one).collect())
     }
 
     #[test]
@@ -311,11 +346,11 @@ mod tests {
         ];
         let tried = batch(4).judge(items);
         assert_eq!(tried.again.owners, [1]);
-        assert!(String::from_utf8_lossy(&tried.again.documents.body).contains(r#""_id":"1""#));
+        assert!(String::from_utf8_lossy(&tried.again.body).contains(r#""_id":"1""#));
         assert_eq!(tried.rejected.len(), 1);
         assert_eq!(
             (tried.rejected[0].0, tried.rejected[0].1.id.as_str()),
-            (0, "2")
+            (2, "2")
         );
     }
 
@@ -330,6 +365,12 @@ mod tests {
         };
         assert_eq!((first.owners.len(), second.owners.len()), (1, 2));
         assert!(matches!(first.divide(&too_large), Divided::Rejected(0, _)));
+        let second_alone = second.part(1..2);
+        assert_eq!(second_alone.lines(0), batch(3).lines(2));
+        let Divided::Rejected(2, document) = second_alone.divide(&too_large) else {
+            panic!("the last document is left");
+        };
+        assert_eq!(document.id, "2");
         let busy = IndexError::Busy("full".into());
         assert_eq!(batch(3).divide(&busy), Divided::Whole);
     }

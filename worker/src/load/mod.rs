@@ -11,17 +11,20 @@ mod receipt;
 mod runs;
 mod stores;
 mod sweep;
+mod trouble;
 
 pub use bulk::{BulkWriter, MAX_BYTES, MAX_DOCUMENTS};
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use paceline_protocol::ids::RunRef;
 use paceline_protocol::stores::broker::{Arrival, Receipts, TakenArrival};
 use tokio::task::JoinSet;
 
 use crate::admin::Readiness;
 use crate::config::LoadSettings;
+use crate::crash;
 use crate::metrics::Metrics;
 use crate::patience::Patience;
 use crate::servers::NotConnected;
@@ -29,9 +32,10 @@ use crate::shutdown::Shutdown;
 use runs::{OpenedRun, Opening, Runs};
 use stores::Stores;
 use sweep::Sweep;
+use trouble::Trouble;
 
 /// Receipts in hand at once: enough that a `_bulk` fills while others are read.
-const PREFETCH: u16 = 16;
+const PREFETCH: u16 = 32;
 
 /// Why something could not be done; all of it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +60,15 @@ pub(crate) enum LoadError {
         /// What is wrong with it.
         why: String,
     },
-    /// The run's plan cannot be loaded by this version.
+    /// A part that should be there is not, or cannot be read.
+    #[error("the part {key}: {why}")]
+    Part {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The run's plan cannot be read by this version.
     #[error("{0}")]
     Unsupported(String),
     /// The index of that name belongs to something else.
@@ -139,34 +151,31 @@ impl Loader {
     /// Does everything that an arrival asks for, however often that takes, and acks it.
     async fn settle(self, taken: TakenArrival) {
         let mut patience = Patience::new(Duration::from_millis(250), Duration::from_secs(30));
-        let mut told: Option<String> = None;
+        let mut trouble = Trouble::of(&taken.arrival);
         while let Err(error) = self.work_on(&taken.arrival).await {
-            let error = error.to_string();
-            if told.as_ref() != Some(&error) {
-                tracing::warn!(error, "a receipt waits and is tried again");
-                told = Some(error);
-            }
+            trouble.tell(&error);
             tokio::select! {
                 () = patience.wait() => {}
                 // Not acked: it comes again to whoever takes receipts then.
                 () = self.shutdown.draining() => return,
             }
         }
+        crash::point("load-before-ack");
         taken.ack().await;
     }
 
     async fn work_on(&self, arrival: &Arrival) -> Result<(), LoadError> {
         match arrival {
-            Arrival::Receipt(receipt) => match self.runs.open(&receipt.run_ref()).await? {
-                Opening::Open(run) => self.receipt(&run, receipt).await,
-                Opening::Ended => Ok(()),
+            Arrival::Receipt(receipt) => match self.loadable(&receipt.run_ref()).await? {
+                Some(run) => self.receipt(&run, receipt).await,
+                None => Ok(()),
             },
-            Arrival::DeadShard(shard, reason) => match self.runs.open(&shard.run_ref()).await? {
-                Opening::Open(run) => {
+            Arrival::DeadShard(shard, reason) => match self.loadable(&shard.run_ref()).await? {
+                Some(run) => {
                     let receipt = self.bury(&run, shard, reason).await?;
                     self.receipt(&run, &receipt).await
                 }
-                Opening::Ended => Ok(()),
+                None => Ok(()),
             },
             Arrival::Unreadable(why) => {
                 tracing::error!(
@@ -176,6 +185,19 @@ impl Loader {
                 Ok(())
             }
         }
+    }
+
+    /// The run, when there is something to load of it: it is open, and this version can. One that this
+    /// version cannot load is ended, which says so.
+    async fn loadable(&self, run: &RunRef) -> Result<Option<Arc<OpenedRun>>, LoadError> {
+        let Opening::Open(run) = self.runs.open(run).await? else {
+            return Ok(None);
+        };
+        if let Some(why) = run.unloadable.clone() {
+            self.end_unloadable(&run, why).await?;
+            return Ok(None);
+        }
+        Ok(Some(run))
     }
 
     /// Forgets a run that has ended.

@@ -81,7 +81,12 @@ impl Loader {
         Ok(blocks.collect())
     }
 
-    async fn summaries(&self, run: &OpenedRun, shard: u64) -> Result<Vec<PartSummary>, LoadError> {
+    /// What the shard came to, by its parts in S3.
+    pub(super) async fn summaries(
+        &self,
+        run: &OpenedRun,
+        shard: u64,
+    ) -> Result<Vec<PartSummary>, LoadError> {
         let mut summaries = Vec::new();
         for object in self
             .stores
@@ -98,7 +103,7 @@ impl Loader {
                 .head(&object.key)
                 .await?
                 .unwrap_or_default();
-            let meta = PartMeta::from_metadata(&metadata).map_err(|error| LoadError::Object {
+            let meta = PartMeta::from_metadata(&metadata).map_err(|error| LoadError::Part {
                 key: object.key.clone(),
                 why: error.to_string(),
             })?;
@@ -143,7 +148,7 @@ impl Loader {
         };
         let key = run.layout.part(shard.shard, name, run.suffix());
         let body: Bytes =
-            write_body(b"", &run.plan.job.outputs.s3).map_err(|error| LoadError::Object {
+            write_body(b"", &run.plan.job.outputs.s3).map_err(|error| LoadError::Part {
                 key: key.clone(),
                 why: error.to_string(),
             })?;

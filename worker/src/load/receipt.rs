@@ -1,6 +1,7 @@
 //! Loading one shard: settle the parts that are not settled, write their documents, mark the shard, and
 //! finish the run when it was the last one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use paceline_protocol::message::{PartSummary, Receipt};
 use super::runs::OpenedRun;
 use super::stores::Stores;
 use super::{LoadError, Loader};
+use crate::crash;
 use crate::output::documents::Rejected;
 use crate::output::part::{PartMeta, name_of, read_body};
 use crate::output::settle::{BlockPlace, block_counts, merged_ends};
@@ -58,6 +60,7 @@ impl Loader {
         let parts = self.stores.parts(run, shard, names).await?;
         self.settle_parts(run, shard, &parts).await?;
         let rejected = self.write_documents(run, shard, &parts).await?;
+        crash::point("load-before-mark");
         let summaries: Vec<PartSummary> = parts.into_iter().map(|part| part.summary).collect();
         let state = &self.stores.state;
         let loaded = state
@@ -101,12 +104,7 @@ impl Loader {
         shard: u64,
         parts: &[LoadedPart],
     ) -> Result<(), LoadError> {
-        for part in parts {
-            let place = run.place(shard, part)?;
-            let bit = place.bit(&run.plan);
-            if self.stores.state.settled(&run.run, bit, 1).await?.first() == Some(&true) {
-                continue;
-            }
+        for (place, part) in self.unsettled(run, shard, parts).await? {
             let before = run.ends_before(parts, &place);
             let counts = block_counts(&run.plan, &place, &part.summary, before.as_ref());
             let sets = if run.rankings.is_empty() || part.summary.records == 0 {
@@ -119,10 +117,38 @@ impl Loader {
             };
             self.stores
                 .state
-                .settle_block(&run.run, bit, &counts, &sets)
+                .settle_block(&run.run, place.bit(&run.plan), &counts, &sets)
                 .await?;
         }
         Ok(())
+    }
+
+    /// The parts whose bit is missing. In each round the bits of a shard lie next to each other, and are
+    /// asked for together.
+    async fn unsettled<'a>(
+        &self,
+        run: &OpenedRun,
+        shard: u64,
+        parts: &'a [LoadedPart],
+    ) -> Result<Vec<(BlockPlace, &'a LoadedPart)>, LoadError> {
+        let mut rounds: BTreeMap<u32, BTreeMap<u64, (BlockPlace, &LoadedPart)>> = BTreeMap::new();
+        for part in parts {
+            let place = run.place(shard, part)?;
+            let round = rounds.entry(place.round).or_default();
+            round.insert(place.bit(&run.plan), (place, part));
+        }
+        let mut unsettled = Vec::new();
+        for round in rounds.into_values() {
+            let (Some(first), Some(last)) = (round.keys().next(), round.keys().last()) else {
+                continue;
+            };
+            let (first, count) = (*first, (last - first) as u32 + 1);
+            let set = self.stores.state.settled(&run.run, first, count).await?;
+            let is_set = |bit: u64| set.get((bit - first) as usize) == Some(&true);
+            let missing = round.into_iter().filter(|(bit, _)| !is_set(*bit));
+            unsettled.extend(missing.map(|(_, found)| found));
+        }
+        Ok(unsettled)
     }
 
     /// Writes the documents of a shard's parts; returns how many were rejected, which it lists in S3.
@@ -135,6 +161,7 @@ impl Loader {
         let (Some(ids), Some(writer)) = (&run.ids, run.writer().await?) else {
             return Ok(0);
         };
+        crash::point("load-before-bulk");
         let mut rejected: Vec<Rejected> = Vec::new();
         let mut writing = Vec::new();
         for part in parts.iter().filter(|part| part.summary.records > 0) {
@@ -201,13 +228,13 @@ impl Stores {
         name: PartName,
     ) -> Result<LoadedPart, LoadError> {
         let key = run.layout.part(shard, name, run.suffix());
-        let wrong = |why: String| LoadError::Object {
+        let wrong = |why: String| LoadError::Part {
             key: key.clone(),
             why,
         };
         let object = self.objects.get(&key).await?;
         let object =
-            object.ok_or_else(|| wrong("a part that a receipt names is missing".to_owned()))?;
+            object.ok_or_else(|| wrong("it is missing, though a receipt names it".to_owned()))?;
         let meta =
             PartMeta::from_metadata(&object.metadata).map_err(|error| wrong(error.to_string()))?;
         Ok(LoadedPart {
@@ -222,7 +249,7 @@ impl Stores {
 impl OpenedRun {
     /// A part's records.
     pub(crate) fn text(&self, part: &LoadedPart) -> Result<String, LoadError> {
-        read_body(&part.body, &self.plan.job.outputs.s3).map_err(|error| LoadError::Object {
+        read_body(&part.body, &self.plan.job.outputs.s3).map_err(|error| LoadError::Part {
             key: part.key.clone(),
             why: error.to_string(),
         })
@@ -231,7 +258,7 @@ impl OpenedRun {
     fn place(&self, shard: u64, part: &LoadedPart) -> Result<BlockPlace, LoadError> {
         let PartSummary { block, round, .. } = part.summary;
         let place = BlockPlace::of(&self.plan, shard, block, round);
-        place.ok_or_else(|| LoadError::Object {
+        place.ok_or_else(|| LoadError::Part {
             key: part.key.clone(),
             why: "the plan has no such block".to_owned(),
         })

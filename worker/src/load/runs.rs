@@ -16,6 +16,7 @@ use super::LoadError;
 use super::bulk::BulkWriter;
 use super::stores::Stores;
 use crate::output::documents::DocumentIds;
+use crate::output::part::{self, PartError};
 use crate::output::rankings::Rankings;
 
 /// The runs, by name. Cheap to clone.
@@ -40,6 +41,8 @@ pub(crate) struct OpenedRun {
     pub(crate) layout: RunLayout,
     pub(crate) rankings: Rankings,
     pub(crate) ids: Option<DocumentIds>,
+    /// Why this version cannot load what the run should give; then `plan` is without those outputs.
+    pub(crate) unloadable: Option<String>,
     writer: OnceCell<BulkWriter>,
     stores: Arc<Stores>,
 }
@@ -104,6 +107,36 @@ impl Stores {
     }
 }
 
+/// A plan's outputs, compiled.
+struct Loading {
+    rankings: Rankings,
+    ids: Option<DocumentIds>,
+}
+
+impl Loading {
+    /// What loading a run needs, or why this version cannot.
+    fn of(plan: &Plan) -> Result<Self, String> {
+        let outputs = &plan.job.outputs;
+        if plan.job.dedupe.is_some() || plan.job.changes.is_some() {
+            return Err("this version loads neither `dedupe` nor `changes`".to_owned());
+        }
+        let is_read = outputs.index.is_some() || !outputs.rankings.is_empty();
+        if is_read && !part::is_readable(&outputs.s3) {
+            let (format, compress) = (outputs.s3.format, outputs.s3.compress);
+            let unread = PartError::Format(format, compress);
+            return Err(unread.to_string());
+        }
+        Self::compile(plan)
+    }
+
+    fn compile(plan: &Plan) -> Result<Self, String> {
+        Ok(Loading {
+            rankings: Rankings::compile(plan).map_err(|error| error.to_string())?,
+            ids: DocumentIds::compile(plan).map_err(|error| error.to_string())?,
+        })
+    }
+}
+
 impl OpenedRun {
     async fn read(run: &RunRef, stores: Arc<Stores>) -> Result<Self, LoadError> {
         let layout = RunLayout::new(&stores.fleet.prefix, run);
@@ -111,7 +144,7 @@ impl OpenedRun {
             key: layout.plan(),
             why: "an open run has no plan".to_owned(),
         };
-        let plan: Plan = stores
+        let mut plan: Plan = stores
             .read_json(&layout.plan())
             .await?
             .ok_or_else(missing)?;
@@ -121,17 +154,20 @@ impl OpenedRun {
                 "{run}: its plan has version {version}, this worker knows {PLAN_VERSION}"
             )));
         }
-        let unsupported =
-            |error: &dyn std::fmt::Display| LoadError::Unsupported(format!("{run}: {error}"));
-        if plan.job.dedupe.is_some() || plan.job.changes.is_some() {
-            return Err(unsupported(
-                &"this version loads neither `dedupe` nor `changes`",
-            ));
-        }
+        let (Loading { rankings, ids }, unloadable) = match Loading::of(&plan) {
+            Ok(loading) => (loading, None),
+            Err(why) => {
+                plan.job.outputs.index = None;
+                plan.job.outputs.rankings.clear();
+                let bare = Loading::compile(&plan).map_err(LoadError::Unsupported)?;
+                (bare, Some(why))
+            }
+        };
         Ok(OpenedRun {
             run: run.clone(),
-            rankings: Rankings::compile(&plan).map_err(|error| unsupported(&error))?,
-            ids: DocumentIds::compile(&plan).map_err(|error| unsupported(&error))?,
+            rankings,
+            ids,
+            unloadable,
             plan,
             layout,
             writer: OnceCell::new(),
@@ -248,6 +284,20 @@ fn meta(plan: &Plan, namespace: &str) -> Value {
 mod tests {
     use super::*;
     use crate::output::settle::tests::{plan, snapshot};
+    use paceline_protocol::spec::OutputFormat;
+
+    #[test]
+    fn what_this_version_cannot_load_is_said() {
+        let mut csv = plan(4);
+        csv.job.outputs.s3.format = OutputFormat::Csv;
+        assert!(Loading::of(&csv).is_ok(), "nothing of it is read");
+        csv.job.outputs.index = Some(snapshot("{{ night }}"));
+        assert!(Loading::of(&csv).is_err_and(|why| why.contains("Csv")));
+        let mut broken = plan(4);
+        broken.job.outputs.index = Some(snapshot("{{ night"));
+        assert!(Loading::of(&broken).is_err_and(|why| why.contains("{{ night")));
+        assert!(Loading::of(&plan(4)).is_ok());
+    }
 
     #[test]
     fn an_index_has_the_runs_name_in_lower_case() {

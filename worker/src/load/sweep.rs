@@ -96,7 +96,8 @@ impl Loader {
         Ok(())
     }
 
-    async fn parts_in_s3(
+    /// The names of all parts, by shard.
+    pub(super) async fn parts_in_s3(
         &self,
         run: &OpenedRun,
     ) -> Result<BTreeMap<u64, BTreeSet<PartName>>, LoadError> {

@@ -89,6 +89,14 @@ pub fn name_of(part: &PartSummary) -> PartName {
     }
 }
 
+/// Whether this version reads and writes parts of this kind.
+pub fn is_readable(output: &S3Output) -> bool {
+    matches!(
+        (output.format, output.compress),
+        (OutputFormat::Ndjson, Compression::None | Compression::Zstd)
+    )
+}
+
 /// The records of a part, one line each.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use paceline_protocol::stores::state::OpenRun;
 
 use super::runs::OpenedRun;
 use super::{LoadError, Loader};
+use crate::crash;
 use crate::output::failures;
 use crate::output::part::name_of;
 use gate::Verdict;
@@ -69,6 +70,19 @@ impl Loader {
         }
     }
 
+    /// Ends a run that this version cannot load: what was collected stays in S3, and the manifest names it
+    /// and says why there is nothing more.
+    pub(crate) async fn end_unloadable(
+        &self,
+        run: &OpenedRun,
+        why: String,
+    ) -> Result<(), LoadError> {
+        tracing::error!(run.id = %run.run, why, "a run cannot be loaded and ends; its parts stay in S3");
+        let note = format!("not loaded: {why}; what was collected is in the parts");
+        let end = async { self.finish_under_lease(run, Some(note)).await };
+        self.with_lease(run, end).await
+    }
+
     /// What is known of the run; `None` when it has ended.
     async fn begin_finish<'a>(
         &'a self,
@@ -80,13 +94,25 @@ impl Loader {
             self.close(run);
             return Ok(None);
         };
-        let shards = self.stores.state.loaded_shards(&run.run).await?;
+        let shards = match run.unloadable {
+            None => self.stores.state.loaded_shards(&run.run).await?,
+            Some(_) => self.collected(run).await?,
+        };
         Ok(Some(Finish {
             loader: self,
             run,
             open,
             shards,
         }))
+    }
+
+    /// What every shard came to by its parts in S3 alone.
+    async fn collected(&self, run: &OpenedRun) -> Result<Shards, LoadError> {
+        let mut shards = Shards::new();
+        for shard in self.parts_in_s3(run).await?.into_keys() {
+            shards.insert(shard, (self.summaries(run, shard).await?, 0));
+        }
+        Ok(shards)
     }
 
     /// Looks again, since the lease may have been waited for, and finishes; with `stopped`, in the middle.
@@ -116,6 +142,7 @@ impl Finish<'_> {
 
     async fn finish(&mut self, stopped: Option<String>) -> Result<(), LoadError> {
         let begun = std::time::Instant::now();
+        crash::point("finish-begun");
         if stopped.is_some() {
             self.stop_collecting().await?;
         }
@@ -133,6 +160,7 @@ impl Finish<'_> {
         let manifest = self.manifest(&tally, &verdict, documents, sets).await?;
         self.say(&manifest, verdict.passed).await?;
         self.clean_up(&verdict).await?;
+        crash::point("finish-before-announcement");
         self.announce(&manifest).await;
         tracing::info!(
             run.id = %self.run.run, run.state = ?manifest.state, cells = manifest.cells,
@@ -255,29 +283,35 @@ impl Finish<'_> {
     async fn say(&self, manifest: &Manifest, passed: bool) -> Result<(), LoadError> {
         let objects = &self.loader.stores.objects;
         let layout = &self.run.layout;
+        crash::point("finish-before-manifest");
         objects
             .put(&layout.manifest(), to_json(manifest), &[])
             .await?;
+        crash::point("finish-before-success");
         if passed {
             objects.put(&layout.success(), Bytes::new(), &[]).await?;
         }
         Ok(())
     }
 
-    /// Takes the run out of everything that is open. The object in S3 goes first: the registry is rebuilt
-    /// from it.
+    /// Takes the run out of everything that is open. The object in S3 goes before the registry, which is
+    /// rebuilt from it; what Redis knows of the run gets its end before, since from then on a retry may
+    /// open the run again and keep it.
     async fn clean_up(&self, verdict: &Verdict) -> Result<(), LoadError> {
         let stores = &self.loader.stores;
+        crash::point("finish-before-clean-up");
         if verdict.publish {
             self.remove_old_indices().await?;
         }
         self.delete_queues().await?;
+        stores.state.expire_run(&self.run.run, REMEMBERED).await?;
+        crash::point("finish-before-end");
         stores
             .objects
             .delete(&layout::open_run(&stores.fleet.prefix, &self.run.run))
             .await?;
+        crash::point("finish-before-registry");
         stores.state.remove_open_run(&self.run.run).await?;
-        stores.state.expire_run(&self.run.run, REMEMBERED).await?;
         self.loader.close(self.run);
         Ok(())
     }

@@ -8,7 +8,7 @@ use paceline_protocol::layout;
 use paceline_protocol::manifest::Live;
 use paceline_protocol::spec::{IndexMode, Ranking};
 use paceline_protocol::stores::index::IndexError;
-use paceline_protocol::stores::state::PublishSet;
+use paceline_protocol::stores::state::{PublishSet, StateError};
 use serde_json::Value;
 
 use super::super::LoadError;
@@ -16,6 +16,7 @@ use super::super::runs::index_name;
 use super::gate::Verdict;
 use super::tally::Tally;
 use super::{Finish, to_json};
+use crate::crash;
 use crate::output::part::name_of;
 use crate::output::record_templates::names_the_run;
 use crate::output::settle::BlockPlace;
@@ -50,15 +51,15 @@ impl Finish<'_> {
             verdict.withhold(superseded(newer.run.as_str()));
         }
         if verdict.publish {
-            self.make_sets_whole().await?;
+            self.make_sets_whole(tally).await?;
             self.swap_alias(verdict).await?;
         }
         if !verdict.publish {
             return Ok(BTreeMap::new());
         }
-        let sets = self.loader.stores.state.run_sets(&self.run.run).await?;
-        let next = self.next_live(tally, live, &sets)?;
-        self.publish_sets(&sets, &next).await?;
+        crash::point("finish-before-sets");
+        let (sets, next) = self.publish_sets_whole(tally, live).await?;
+        crash::point("finish-before-live");
         let key = layout::live(&self.loader.stores.fleet.prefix, &self.run.run.job);
         self.loader
             .stores
@@ -82,6 +83,7 @@ impl Finish<'_> {
         let (alias, name) = (&output.name, index_name(output, &self.run.plan));
         let index = &self.loader.stores.index;
         let mut refused = String::new();
+        crash::point("finish-before-swap");
         for _ in 0..SWAPS {
             match self.decide_swap(alias, &name).await? {
                 Swap::Done => return Ok(()),
@@ -124,10 +126,23 @@ impl Finish<'_> {
     /// Makes the sets again from the parts when a part's bit is missing: then Redis lost members too. And
     /// after a retry: the run's own sets may have been published before, and then hold the retry's members
     /// alone.
-    async fn make_sets_whole(&self) -> Result<(), LoadError> {
-        if self.run.rankings.is_empty() || (self.open.round == 0 && self.are_all_settled().await?) {
+    async fn make_sets_whole(&self, tally: &Tally) -> Result<(), LoadError> {
+        if self.run.rankings.is_empty() {
             return Ok(());
         }
+        if self.open.round == 0 && self.are_all_settled().await? && self.have_names(tally).await? {
+            return Ok(());
+        }
+        self.make_sets_again().await
+    }
+
+    /// Whether the list of the sets is there: with records, there are sets.
+    async fn have_names(&self, tally: &Tally) -> Result<bool, LoadError> {
+        let sets = self.loader.stores.state.run_sets(&self.run.run).await?;
+        Ok(tally.records == 0 || !sets.is_empty())
+    }
+
+    async fn make_sets_again(&self) -> Result<(), LoadError> {
         tracing::info!(run.id = %self.run.run, run.round = self.open.round, "the sorted sets are made again from the parts");
         let stores = &self.loader.stores;
         stores.state.forget_blocks(&self.run.run).await?;
@@ -197,6 +212,29 @@ impl Finish<'_> {
             previous_records,
             previous_sets,
         })
+    }
+
+    /// Publishes the sets, one that was lost meanwhile (with all bits intact) made again before. Returns
+    /// them, and what is live with them.
+    async fn publish_sets_whole(
+        &self,
+        tally: &Tally,
+        live: Option<Live>,
+    ) -> Result<(BTreeMap<String, u64>, Live), LoadError> {
+        let publish = async || {
+            let sets = self.loader.stores.state.run_sets(&self.run.run).await?;
+            let next = self.next_live(tally, live.clone(), &sets)?;
+            self.publish_sets(&sets, &next).await?;
+            Ok((sets, next))
+        };
+        match publish().await {
+            Err(LoadError::State(StateError::LostSet { set, .. })) => {
+                tracing::warn!(run.id = %self.run.run, set.name = set, "a sorted set was lost");
+                self.make_sets_again().await?;
+                publish().await
+            }
+            published => published,
+        }
     }
 
     async fn publish_sets(
