@@ -1,4 +1,5 @@
 //! End-to-end and fault tests on real servers.
 
 mod directions;
+mod fares;
 mod stack;
