@@ -141,12 +141,24 @@ impl Fleet {
     /// # Errors
     /// When it does not start.
     pub fn start(&self, binary: &str, arguments: &[&str]) -> anyhow::Result<Process> {
+        self.start_with(&[], binary, arguments)
+    }
+
+    /// Starts one of the binaries with a few names of its environment set for it alone.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_with(
+        &self,
+        env: &[(&str, &str)],
+        binary: &str,
+        arguments: &[&str],
+    ) -> anyhow::Result<Process> {
         let log = self.next_log(binary, arguments);
-        Process::spawn(
-            &format!("{binary} {}", arguments.join(" ")),
-            &mut self.command(binary, arguments),
-            &log,
-        )
+        let mut command = self.command(binary, arguments);
+        command.envs(env.iter().copied());
+        let name = format!("{binary} {}", arguments.join(" "));
+        Process::spawn(&name, &mut command, &log)
     }
 
     /// Runs `producer` to its end, at most `limit`.

@@ -6,6 +6,7 @@
 
 pub mod binaries;
 pub mod bucket;
+pub mod calendar;
 pub mod checker;
 pub mod fleet;
 pub mod proxy;
@@ -14,6 +15,7 @@ pub mod spec;
 
 pub use binaries::Binaries;
 pub use bucket::Bucket;
+pub use calendar::{Calendar, Shape};
 pub use checker::{Checker, Verdict};
 pub use fleet::Fleet;
 pub use proxy::{Fault, Proxy};

@@ -1,9 +1,14 @@
 //! End-to-end and fault tests on real servers.
 
 mod answers;
+mod crash;
 mod directions;
+mod drain;
+mod failures;
+mod fares;
 mod faults;
 mod readme;
+mod resume;
 mod scene;
 mod stack;
 mod stores;

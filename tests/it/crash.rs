@@ -1,0 +1,187 @@
+//! Processes that die between any two steps: whoever goes on loses nothing, tells nothing twice, and
+//! repeats no call beyond those of the blocks that were open.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use harness::calendar::answered;
+use harness::{Calendar, Shape, binaries};
+use paceline_stack::Process;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+const RUN: &str = "night";
+/// Longer than a worker needs to come to its crash point.
+const DEATH: Duration = Duration::from_secs(60);
+
+/// The worker's crash points, and the how-manieth passage is worth dying at.
+const POINTS: [(&str, u32); 10] = [
+    ("call-before-send", 17),
+    ("call-after-answer", 17),
+    ("settle-before-failures", 3),
+    ("settle-before-part", 3),
+    ("settle-before-sets", 3),
+    ("settle-after-sets", 3),
+    ("done-before-receipt", 1),
+    ("done-before-ack", 1),
+    ("done-after-ack", 1),
+    ("back-before-ack", 1),
+];
+
+#[test]
+fn every_crash_point_of_the_worker_is_known_here() {
+    let path = binaries::repository().join("worker/src/crash.rs");
+    let source = std::fs::read_to_string(path).expect("the worker's source");
+    let (_, list) = source.split_once("POINTS: [&str;").expect("a list");
+    let (list, _) = list.split_once("];").expect("its end");
+    let there: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert_eq!(there, POINTS.map(|(point, _)| point));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_dies_while_it_calls() {
+    dies_at(0..2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_dies_while_it_settles_a_block() {
+    dies_at(2..6).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_dies_while_it_parts_with_a_shard() {
+    dies_at(6..10).await;
+}
+
+/// One run, one death after the other at each of these points, and a survivor.
+async fn dies_at(points: std::ops::Range<usize>) {
+    for (point, nth) in &POINTS[points] {
+        println!("dying at {point}@{nth}");
+        let calendar = Calendar::new("crash", Shape::default()).expect("a calendar");
+        let _loader = calendar.load().expect("started");
+        calendar.enqueue(RUN).expect("it ends").expect_code(0);
+        let told = format!("{point}@{nth}");
+        let env = [("PACELINE_CRASH_AT", told.as_str())];
+        let victim = calendar.fleet.start_with(&env, "worker", &["collect"]);
+        let victim = victim.expect("started");
+        if *point == "back-before-ack" {
+            calendar.until_answered(10).await.expect("it works");
+        }
+        dead(victim, *point == "back-before-ack");
+        goes_on(&calendar).await;
+    }
+}
+
+/// Waits for a death by SIGKILL; `drain` asks for it.
+fn dead(mut victim: Process, drain: bool) {
+    if drain {
+        let term = nix::sys::signal::Signal::SIGTERM;
+        victim.signal(term).expect("signalled");
+    }
+    let status = victim
+        .wait_at_most(DEATH)
+        .expect("waited")
+        .expect("it dies");
+    assert_eq!(status.signal(), Some(9), "{}", victim.last_words(20));
+}
+
+/// Another collector finishes the run; it repeats at most what no part had kept.
+async fn goes_on(calendar: &Calendar) {
+    let lost = answers_without_a_part(calendar).await;
+    let _survivor = calendar.collect().expect("started");
+    calendar.watch(RUN).expect("it ends").expect_code(0);
+    calendar.check(RUN).await.expect("checked").assert_kept();
+    calendar
+        .compare_with_the_truth(RUN)
+        .await
+        .expect("the truth");
+    let repeated = calendar.provider.report().repeated;
+    assert!(
+        repeated <= lost,
+        "{repeated} calls repeated, {lost} answers were lost"
+    );
+}
+
+/// Good answers that only the dead one had: calls in flight and finished cells of open blocks.
+async fn answers_without_a_part(calendar: &Calendar) -> u64 {
+    // What was on its way when it died arrives at the provider now.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let collected = calendar.collected(RUN).await.expect("parts");
+    let kept: usize = collected.parts.values().map(|part| part.ends.0.len()).sum();
+    answered(&calendar.provider.log()).saturating_sub(kept) as u64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_at_random_moments() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let shape = Shape {
+        destinations: &["NRT", "BKK"],
+        rate: 200,
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("kill", shape).expect("a calendar");
+    let _loader = calendar.load().expect("started");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    let mut lost = 0;
+    let mut done = 0;
+    for _ in 0..3 {
+        let mut victim = calendar.collect().expect("started");
+        done += random.random_range(1..30);
+        calendar.until_answered(done).await.expect("it works");
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..50))).await;
+        victim.kill().expect("killed");
+        lost += answers_without_a_part(&calendar).await;
+        done = answered(&calendar.provider.log());
+    }
+    let _survivor = calendar.collect().expect("started");
+    calendar.watch(RUN).expect("it ends").expect_code(0);
+    calendar.check(RUN).await.expect("checked").assert_kept();
+    let repeated = calendar.provider.report().repeated;
+    assert!(
+        repeated <= lost,
+        "seed {seed}: {repeated} calls repeated, {lost} answers were lost"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loader_dies_in_the_middle_and_at_its_finish() {
+    let calendar = Calendar::new(
+        "loader",
+        Shape {
+            rate: 100,
+            ..Shape::default()
+        },
+    );
+    let calendar = calendar.expect("a calendar");
+    let mut in_the_middle = calendar.load().expect("started");
+    let _collector = calendar.collect().expect("started");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    calendar.until_answered(40).await.expect("it works");
+    in_the_middle.kill().expect("killed");
+
+    let mut at_the_finish = calendar.load().expect("started");
+    until_there(&calendar, &calendar.layout(RUN).expect("a run").manifest()).await;
+    at_the_finish.kill().expect("killed");
+
+    let _third = calendar.load().expect("started");
+    calendar.watch(RUN).expect("it ends").expect_code(0);
+    until_there(&calendar, &calendar.layout(RUN).expect("a run").success()).await;
+    calendar.check(RUN).await.expect("checked").assert_kept();
+    assert_eq!(calendar.provider.report().repeated, 0);
+}
+
+async fn until_there(calendar: &Calendar, key: &str) {
+    let until = tokio::time::Instant::now() + DEATH;
+    while calendar
+        .bucket()
+        .keys(key)
+        .await
+        .expect("a list")
+        .is_empty()
+    {
+        assert!(tokio::time::Instant::now() < until, "{key} never came");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
