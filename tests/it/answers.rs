@@ -168,5 +168,5 @@ async fn hostile_values_stay_values() {
     for value in hostile {
         assert!(sets.contains_key(&format!("fares:{value}")), "{value:?}");
     }
-    assert_eq!(scene.simulator.report().repeated, 0);
+    scene.assert_nothing_repeated();
 }

@@ -169,6 +169,13 @@ impl Scene {
         }
     }
 
+    /// No cell that had a good answer was called again.
+    #[track_caller]
+    pub fn assert_nothing_repeated(&self) {
+        let repeated = self.simulator.report().repeated;
+        assert_eq!(repeated, 0, "{}", self.last_words());
+    }
+
     /// The promise is kept; all cells of `calendar` were there, and the provider refused nothing.
     pub async fn check(&self, calendar: &Calendar) -> Verdict {
         let verdict = self.verdict().await;

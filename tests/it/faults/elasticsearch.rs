@@ -25,6 +25,7 @@ async fn an_index_that_is_away_for_a_while_is_waited_for() {
     proxy.set(Fault::None);
     scene.ends_with(0).await;
     scene.check(&Calendar::SHORT).await;
+    scene.assert_nothing_repeated();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,6 +39,7 @@ async fn an_index_that_restarts_gets_every_document() {
     server.restart().expect("started again");
     scene.ends_with(0).await;
     scene.check(&Calendar::SHORT).await;
+    scene.assert_nothing_repeated();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,6 +56,7 @@ async fn a_document_that_is_told_429_is_sent_again_alone() {
     scene.start();
     scene.ends_with(0).await;
     scene.check(&CALENDAR).await;
+    scene.assert_nothing_repeated();
     let bulks = index.bulks();
     let refused = &bulks[0][0];
     let again: Vec<_> = bulks[1..].iter().filter(|b| b.contains(refused)).collect();

@@ -22,4 +22,5 @@ async fn a_collector_that_slept_for_15_s_uses_none_of_its_old_grants() {
     scene.collectors[0].resume().expect("goes on");
     scene.ends_with(0).await;
     scene.check(&CALENDAR).await;
+    scene.assert_nothing_repeated();
 }

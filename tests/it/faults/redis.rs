@@ -37,6 +37,7 @@ async fn no_call_is_made_while_redis_is_away() {
     let meanwhile = calls.iter().filter(|call| quiet.contains(&call.wall_us));
     assert_eq!(meanwhile.count(), 0, "calls without a grant");
     scene.check(&Calendar::LONG).await;
+    scene.assert_nothing_repeated();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,6 +65,7 @@ async fn flushall_every_two_seconds_neither_doubles_the_rate_nor_loses_anything(
     }
     scene.ends_with(0).await;
     scene.check(&CALENDAR).await;
+    scene.assert_nothing_repeated();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +80,7 @@ async fn a_redis_that_comes_back_empty_is_filled_again() {
     server.restart().expect("started again");
     scene.ends_with(0).await;
     scene.check(&Calendar::LONG).await;
+    scene.assert_nothing_repeated();
 }
 
 /// A grant that arrives after its start would put one too many into a window.
@@ -103,4 +106,5 @@ async fn grants_of_a_redis_that_answers_late_are_dropped() {
     }
     scene.ends_with(0).await;
     scene.check(&Calendar::SHORT).await;
+    scene.assert_nothing_repeated();
 }

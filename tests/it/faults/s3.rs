@@ -21,6 +21,7 @@ async fn an_s3_that_says_503_for_a_while_is_waited_for() {
     s3.set_fault(S3Fault::None);
     scene.ends_with(0).await;
     scene.check(&Calendar::LONG).await;
+    scene.assert_nothing_repeated();
 }
 
 /// The put that is tried again finds the part of the first try, and adopts it.
@@ -36,5 +37,5 @@ async fn a_part_whose_answer_was_lost_is_not_taken_for_somebody_elses() {
     s3.set_fault(S3Fault::None);
     scene.ends_with(0).await;
     scene.check(&Calendar::SHORT).await;
-    assert_eq!(scene.simulator.report().repeated, 0, "no call was repeated");
+    scene.assert_nothing_repeated();
 }

@@ -30,4 +30,5 @@ async fn a_run_survives_each_server_saying_nothing_for_a_while() {
     }
     scene.ends_with(0).await;
     scene.check(&Calendar::LONG).await;
+    scene.assert_nothing_repeated();
 }

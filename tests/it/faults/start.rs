@@ -1,13 +1,15 @@
 //! Servers that are down when a process starts: named, waited for, and used once they come.
 
 use std::net::TcpListener;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{Fault, Fleet, Proxy};
 use paceline_stack::Process;
 
 use crate::scene::{Calendar, Scene};
 
+/// Workers say what they wait for at once, not after the patience of a first request.
+const SOON: Duration = Duration::from_secs(20);
 const SECRET: &str = "hunter2-secret";
 
 /// How a server can be down.
@@ -130,6 +132,7 @@ async fn workers_name_each_server_that_is_down_and_work_once_it_comes() {
     let mut scene = Scene::new(fleet, &CALENDAR);
     scene.collect();
     scene.load();
+    let started = Instant::now();
     for (name, proxy) in &late.proxies {
         let place = proxy.address().to_string();
         scene
@@ -141,6 +144,8 @@ async fn workers_name_each_server_that_is_down_and_work_once_it_comes() {
             .await;
         proxy.set(Fault::None);
     }
+    let took = started.elapsed();
+    assert!(took < SOON, "each was named only after {took:?} in all");
     scene.enqueue();
     scene.ends_with(0).await;
     scene.check(&CALENDAR).await;

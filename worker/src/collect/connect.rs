@@ -117,16 +117,17 @@ async fn objects(
         url: objects.endpoint(),
         needed_for: "plans and parts",
     };
+    let refusal = |e: ObjectError| match e {
+        ObjectError::NoConditionalPut(_) => Refusal::Never(e.to_string()),
+        ObjectError::NoBucket(_) | ObjectError::Failed { .. } => Refusal::Later(e.to_string()),
+    };
     connect(server, readiness, shutdown, || async {
+        // A put has a patience of its own and would keep quiet about a store that is away.
+        objects.ping().await.map_err(refusal)?;
         objects
             .probe_conditional_put(&fleet.prefix)
             .await
-            .map_err(|e| match e {
-                ObjectError::NoConditionalPut(_) => Refusal::Never(e.to_string()),
-                ObjectError::NoBucket(_) | ObjectError::Failed { .. } => {
-                    Refusal::Later(e.to_string())
-                }
-            })
+            .map_err(refusal)
     })
     .await?;
     Ok(objects)
