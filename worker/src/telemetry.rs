@@ -38,30 +38,16 @@ pub fn start(env: &impl Environment) -> Result<(), SettingError> {
 fn filter(env: &impl Environment) -> Result<EnvFilter, SettingError> {
     let text = env.get("PACELINE_LOG").filter(|t| !t.is_empty());
     let text = text.unwrap_or_else(|| "info".to_owned());
-<<<<<<< HEAD
-    EnvFilter::try_new(quiet_client(&text)).map_err(|_| SettingError::Invalid {
-=======
     let quiet = if text.contains("lapin") {
         text.clone()
     } else {
         format!("{text},{QUIET}")
     };
     EnvFilter::try_new(quiet).map_err(|_| SettingError::Invalid {
->>>>>>> x/load2
         name: "PACELINE_LOG",
         value: text,
         why: "use a level (error, warn, info, debug, trace) or a list such as info,paceline_worker=debug",
     })
-}
-
-/// RabbitMQ's client logs as an ERROR what is none to us (a queue that is gone: its run has ended); what is one
-/// we log ourselves, where it is handled. A filter that names the client has the last word.
-fn quiet_client(filter: &str) -> String {
-    if filter.contains("lapin") {
-        filter.to_owned()
-    } else {
-        format!("{filter},lapin=off")
-    }
 }
 
 fn format(env: &impl Environment, terminal: bool) -> Result<LogFormat, SettingError> {
@@ -97,12 +83,6 @@ mod tests {
     }
 
     #[test]
-<<<<<<< HEAD
-    fn an_ended_run_is_no_error_in_the_log() {
-        assert_eq!(quiet_client("info"), "info,lapin=off");
-        assert_eq!(quiet_client("info,lapin=debug"), "info,lapin=debug");
-        assert!(filter(&environment("PACELINE_LOG", "debug")).is_ok());
-=======
     fn the_brokers_client_is_quiet_unless_it_is_named() {
         let shown = |value| {
             let filter = filter(&environment("PACELINE_LOG", value));
@@ -111,7 +91,6 @@ mod tests {
         assert!(shown("").contains("lapin=off") && shown("").contains("info"));
         assert!(shown("debug").contains("lapin=off"));
         assert!(!shown("info,lapin=debug").contains("off"));
->>>>>>> x/load2
     }
 
     #[test]
