@@ -5,9 +5,7 @@ use std::fmt::Write as _;
 
 use paceline_protocol::plan::{Matrix, Plan};
 use paceline_protocol::settings::Environment;
-use paceline_protocol::spec::{
-    CalendarWindow, CredentialSource, Limit, LimitRule, Provider, template_names,
-};
+use paceline_protocol::spec::{CalendarWindow, Limit, LimitRule, Provider, template_names};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -197,12 +195,7 @@ fn scopes(
 
 /// How many keys the provider's pool has, where the environment holds them.
 pub fn pool_size(provider: &Provider, env: &(impl Environment + ?Sized)) -> Option<u64> {
-    let CredentialSource::Env(name) = &provider.credentials.as_ref()?.from else {
-        return None;
-    };
-    let list = env.secret(name).ok().flatten()?;
-    let keys = list.split(',').filter(|key| !key.trim().is_empty()).count();
-    u64::try_from(keys).ok()
+    crate::pool::names(provider, env).map(|keys| keys.len() as u64)
 }
 
 fn quotas(plan: &Plan, env: &(impl Environment + ?Sized)) -> Vec<QuotaShare> {

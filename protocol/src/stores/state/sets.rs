@@ -126,6 +126,18 @@ impl State {
         self.run_pipe(&all).await
     }
 
+    /// Keeps the own keys of a run that is opened again: they were to be forgotten.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn keep_run(&self, run: &RunRef) -> Result<(), StateError> {
+        let mut all = redis::pipe();
+        for key in self.run_keys(run).await? {
+            all.persist(key).ignore();
+        }
+        self.run_pipe(&all).await
+    }
+
     async fn run_keys(&self, run: &RunRef) -> Result<Vec<String>, StateError> {
         let mut keys = vec![
             self.keys.progress(run),
