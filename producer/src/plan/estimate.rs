@@ -34,6 +34,9 @@ pub struct Estimate {
     pub first_cell: Option<Map<String, Value>>,
     /// The last cell's.
     pub last_cell: Option<Map<String, Value>>,
+    /// The dimensions' names, outermost first.
+    #[serde(skip)]
+    pub names: Vec<String>,
 }
 
 /// What one lane has to do.
@@ -89,6 +92,7 @@ pub fn estimate(plan: &Plan, env: &(impl Environment + ?Sized)) -> Estimate {
         binds: slowest.and_then(|l| l.binds.clone()),
         quotas: quotas(plan, env),
         first_cell: (cells > 0).then(|| cell(&plan.matrix, 0)),
+        names: plan.matrix.names().map(ToString::to_string).collect(),
         last_cell: (cells > 0).then(|| cell(&plan.matrix, cells - 1)),
         lanes,
     }
@@ -268,7 +272,10 @@ impl Estimate {
             ("first cell", &self.first_cell),
             ("last cell", &self.last_cell),
         ] {
-            lines.extend(cell.as_ref().map(|cell| (name.to_owned(), cell_text(cell))));
+            lines.extend(
+                cell.as_ref()
+                    .map(|cell| (name.to_owned(), self.cell_text(cell))),
+            );
         }
         let width = lines
             .iter()
@@ -280,6 +287,18 @@ impl Estimate {
             let _ = writeln!(text, "{name:width$}  {value}");
             text
         })
+    }
+
+    /// In the order of the dimensions.
+    fn cell_text(&self, cell: &Map<String, Value>) -> String {
+        let values = self
+            .names
+            .iter()
+            .filter_map(|name| Some((name, cell.get(name)?)));
+        let pairs: Vec<String> = values
+            .map(|(name, value)| format!("{name}={}", super::only::shown(value)))
+            .collect();
+        pairs.join(" ")
     }
 
     fn time_text(&self) -> String {
@@ -318,14 +337,6 @@ fn lane_text(lane: &LaneEstimate) -> String {
         .seconds
         .map_or_else(|| "not paced".to_owned(), duration);
     format!("{} calls, {time}", grouped(lane.calls))
-}
-
-fn cell_text(cell: &Map<String, Value>) -> String {
-    let pairs: Vec<String> = cell
-        .iter()
-        .map(|(name, value)| format!("{name}={}", super::only::shown(value)))
-        .collect();
-    pairs.join(" ")
 }
 
 /// `1,400`
