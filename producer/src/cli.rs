@@ -1,5 +1,6 @@
 //! The command line, spelled as other people's scripts know it. The help teaches by examples.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -92,8 +93,9 @@ Examples:
     /// Show a run's progress until it ends, and end with its exit code
     #[command(after_help = "\
 Examples:
-  producer watch fares/2026-11-21")]
-    Watch(RunArgs),
+  producer watch fares/2026-11-21
+  producer watch 2026-11-21 --listen 127.0.0.1:9100   and serve /metrics, /healthz, /readyz meanwhile")]
+    Watch(WatchArgs),
     /// Send only the cells of an ended run that failed or never came
     #[command(after_help = "\
 What a provider's answer had closed (a cooldown, a quota said to be gone) is opened again; our own
@@ -104,6 +106,8 @@ Examples:
     Retry(RetryArgs),
     /// End a run now; what has been collected stays in S3
     #[command(after_help = "\
+`producer retry` sends the rest of a cancelled run later.
+
 Examples:
   producer cancel fares/2026-11-21")]
     Cancel(RunArgs),
@@ -133,6 +137,12 @@ Examples:
   producer audit fares/2026-11-21 --json | jq '.limits[] | {limit, worst, allowed}'")]
     Audit(RunArgs),
     /// Look at every server, right, clock and setting, each with its remedy
+    #[command(after_help = "\
+Ends with 1 when something would keep a run from working.
+
+Examples:
+  producer doctor
+  producer doctor --json | jq '.[] | select(.mark != \"ok\")'")]
     Doctor,
     /// The JSON Schema of job or provider files, for editors
     #[command(after_help = "\
@@ -194,6 +204,9 @@ pub struct EnqueueArgs {
     /// Show progress and end with the run
     #[arg(long)]
     pub wait: bool,
+    /// Serve /metrics, /healthz and /readyz while waiting
+    #[arg(long, value_name = "ADDR", value_parser = address, requires = "wait")]
+    pub listen: Option<SocketAddr>,
     /// Print what would be done and send nothing
     #[arg(long, conflicts_with = "wait")]
     pub dry_run: bool,
@@ -211,6 +224,16 @@ pub struct RunsArgs {
 pub struct RunArgs {
     /// `<run>` or `<job>/<run>`
     pub run: String,
+}
+
+/// `watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// `<run>` or `<job>/<run>`
+    pub run: String,
+    /// Serve /metrics, /healthz and /readyz meanwhile
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub listen: Option<SocketAddr>,
 }
 
 /// `retry`
@@ -253,6 +276,17 @@ fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// `127.0.0.1:9100`, or `:9100` on every address; `:0` is any free port of this machine alone.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    match text.strip_prefix(':').map(str::parse::<u16>) {
+        Some(Ok(0)) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        Some(Ok(port)) => Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+        _ => text
+            .parse()
+            .map_err(|_| "write it as ADDRESS:PORT, for example 127.0.0.1:9100 or :9100".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +303,8 @@ mod tests {
             "producer check spec/jobs/fares.yaml --json",
             "producer enqueue fares --run-id 2026-11-21 --param origin=ICN --only destination=NRT --date 2026-11-22 --allow-shrink --force --wait",
             "producer --spec deploy/spec enqueue fares --dry-run",
+            "producer enqueue fares --wait --listen :0",
+            "producer watch fares/2026-11-21 --listen 127.0.0.1:9100",
             "producer retry fares/2026-11-21 --wait",
             "producer limits fare-search",
             "producer schema provider",

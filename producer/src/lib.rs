@@ -11,6 +11,7 @@ pub mod context;
 pub mod exit;
 pub mod interrupt;
 pub mod limits;
+pub mod listen;
 pub mod logging;
 pub mod plan;
 pub mod pool;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 /// `4200` as `4,200`.
 pub fn count(n: u64) -> String {
@@ -58,6 +58,15 @@ pub fn table(header: &[&str]) -> Table {
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(header.iter().copied());
     table
+}
+
+/// Aligns columns of numbers on the right.
+pub fn right(table: &mut Table, columns: &[usize]) {
+    for place in columns {
+        if let Some(column) = table.column_mut(*place) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
 }
 
 /// Prints a table to stdout without the blanks at the lines' ends.

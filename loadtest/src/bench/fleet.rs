@@ -41,6 +41,11 @@ impl Programs {
         }
         Ok(Self { folder })
     }
+
+    /// Where the program called `name` is.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
 }
 
 /// The servers, by their environment.
@@ -81,6 +86,12 @@ impl Servers {
     /// Servers by the names and values that a private stack gives.
     pub fn of(environment: Vec<(String, String)>) -> Self {
         Self { environment }
+    }
+
+    /// The names and values that lead to them, beside this process' own environment.
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        let pairs = self.environment.iter();
+        pairs.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
@@ -193,7 +204,7 @@ impl Fleet {
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.programs.folder.join(name));
+        let mut command = Command::new(self.programs.path(name));
         command
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());

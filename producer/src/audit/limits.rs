@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use paceline_protocol::ledger::LedgerRow;
+use paceline_protocol::limit::quota_window;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::spec::{Limit, LimitRule, Span};
 use serde::Serialize;
 
 use super::window::{Bucket, Calendar, InFlight, Trailing, Worst};
-use crate::limits::window_at;
+use crate::limits::{is_by_credential, key_scope};
 
 /// One limit for one scope, as `audit --json` shows it; the names are a contract.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -91,12 +91,34 @@ impl<'a> Meters<'a> {
         }
     }
 
-    /// What all of them came to.
+    /// What all of them came to; a limit that no call drew from is there too, unused.
     pub fn audited(&self) -> Vec<Audited> {
-        self.by_limit
-            .iter()
-            .map(|(key, meter)| meter.audited(key))
-            .collect()
+        let met = self.by_limit.iter();
+        let mut audited: Vec<Audited> = met.map(|(key, meter)| meter.audited(key)).collect();
+        for (owner, limit) in self.limits() {
+            let is_it = |a: &Audited| a.provider == owner && a.limit == limit.name;
+            if !audited.iter().any(is_it)
+                && let Some(meter) = Meter::new(&limit.rule, 0)
+            {
+                let key = (owner.to_owned(), limit.name.clone(), String::new());
+                audited.push(meter.audited(&key));
+            }
+        }
+        audited.sort_by(|a, b| {
+            (&a.provider, &a.limit, &a.scope).cmp(&(&b.provider, &b.limit, &b.scope))
+        });
+        audited
+    }
+
+    /// Every limit of the run's providers with its owner.
+    fn limits(&self) -> impl Iterator<Item = (&str, &Limit)> {
+        self.plan.providers.values().flat_map(|provider| {
+            let owned = move |limit: &'a Limit| {
+                let owner = limit.shared.as_deref().unwrap_or(&provider.name);
+                (owner, limit)
+            };
+            provider.limits.iter().map(owned)
+        })
     }
 }
 
@@ -115,7 +137,15 @@ fn scope(limit: &Limit, row: &LedgerRow) -> Option<String> {
             .strip_prefix('=')
             .map(str::to_owned)
     };
-    row.scopes.iter().find_map(of_limit)
+    let named = row.scopes.iter().find_map(of_limit);
+    let of_key = || {
+        let key = row
+            .credential
+            .as_deref()
+            .filter(|_| is_by_credential(limit))?;
+        key_scope(limit, key)
+    };
+    named.or_else(of_key)
 }
 
 impl Meter {
@@ -246,17 +276,18 @@ impl Meter {
     }
 }
 
+/// The window of a quota around `at_us`. A zone that does not exist was refused with its file.
 fn calendar_window(rule: &LimitRule, at_us: i64) -> (i64, i64) {
-    let at = Timestamp::from_microsecond(at_us).unwrap_or(Timestamp::UNIX_EPOCH);
-    match rule {
+    let window = match rule {
         LimitRule::Quota {
             window,
             resets_at,
             zone,
             ..
-        } => window_at(*window, *resets_at, zone, at),
-        _ => (at_us, i64::MAX),
-    }
+        } => quota_window(*window, *resets_at, zone, at_us).ok(),
+        _ => None,
+    };
+    window.unwrap_or((at_us, i64::MAX))
 }
 
 fn micros(span: Span) -> i64 {
@@ -291,6 +322,12 @@ mod tests {
         assert_eq!(scope(&limit(None, &["token"]), &row), None);
         row.scopes.clear();
         assert_eq!(scope(&limit(Some("{{ credential }}"), &[]), &row), None);
+        row.credential = Some("1-0c0ffe".into());
+        assert_eq!(
+            scope(&limit(Some("{{ credential }}"), &[]), &row),
+            Some("1-0c0ffe".into())
+        );
+        assert_eq!(scope(&limit(Some("{{ seller }}"), &[]), &row), None);
     }
 
     #[test]

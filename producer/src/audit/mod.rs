@@ -40,6 +40,7 @@ pub struct Report {
     /// Every limit and scope that was drawn from.
     pub limits: Vec<Audited>,
     /// Calls without a result, by what they ended in.
+    #[serde(skip)]
     pub wasted: BTreeMap<String, u64>,
 }
 

@@ -67,6 +67,7 @@ fn print(report: &Report) {
     for (reason, calls) in &report.wasted {
         table.add_row([format!("without a result ({reason})"), show::count(*calls)]);
     }
+    show::right(&mut table, &[1]);
     show::print(&table);
     println!();
     print_limits(&report.limits);
@@ -77,6 +78,7 @@ fn print_limits(limits: &[Audited]) {
         "provider", "limit", "scope", "window", "allowed", "worst", "at", "used", "",
     ];
     let mut table = show::table(&header);
+    show::right(&mut table, &[3, 4, 5, 7]);
     for limit in limits {
         let window = match limit.window_s {
             0.0 => "in flight".into(),
@@ -90,7 +92,11 @@ fn print_limits(limits: &[Audited]) {
             window,
             show::count(limit.allowed),
             show::count(limit.worst),
-            show::instant(limit.worst_at_us),
+            if limit.worst == 0 {
+                "-".into()
+            } else {
+                show::instant(limit.worst_at_us)
+            },
             show::share(limit.used_share),
             verdict.into(),
         ]);

@@ -73,7 +73,7 @@ impl Finding {
 /// # Errors
 /// When the findings cannot be written as JSON.
 pub async fn run(context: &Context) -> Result<Exit> {
-    let mut findings = Vec::new();
+    let mut findings = vec![Finding::ok("producer", env!("CARGO_PKG_VERSION"))];
     match FleetSettings::read(&context.env) {
         Ok(fleet) => servers(context, &fleet, &mut findings).await,
         Err(error) => findings.push(Finding::fail(
@@ -136,14 +136,21 @@ async fn redis(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Find
     let url = match redis_url(&context.env) {
         Ok(url) => url,
         Err(error) => {
-            findings.push(Finding::fail("Redis", error, "set it"));
+            findings.push(Finding::fail(
+                "Redis",
+                error,
+                "set it, as redis://host:6379/0",
+            ));
             return;
         }
     };
     let keys = Keys::new(fleet.namespace.clone());
     match State::connect(&url, keys.clone()).await {
-        Ok(_) => {
-            let found = format!("{} answers and evicts nothing", shown_url(&url));
+        Ok(state) => {
+            // A user who may not read it can do all that is needed.
+            let version = state.version().await.unwrap_or_else(|_| "unknown".into());
+            let url_shown = shown_url(&url);
+            let found = format!("{url_shown} is version {version} and evicts nothing");
             findings.push(Finding::ok("Redis", found));
             findings.push(redis_clock(&url, keys).await);
         }
@@ -155,7 +162,7 @@ async fn redis(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Find
         Err(error) => findings.push(Finding::fail(
             "Redis",
             error,
-            "start it, or correct REDIS_URL",
+            "start it, or correct REDIS_URL (redis://user:password@host:6379/0)",
         )),
     }
 }

@@ -231,7 +231,7 @@ impl Enqueueing<'_> {
     async fn enqueued(&self, run: &RunRef) -> Result<Exit> {
         self.print_id(run)?;
         if self.args.wait {
-            until_the_end(self.context, self.stores, run).await
+            until_the_end(self.context, self.stores, run, self.args.listen).await
         } else {
             Ok(Exit::Done)
         }

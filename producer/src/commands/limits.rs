@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use paceline_protocol::limit::Rule;
+use paceline_protocol::limit::{Instance, Rule};
+use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{Limit, Provider};
 use paceline_protocol::stores::limiter::{Closure, FleetLimiter, LimitNow};
 use serde::Serialize;
@@ -13,7 +14,8 @@ use super::load;
 use crate::cli::LimitsArgs;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::limits::{limiter_name, period_text, unscoped};
+use crate::limits::{limiter_name, of_keys, period_text, unscoped};
+use crate::pool;
 use crate::run::{RunFiles, open_runs};
 use crate::show;
 use crate::stores::Archive;
@@ -53,7 +55,7 @@ pub async fn run(context: &Context, args: &LimitsArgs) -> Result<Exit> {
     let providers = providers(context, &archive, args.provider.as_deref()).await?;
     let mut all = Vec::new();
     for provider in &providers {
-        all.push(budgets(&limiter, provider).await?);
+        all.push(budgets(&limiter, provider, &context.env).await?);
     }
     if context.json {
         println!("{}", serde_json::to_string_pretty(&all)?);
@@ -91,42 +93,66 @@ async fn providers(
     }
 }
 
-async fn budgets(limiter: &FleetLimiter, provider: &Provider) -> Result<Budgets> {
+async fn budgets(
+    limiter: &FleetLimiter,
+    provider: &Provider,
+    env: &impl Environment,
+) -> Result<Budgets> {
     let name = limiter_name(provider);
-    let endpoints: Vec<&str> = provider.endpoints.keys().map(String::as_str).collect();
-    let mut instances = unscoped(provider, "", Timestamp::now());
-    for endpoint in endpoints {
-        let more = unscoped(provider, endpoint, Timestamp::now());
-        instances.extend(
-            more.into_iter()
-                .filter(|i| !instances.iter().any(|j| j.limit == i.limit))
-                .collect::<Vec<_>>(),
-        );
-    }
-    let now = limiter.peek(name, &instances).await?;
+    let keys = pool::names(provider, env).unwrap_or_default();
+    let counters = counters(provider, &keys, Timestamp::now());
+    let now = limiter.peek(name, &counters).await?;
     let closures = limiter.closures(name).await?;
+    let limits = provider.limits.iter();
     Ok(Budgets {
         provider: provider.name.clone(),
-        limits: provider
-            .limits
-            .iter()
-            .map(|limit| budget(limit, &now))
-            .collect(),
+        limits: limits.flat_map(|limit| budgets_of(limit, &now)).collect(),
         closed: closures.iter().map(closed).collect(),
     })
 }
 
-/// A limit with a scope has one budget for each value of it, which only the workers can name.
-fn budget(limit: &Limit, now: &[LimitNow]) -> Budget {
-    let found = now.iter().find(|now| now.instance.limit == limit.name);
-    Budget {
+/// Every counter of a provider that can be named here: those of all calls, and those of each key.
+fn counters(provider: &Provider, keys: &[String], now: Timestamp) -> Vec<Instance> {
+    let mut counters = unscoped(provider, "", now);
+    for endpoint in provider.endpoints.keys() {
+        for counter in unscoped(provider, endpoint, now) {
+            if !counters.iter().any(|known| known.limit == counter.limit) {
+                counters.push(counter);
+            }
+        }
+    }
+    counters.extend(of_keys(provider, keys, now).into_iter().map(|(_, key)| key));
+    counters
+}
+
+/// The budgets of a limit. One whose scope depends on the cell has a budget for each value of it, which
+/// only the workers can name: it stands there with its template.
+fn budgets_of(limit: &Limit, now: &[LimitNow]) -> Vec<Budget> {
+    let found: Vec<Budget> = now
+        .iter()
+        .filter(|now| now.instance.limit == limit.name)
+        .map(|now| Budget {
+            limit: limit.name.clone(),
+            scope: now.instance.scope.clone(),
+            allowed: period_text(&limit.rule),
+            used: Some(now.used),
+            remaining: remaining(now),
+            opens_at: now
+                .opens_us
+                .and_then(|at| Timestamp::from_microsecond(at).ok()),
+        })
+        .collect();
+    if !found.is_empty() {
+        return found;
+    }
+    vec![Budget {
         limit: limit.name.clone(),
         scope: limit.per.clone().unwrap_or_default(),
         allowed: period_text(&limit.rule),
-        used: found.map(|now| now.used),
-        remaining: found.and_then(remaining),
-        opens_at: found.and_then(|now| Timestamp::from_microsecond(now.opens_us?).ok()),
-    }
+        used: None,
+        remaining: None,
+        opens_at: None,
+    }]
 }
 
 fn remaining(now: &LimitNow) -> Option<u64> {
@@ -157,6 +183,7 @@ fn print(all: &[Budgets]) {
         "opens at",
     ];
     let mut table = show::table(&header);
+    show::right(&mut table, &[4, 5]);
     let number = |n: Option<u64>| n.map_or_else(|| "-".into(), show::count);
     for budgets in all {
         for limit in &budgets.limits {

@@ -39,7 +39,7 @@ pub async fn run(context: &Context, args: &RetryArgs) -> Result<Exit> {
     let exit = match (started, files.ended()) {
         (Err(error), _) => Err(error),
         (Ok(false), Some(manifest)) => Ok(manifest.state.into()),
-        (Ok(_), _) if args.wait => until_the_end(context, &stores, &run).await,
+        (Ok(_), _) if args.wait => until_the_end(context, &stores, &run, None).await,
         (Ok(_), _) => Ok(Exit::Done),
     };
     stores.close().await;

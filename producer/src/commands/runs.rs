@@ -95,6 +95,7 @@ fn print(context: &Context, lines: &[Line]) {
         "binds",
     ];
     let mut table = show::table(&header);
+    show::right(&mut table, &[4, 5, 6, 7, 8]);
     for line in lines {
         let eta = line
             .eta_s

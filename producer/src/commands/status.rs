@@ -65,6 +65,7 @@ fn print_progress(shot: &Snapshot) {
         return;
     }
     let mut table = show::table(&["", "cells", "succeeded", "empty", "failed"]);
+    show::right(&mut table, &[1, 2, 3, 4]);
     for (value, counts) in &shot.progress {
         let numbers = [counts.cells, counts.succeeded, counts.empty, counts.failed];
         let row = std::iter::once(value.clone()).chain(numbers.map(show::count));

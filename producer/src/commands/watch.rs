@@ -1,11 +1,14 @@
 //! `producer watch`, and what `--wait` does.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use paceline_protocol::ids::RunRef;
 
-use crate::cli::RunArgs;
+use crate::cli::WatchArgs;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::listen::Listening;
 use crate::run::find;
 use crate::stores::{Archive, Stores};
 use crate::watch::Watcher;
@@ -14,7 +17,8 @@ use crate::watch::Watcher;
 ///
 /// # Errors
 /// When the run is unknown or a server stays away.
-pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
+pub async fn run(context: &Context, args: &WatchArgs) -> Result<Exit> {
+    let listening = Listening::start(args.listen).await?;
     let archive = Archive::connect(&context.env).await?;
     let run = find(&archive, &args.run).await?;
     let state = archive.state(&context.env).await?;
@@ -24,20 +28,28 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
         archive: &archive,
         state: &state,
         limiter: &limiter,
+        listening: listening.as_ref(),
     };
     watcher.to_the_end(&run).await
 }
 
-/// The same with servers at hand.
+/// The same with servers at hand, and others looking on at `listen`.
 ///
 /// # Errors
-/// When a server stays away.
-pub async fn until_the_end(context: &Context, stores: &Stores, run: &RunRef) -> Result<Exit> {
+/// When a server stays away, or the address cannot be had.
+pub async fn until_the_end(
+    context: &Context,
+    stores: &Stores,
+    run: &RunRef,
+    listen: Option<SocketAddr>,
+) -> Result<Exit> {
+    let listening = Listening::start(listen).await?;
     let watcher = Watcher {
         context,
         archive: &stores.archive,
         state: &stores.state,
         limiter: &stores.limiter,
+        listening: listening.as_ref(),
     };
     watcher.to_the_end(run).await
 }

@@ -1,10 +1,9 @@
-//! From a provider's file to the instances that the limiter knows.
+//! From a provider's file to the counters that the limiter knows by name without a cell.
 
 use jiff::Timestamp;
-use paceline_protocol::limit::{Instance, Rule};
-use paceline_protocol::spec::{Limit, LimitRule, Provider, Span};
-
-use super::calendar::window_at;
+use paceline_protocol::limit::{Instance, instance};
+use paceline_protocol::spec::{Limit, LimitRule, Provider, template_names};
+use paceline_protocol::template;
 
 /// The name under which a provider's budgets lie in Redis: its shared limit's, else its own.
 pub fn limiter_name(provider: &Provider) -> &str {
@@ -15,7 +14,7 @@ pub fn limiter_name(provider: &Provider) -> &str {
     shared.unwrap_or(&provider.name)
 }
 
-/// The instances that a call to `endpoint` draws from and that need no cell and no credential to be named.
+/// The counters that a call to `endpoint` draws from and that need no cell and no credential to be named.
 pub fn unscoped(provider: &Provider, endpoint: &str, now: Timestamp) -> Vec<Instance> {
     let holds = |limit: &&Limit| {
         limit.per.is_none()
@@ -25,47 +24,37 @@ pub fn unscoped(provider: &Provider, endpoint: &str, now: Timestamp) -> Vec<Inst
         .limits
         .iter()
         .filter(holds)
-        .filter_map(|limit| {
-            Some(Instance {
-                limit: limit.name.clone(),
-                scope: String::new(),
-                rule: rule_at(&limit.rule, now)?,
-            })
-        })
+        // What the limiter does not count (cost) has no counter.
+        .filter_map(|limit| instance(limit, "", now.as_microsecond()).ok())
         .collect()
 }
 
-/// The numbers of a limit at `now`; `None` for a kind that the limiter does not know (cost).
-pub fn rule_at(rule: &LimitRule, now: Timestamp) -> Option<Rule> {
-    Some(match rule {
-        LimitRule::Rate {
-            calls,
-            period,
-            burst,
-        } => Rule::Rate {
-            calls: *calls,
-            period_us: micros(*period),
-            burst: *burst,
-        },
-        LimitRule::Spacing { least } => Rule::Spacing {
-            least_us: micros(*least),
-        },
-        LimitRule::Concurrency { calls } => Rule::Concurrency { calls: *calls },
-        LimitRule::Quota {
-            calls,
-            window,
-            resets_at,
-            zone,
-        } => {
-            let (opened_us, closes_us) = window_at(*window, *resets_at, zone, now);
-            Rule::Quota {
-                calls: *calls,
-                opened_us,
-                closes_us,
-            }
+/// The counters that each of `keys` (public names) has for itself, with the key.
+pub fn of_keys(provider: &Provider, keys: &[String], now: Timestamp) -> Vec<(String, Instance)> {
+    let mut all = Vec::new();
+    for limit in provider.limits.iter().filter(|l| is_by_credential(l)) {
+        for key in keys {
+            let counter = key_scope(limit, key)
+                .and_then(|scope| instance(limit, &scope, now.as_microsecond()).ok());
+            all.extend(counter.map(|counter| (key.clone(), counter)));
         }
-        LimitRule::Cost { .. } => return None,
-    })
+    }
+    all
+}
+
+/// Whether a limit has one budget for each credential, and nothing else in its scope.
+pub fn is_by_credential(limit: &Limit) -> bool {
+    let names = limit.per.as_deref().map(template_names);
+    matches!(names, Some(Ok(names)) if !names.is_empty() && names.iter().all(|n| n == "credential"))
+}
+
+/// The scope of a key in a limit that is [`is_by_credential`].
+pub fn key_scope(limit: &Limit, key: &str) -> Option<String> {
+    let names = serde_json::json!({ "credential": key });
+    let per = limit.per.as_deref()?;
+    template::environment()
+        .render_str(per, template::value_of(&names))
+        .ok()
 }
 
 /// What is allowed, as the file says it: `50/s`, `100ms apart`, `64 in flight`, `25,000/day`.
@@ -97,6 +86,33 @@ pub fn period_text(rule: &LimitRule) -> String {
     }
 }
 
-fn micros(span: Span) -> u64 {
-    u64::try_from(span.0.as_micros()).unwrap_or(u64::MAX)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(per: Option<&str>) -> Limit {
+        Limit {
+            name: "day".into(),
+            rule: LimitRule::Concurrency { calls: 1 },
+            per: per.map(str::to_owned),
+            endpoints: Vec::new(),
+            shared: None,
+            learn: None,
+        }
+    }
+
+    #[test]
+    fn a_key_has_a_scope_where_the_limit_names_nothing_but_the_credential() {
+        let by_key = limit(Some("key-{{ credential }}"));
+        assert!(is_by_credential(&by_key));
+        assert_eq!(
+            key_scope(&by_key, "0-3fa91c").as_deref(),
+            Some("key-0-3fa91c")
+        );
+        assert!(!is_by_credential(&limit(None)));
+        assert!(!is_by_credential(&limit(Some(
+            "{{ credential }}/{{ endpoint }}"
+        ))));
+        assert!(!is_by_credential(&limit(Some("{{ seller }}"))));
+    }
 }

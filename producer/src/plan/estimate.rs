@@ -5,9 +5,7 @@ use std::fmt::Write as _;
 
 use paceline_protocol::plan::{Matrix, Plan};
 use paceline_protocol::settings::Environment;
-use paceline_protocol::spec::{
-    CalendarWindow, CredentialSource, Limit, LimitRule, Provider, template_names,
-};
+use paceline_protocol::spec::{CalendarWindow, Limit, LimitRule, Provider, template_names};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -36,6 +34,9 @@ pub struct Estimate {
     pub first_cell: Option<Map<String, Value>>,
     /// The last cell's.
     pub last_cell: Option<Map<String, Value>>,
+    /// The dimensions' names, outermost first.
+    #[serde(skip)]
+    pub names: Vec<String>,
 }
 
 /// What one lane has to do.
@@ -91,6 +92,7 @@ pub fn estimate(plan: &Plan, env: &(impl Environment + ?Sized)) -> Estimate {
         binds: slowest.and_then(|l| l.binds.clone()),
         quotas: quotas(plan, env),
         first_cell: (cells > 0).then(|| cell(&plan.matrix, 0)),
+        names: plan.matrix.names().map(ToString::to_string).collect(),
         last_cell: (cells > 0).then(|| cell(&plan.matrix, cells - 1)),
         lanes,
     }
@@ -197,12 +199,7 @@ fn scopes(
 
 /// How many keys the provider's pool has, where the environment holds them.
 pub fn pool_size(provider: &Provider, env: &(impl Environment + ?Sized)) -> Option<u64> {
-    let CredentialSource::Env(name) = &provider.credentials.as_ref()?.from else {
-        return None;
-    };
-    let list = env.secret(name).ok().flatten()?;
-    let keys = list.split(',').filter(|key| !key.trim().is_empty()).count();
-    u64::try_from(keys).ok()
+    crate::pool::names(provider, env).map(|keys| keys.len() as u64)
 }
 
 fn quotas(plan: &Plan, env: &(impl Environment + ?Sized)) -> Vec<QuotaShare> {
@@ -275,7 +272,10 @@ impl Estimate {
             ("first cell", &self.first_cell),
             ("last cell", &self.last_cell),
         ] {
-            lines.extend(cell.as_ref().map(|cell| (name.to_owned(), cell_text(cell))));
+            lines.extend(
+                cell.as_ref()
+                    .map(|cell| (name.to_owned(), self.cell_text(cell))),
+            );
         }
         let width = lines
             .iter()
@@ -287,6 +287,18 @@ impl Estimate {
             let _ = writeln!(text, "{name:width$}  {value}");
             text
         })
+    }
+
+    /// In the order of the dimensions.
+    fn cell_text(&self, cell: &Map<String, Value>) -> String {
+        let values = self
+            .names
+            .iter()
+            .filter_map(|name| Some((name, cell.get(name)?)));
+        let pairs: Vec<String> = values
+            .map(|(name, value)| format!("{name}={}", super::only::shown(value)))
+            .collect();
+        pairs.join(" ")
     }
 
     fn time_text(&self) -> String {
@@ -325,14 +337,6 @@ fn lane_text(lane: &LaneEstimate) -> String {
         .seconds
         .map_or_else(|| "not paced".to_owned(), duration);
     format!("{} calls, {time}", grouped(lane.calls))
-}
-
-fn cell_text(cell: &Map<String, Value>) -> String {
-    let pairs: Vec<String> = cell
-        .iter()
-        .map(|(name, value)| format!("{name}={}", super::only::shown(value)))
-        .collect();
-    pairs.join(" ")
 }
 
 /// `1,400`

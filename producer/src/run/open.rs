@@ -30,7 +30,8 @@ pub async fn put_entry(stores: &Stores, entry: &OpenRun) -> Result<()> {
     Ok(stores.objects().put(&key, body.into(), &[]).await?)
 }
 
-/// Puts the entry to the registry and declares its queues, so that workers find both.
+/// Puts the entry to the registry and declares its queues, so that workers find both. Of a retry, what
+/// Redis remembers of the run is kept from expiring in its middle.
 ///
 /// # Errors
 /// When Redis or RabbitMQ is away.
@@ -38,6 +39,8 @@ pub async fn register(stores: &Stores, entry: &OpenRun) -> Result<()> {
     // The queues come first: a worker that hears of a run without queues takes it for ended.
     for lane in &entry.lanes {
         stores.publisher.open_queue(lane, &entry.run).await?;
+    }
+    if entry.round > 0 {
     }
     Ok(stores.state.set_open_run(entry).await?)
 }

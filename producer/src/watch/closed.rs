@@ -1,15 +1,17 @@
-//! Whether a provider's answers have closed every key of a run, and for how long.
+//! Whether a run can go on at all: whether answers, or our own count of a quota, have closed every key of
+//! its providers, and for how long.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use jiff::Timestamp;
+use paceline_protocol::limit::{Instance, Rule};
 use paceline_protocol::plan::Plan;
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::Provider;
 use paceline_protocol::stores::limiter::{Closure, FleetLimiter, LimitNow};
 
-use crate::limits::{limiter_name, unscoped};
+use crate::limits::{limiter_name, of_keys, unscoped};
 use crate::pool;
 
 /// From this long on, a closure stops whoever waits for the run.
@@ -38,83 +40,98 @@ pub async fn open_again_in(
 ) -> Result<Option<Duration>> {
     let mut first: Option<Duration> = None;
     for provider in plan.providers.values() {
-        let closures = limiter.closures(limiter_name(provider)).await?;
-        let by_answer = whole_provider(provider, &closures, env).map(|closed| closed.for_);
-        let Some(closed) = by_answer.max(by_quota(limiter, provider).await?) else {
+        let Some(closed) = whole_provider(limiter, provider, env).await? else {
             return Ok(None);
         };
-        first = Some(first.map_or(closed, |first| first.min(closed)));
+        first = Some(first.map_or(closed.for_, |first| first.min(closed.for_)));
     }
     Ok(first)
 }
 
-/// How long a quota of the whole provider is used up by our own count.
-async fn by_quota(limiter: &FleetLimiter, provider: &Provider) -> Result<Option<Duration>> {
-    let now = jiff::Timestamp::now();
-    let limits = unscoped(provider, "", now);
-    let peeked = limiter.peek(limiter_name(provider), &limits).await?;
-    let closed = peeked
-        .iter()
-        .filter_map(|limit| used_up(limit, now.as_microsecond()));
-    Ok(closed.max())
+/// Whether every call of `provider` is kept back: by a closure or used up quota of the provider itself, or
+/// of each key.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn whole_provider(
+    limiter: &FleetLimiter,
+    provider: &Provider,
+    env: &impl Environment,
+) -> Result<Option<WholeProvider>> {
+    let keys = pool::names(provider, env);
+    let mut closures = limiter.closures(limiter_name(provider)).await?;
+    closures.extend(used_up(limiter, provider, keys.as_deref().unwrap_or_default()).await?);
+    Ok(all_closed(keys.as_deref(), &closures))
 }
 
-fn used_up(limit: &LimitNow, now_us: i64) -> Option<Duration> {
-    use paceline_protocol::limit::Rule::Quota;
-    let Quota {
+/// The quotas that are used up by our own count, as if an answer had closed what they hold for.
+async fn used_up(
+    limiter: &FleetLimiter,
+    provider: &Provider,
+    keys: &[String],
+) -> Result<Vec<Closure>> {
+    let now = Timestamp::now();
+    let whole = unscoped(provider, "", now).into_iter().map(|i| (None, i));
+    let of_keys = of_keys(provider, keys, now).into_iter();
+    let (whom, counters): (Vec<Option<String>>, Vec<Instance>) = whole
+        .chain(of_keys.map(|(key, counter)| (Some(key), counter)))
+        .filter(|(_, counter)| matches!(counter.rule, Rule::Quota { .. }))
+        .unzip();
+    if counters.is_empty() {
+        return Ok(Vec::new());
+    }
+    let peeked = limiter.peek(limiter_name(provider), &counters).await?;
+    let closed = whom.into_iter().zip(&peeked);
+    Ok(closed
+        .filter_map(|(credential, quota)| spent(credential, quota, now.as_microsecond()))
+        .collect())
+}
+
+fn spent(credential: Option<String>, quota: &LimitNow, now_us: i64) -> Option<Closure> {
+    let Rule::Quota {
         calls, closes_us, ..
-    } = limit.instance.rule
+    } = quota.instance.rule
     else {
         return None;
     };
     let left = u64::try_from(closes_us - now_us).ok()?;
-    (limit.used >= calls).then(|| Duration::from_micros(left))
+    (quota.used >= calls).then(|| Closure {
+        credential,
+        for_: Duration::from_micros(left),
+        reason: format!("{} used up", quota.instance.limit),
+    })
 }
 
-/// Whether closures keep every call of `provider` back: one of the provider itself, or one of each key.
-pub fn whole_provider(
-    provider: &Provider,
-    closures: &[Closure],
-    env: &impl Environment,
-) -> Option<WholeProvider> {
-    all_closed(pool::size(provider, env), closures)
-}
-
-fn all_closed(pool: Option<usize>, closures: &[Closure]) -> Option<WholeProvider> {
-    let whole = closures
-        .iter()
-        .filter(|closure| closure.credential.is_none());
-    let longest = whole
-        .max_by_key(|closure| closure.for_)
-        .map(|closure| WholeProvider {
-            for_: closure.for_,
-            reason: closure.reason.clone(),
-        });
-    let keys = pool.and_then(|size| first_key_to_open(size, closures));
-    [longest, keys]
+fn all_closed(keys: Option<&[String]>, closures: &[Closure]) -> Option<WholeProvider> {
+    let whole = longest(closures, None).map(|closure| WholeProvider {
+        for_: closure.for_,
+        reason: closure.reason.clone(),
+    });
+    let every_key = keys.and_then(|keys| first_key_to_open(keys, closures));
+    [whole, every_key]
         .into_iter()
         .flatten()
         .max_by_key(|closed| closed.for_)
 }
 
 /// The key of a pool that opens first, when all of them are closed.
-fn first_key_to_open(size: usize, closures: &[Closure]) -> Option<WholeProvider> {
-    let mut by_place: BTreeMap<usize, &Closure> = BTreeMap::new();
-    for closure in closures {
-        let place = closure.credential.as_deref().and_then(pool::place);
-        let Some(place) = place.filter(|place| *place < size) else {
-            continue;
-        };
-        let kept = by_place.entry(place).or_insert(closure);
-        if closure.for_ > kept.for_ {
-            *kept = closure;
-        }
-    }
-    let first = by_place.values().min_by_key(|closure| closure.for_)?;
-    (by_place.len() == size).then(|| WholeProvider {
+fn first_key_to_open(keys: &[String], closures: &[Closure]) -> Option<WholeProvider> {
+    let each: Option<Vec<&Closure>> = keys
+        .iter()
+        .map(|key| longest(closures, Some(key)))
+        .collect();
+    let first = each?.into_iter().min_by_key(|closure| closure.for_)?;
+    Some(WholeProvider {
         for_: first.for_,
         reason: format!("every key: {}", first.reason),
     })
+}
+
+fn longest<'a>(closures: &'a [Closure], credential: Option<&String>) -> Option<&'a Closure> {
+    closures
+        .iter()
+        .filter(|closure| closure.credential.as_ref() == credential)
+        .max_by_key(|closure| closure.for_)
 }
 
 /// How long everything has been closed, look by look.
@@ -158,15 +175,52 @@ mod tests {
         }
     }
 
+    fn keys(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     #[test]
     fn a_pool_is_closed_when_each_of_its_keys_is() {
-        let keys = [
+        let closures = [
             closure(Some("0-aaaaaa"), 500),
             closure(Some("1-bbbbbb"), 90),
         ];
-        assert_eq!(all_closed(Some(3), &keys), None);
-        let closed = all_closed(Some(2), &keys).expect("closed");
+        let three = keys(&["0-aaaaaa", "1-bbbbbb", "2-cccccc"]);
+        assert_eq!(all_closed(Some(&three), &closures), None);
+        let closed = all_closed(Some(&three[..2]), &closures).expect("closed");
         assert_eq!(closed.for_, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn a_key_is_closed_as_long_as_the_longest_of_its_closures() {
+        let closures = [
+            closure(Some("0-aaaaaa"), 5),
+            closure(Some("0-aaaaaa"), 3_600),
+            closure(Some("9-old"), 1),
+        ];
+        let closed = all_closed(Some(&keys(&["0-aaaaaa"])), &closures).expect("closed");
+        assert_eq!(closed.for_, Duration::from_secs(3_600));
+    }
+
+    #[test]
+    fn a_quota_is_used_up_until_its_reset() {
+        let quota = |used| LimitNow {
+            instance: Instance {
+                limit: "day".into(),
+                scope: "0-aaaaaa".into(),
+                rule: Rule::Quota {
+                    calls: 10,
+                    opened_us: 0,
+                    closes_us: 7_000_000,
+                },
+            },
+            used,
+            opens_us: None,
+        };
+        assert_eq!(spent(None, &quota(9), 0), None);
+        let closed = spent(Some("0-aaaaaa".into()), &quota(10), 2_000_000).expect("used up");
+        assert_eq!(closed.for_, Duration::from_secs(5));
+        assert_eq!(closed.reason, "day used up");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Watching a run until it ends: its state each second, its end from S3.
 
 mod closed;
+mod quota;
 mod rate;
 mod screen;
 mod snapshot;
@@ -13,13 +14,16 @@ use paceline_protocol::manifest::{Manifest, RunEnd};
 use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::stores::state::State;
 
+pub use self::quota::QuotaLeft;
 pub use self::snapshot::{Snapshot, snapshot};
 
 use self::closed::{ClosedFor, open_again_in};
+use self::quota::quotas_left;
 use self::rate::RateMeter;
 use self::screen::Screen;
 use crate::context::Context;
 use crate::exit::Exit;
+use crate::listen::Listening;
 use crate::run::{RunFiles, StateWord};
 use crate::show;
 use crate::stores::Archive;
@@ -40,6 +44,36 @@ pub struct Watcher<'a> {
     pub state: &'a State,
     /// Budgets.
     pub limiter: &'a FleetLimiter,
+    /// Where others may look on, with `--listen`.
+    pub listening: Option<&'a Listening>,
+}
+
+/// A run under watch: what was seen of it so far.
+struct Watched {
+    files: RunFiles,
+    screen: Screen,
+    meters: Meters,
+    closed: ClosedFor,
+    outage: Outage,
+    asked_s3: Instant,
+}
+
+impl Watched {
+    fn new(context: &Context, files: RunFiles) -> Self {
+        Watched {
+            screen: Screen::new(context, files.plan.cells()),
+            files,
+            meters: Meters::default(),
+            closed: ClosedFor::default(),
+            outage: Outage::default(),
+            asked_s3: Instant::now(),
+        }
+    }
+
+    /// Whether S3 may know of an end by now.
+    fn may_have_ended(&self, shot: &Snapshot, still_open: bool) -> bool {
+        !still_open || shot.state == StateWord::Finishing || self.asked_s3.elapsed() >= ASK_S3
+    }
 }
 
 impl Watcher<'_> {
@@ -51,35 +85,73 @@ impl Watcher<'_> {
         self.context.farewell.set(format!(
             "the run goes on; `producer watch {run}` shows it again, `producer cancel {run}` ends it"
         ));
-        let mut files = RunFiles::expect(self.archive, run).await?;
-        let mut screen = Screen::new(self.context, files.plan.cells());
-        let mut meters = Meters::default();
-        let mut closed = ClosedFor::default();
-        let mut outage = Outage::default();
-        let mut asked_s3 = Instant::now();
+        let files = RunFiles::expect(self.archive, run).await?;
+        let mut watched = Watched::new(self.context, files);
         loop {
-            if let Some(manifest) = files.ended() {
-                screen.end();
-                return Ok(self.say_end(run, manifest));
-            }
-            let look = self.look(&files, &mut meters).await;
-            if let Some((shot, still_open)) = outage.survive(look)? {
-                screen.show(&shot, &meters.text(&shot));
-                if self.stopped(&files, &shot, &mut closed).await? {
-                    screen.end();
-                    return Ok(self.say_stopped(run, &closed));
-                }
-                if !still_open || shot.state == StateWord::Finishing || asked_s3.elapsed() >= ASK_S3
-                {
-                    asked_s3 = Instant::now();
-                    if let Some(read) = outage.survive(RunFiles::expect(self.archive, run).await)? {
-                        files = read;
-                        continue_unless_ended(&files).await;
-                        continue;
-                    }
-                }
+            if let Some(exit) = self.step(run, &mut watched).await? {
+                return Ok(exit);
             }
             tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// Looks once; how to end, when it is time to.
+    async fn step(&self, run: &RunRef, watched: &mut Watched) -> Result<Option<Exit>> {
+        if let Some(exit) = self.ended(run, watched) {
+            return Ok(Some(exit));
+        }
+        let look = self.look(&watched.files, &mut watched.meters).await;
+        let Some((shot, still_open)) = watched.outage.survive(look)? else {
+            self.tell_outage();
+            return Ok(None);
+        };
+        watched.screen.show(&shot, &watched.meters.text(&shot));
+        self.tell(&watched.files, &shot).await;
+        if self
+            .stopped(&watched.files, &shot, &mut watched.closed)
+            .await?
+        {
+            watched.screen.end();
+            return Ok(Some(self.say_stopped(run, &watched.closed)));
+        }
+        if watched.may_have_ended(&shot, still_open) {
+            self.read_again(run, watched).await?;
+        }
+        Ok(self.ended(run, watched))
+    }
+
+    /// Says how the run ended, when it has.
+    fn ended(&self, run: &RunRef, watched: &Watched) -> Option<Exit> {
+        let manifest = watched.files.ended()?;
+        watched.screen.end();
+        Some(self.say_end(run, manifest))
+    }
+
+    /// Reads the run's objects again.
+    async fn read_again(&self, run: &RunRef, watched: &mut Watched) -> Result<()> {
+        watched.asked_s3 = Instant::now();
+        let read = RunFiles::expect(self.archive, run).await;
+        if let Some(files) = watched.outage.survive(read)? {
+            watched.files = files;
+        }
+        Ok(())
+    }
+
+    /// Shows what was seen to whoever listens.
+    async fn tell(&self, files: &RunFiles, shot: &Snapshot) {
+        let Some(listening) = self.listening else {
+            return;
+        };
+        match quotas_left(self.limiter, &files.plan, &self.context.env).await {
+            Ok(quotas) => listening.show(shot, &quotas),
+            // The next look notices, and survives, that Redis is away.
+            Err(_) => listening.away(),
+        }
+    }
+
+    fn tell_outage(&self) {
+        if let Some(listening) = self.listening {
+            listening.away();
         }
     }
 
@@ -150,13 +222,6 @@ impl Watcher<'_> {
     }
 }
 
-/// A second before the next look; at once when the run has ended.
-async fn continue_unless_ended(files: &RunFiles) {
-    if files.ended().is_none() {
-        tokio::time::sleep(TICK).await;
-    }
-}
-
 /// How fast cells end and calls are granted.
 #[derive(Default)]
 struct Meters {
@@ -169,11 +234,10 @@ impl Meters {
     /// Notes a snapshot's counters and gives it an ETA by what was measured.
     fn note(&mut self, shot: &mut Snapshot) {
         let now = self.started.get_or_insert_with(Instant::now).elapsed();
-        self.cells.note(now, shot.done());
+        self.cells.note(now, shot.cells.saturating_sub(shot.left));
         self.calls.note(now, shot.granted);
-        let left = shot.cells.saturating_sub(shot.done());
         if let Some(rate) = self.cells.per_second().filter(|rate| *rate > 0.0) {
-            shot.eta_s = Some((left as f64 / rate).ceil() as u64);
+            shot.eta_s = Some((shot.left as f64 / rate).ceil() as u64);
         }
     }
 

@@ -40,6 +40,12 @@ pub struct Snapshot {
     pub binds: Option<String>,
     /// By the value of `progress_by`.
     pub progress: BTreeMap<String, Counts>,
+    /// Cells that have still to end.
+    #[serde(skip)]
+    pub left: u64,
+    /// Shards whose results are loaded.
+    #[serde(skip)]
+    pub shards_loaded: u64,
     /// Calls granted so far.
     #[serde(skip)]
     pub granted: u64,
@@ -103,9 +109,7 @@ impl Snapshot {
 fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
     let plan = &files.plan;
     let allowed = pace(plan).map(|pace| pace.calls_per_second);
-    let left = plan
-        .cells()
-        .saturating_sub(progress.succeeded + progress.empty + progress.failed);
+    let left = left(files, progress);
     Snapshot {
         run: plan.run.to_string(),
         job: plan.job.name.clone(),
@@ -118,9 +122,19 @@ fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
         eta_s: allowed.map(|rate| (left as f64 / rate).ceil() as u64),
         binds: None,
         progress: by_value(plan, progress),
+        left,
+        shards_loaded: progress.shards_loaded,
         granted: 0,
         allowed_per_s: allowed,
     }
+}
+
+/// Cells that have still to end: in a retry those that failed before, too.
+fn left(files: &RunFiles, progress: &Progress) -> u64 {
+    let done = progress.succeeded + progress.empty + progress.failed;
+    let left = files.plan.cells().saturating_sub(done);
+    let is_retry = files.open.as_ref().is_some_and(|open| open.round > 0);
+    left + if is_retry { progress.failed } else { 0 }
 }
 
 /// Calls granted to the run by all its providers' limits.
@@ -142,8 +156,7 @@ async fn binds(
     env: &impl Environment,
 ) -> Result<Option<String>> {
     for provider in plan.providers.values() {
-        let closures = limiter.closures(limiter_name(provider)).await?;
-        if let Some(closed) = closed::whole_provider(provider, &closures, env) {
+        if let Some(closed) = closed::whole_provider(limiter, provider, env).await? {
             return Ok(Some(format!(
                 "{} closed ({})",
                 provider.name, closed.reason

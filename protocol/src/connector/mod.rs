@@ -5,6 +5,7 @@
 
 mod classify;
 mod context;
+mod credential_name;
 mod extract;
 mod request;
 mod scope;
@@ -12,6 +13,7 @@ mod wait;
 
 pub use classify::{Answer, Judged, MAX_BODY_DEFAULT};
 pub use context::{CallContext, Credential, RunNames};
+pub use credential_name::{pool_entries, public_name};
 pub use extract::Misfit;
 pub use request::{HttpRequest, NotRequestable};
 pub use scope::{ScopeTemplate, Scopes};

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use paceline_protocol::connector::Credential;
+use paceline_protocol::connector::{Credential, pool_entries, public_name};
 use paceline_protocol::settings::{Environment, SettingError};
 use paceline_protocol::spec::{CredentialSource, Credentials, PoolUse, Provider};
-use sha2::{Digest, Sha256};
 
 /// A provider's credentials in the order of their list.
 #[derive(Clone, Debug, Default)]
@@ -69,11 +68,7 @@ impl Pool {
             return Err(PoolError::NotBuilt(provider.name.clone()));
         };
         let list = env.secret(name)?.unwrap_or_default();
-        let entries: Vec<&str> = list
-            .split([',', '\n'])
-            .map(str::trim)
-            .filter(|e| !e.is_empty())
-            .collect();
+        let entries = pool_entries(&list);
         if entries.is_empty() {
             return Err(PoolError::Empty {
                 provider: provider.name.clone(),
@@ -121,33 +116,4 @@ fn read_entry(
         &public_name(provider, place, entry),
         fields,
     ))
-}
-
-/// Place in the pool and six hex digits of a keyed hash: enough to tell keys apart, too little to guess one.
-pub fn public_name(provider: &str, place: usize, entry: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(b"paceline credential name\0");
-    hash.update(provider.as_bytes());
-    hash.update(b"\0");
-    hash.update(entry.as_bytes());
-    let digest = hash.finalize();
-    format!(
-        "{place}-{:02x}{:02x}{:02x}",
-        digest[0], digest[1], digest[2]
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_tell_keys_apart_and_hold_no_secret() {
-        let (a, b) = (
-            public_name("p", 0, "secret-a"),
-            public_name("p", 0, "secret-b"),
-        );
-        assert_ne!(a, b);
-        assert!(a.starts_with("0-") && a.len() == 8 && !a.contains("secret"));
-    }
 }

@@ -49,6 +49,21 @@ impl State {
         Ok(())
     }
 
+    /// The server's version, from `INFO`.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or does not allow `INFO`.
+    pub async fn version(&self) -> Result<String, StateError> {
+        let mut connection = self.connection().await?;
+        let info = redis::cmd("INFO")
+            .arg("server")
+            .query_async::<String>(&mut connection)
+            .await
+            .map_err(|e| self.failed(e))?;
+        let version = field_of_info(&info, "redis_version:");
+        Ok(version.unwrap_or("unknown").to_owned())
+    }
+
     pub(super) async fn connection(&self) -> Result<Connection, StateError> {
         self.pool.get().await.map_err(|e| self.failed_because(e))
     }
@@ -99,8 +114,12 @@ impl State {
 }
 
 fn policy_in_info(info: &str) -> Option<&str> {
+    field_of_info(info, "maxmemory_policy:")
+}
+
+fn field_of_info<'i>(info: &'i str, field: &str) -> Option<&'i str> {
     info.lines()
-        .find_map(|line| line.trim_end().strip_prefix("maxmemory_policy:"))
+        .find_map(|line| line.trim_end().strip_prefix(field))
 }
 
 /// A URL that cannot be read is not shown: what is wrong with it may be the password.
