@@ -47,7 +47,7 @@ pub enum PlanError {
     NotBuilt(Vec<Diagnostic>),
     /// The environment lacks names (exit 1).
     #[error("{0}: set them, or <name>_FILE to a file that holds the value")]
-    Environment(#[from] MissingNames),
+    Environment(MissingNames),
     /// `--param` or `--only` names what the job does not have (exit 2).
     #[error("{message}; {hint}")]
     Usage {
@@ -62,6 +62,13 @@ pub enum PlanError {
     /// A value of the job makes no plan (exit 3).
     #[error("{0}")]
     Job(String),
+}
+
+/// Not by `#[from]`: as a source, what the message holds already would be said twice.
+impl From<MissingNames> for PlanError {
+    fn from(missing: MissingNames) -> Self {
+        PlanError::Environment(missing)
+    }
 }
 
 impl PlanError {

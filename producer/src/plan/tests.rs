@@ -260,3 +260,10 @@ proptest! {
         prop_assert_eq!(plan.cells(), next);
     }
 }
+
+#[test]
+fn a_name_that_the_environment_lacks_is_said_once() {
+    let missing = MissingNames(vec!["FARE_SEARCH_URL".into()]);
+    let error = anyhow::Error::from(PlanError::from(missing));
+    assert_eq!(format!("{error:#}").matches("FARE_SEARCH_URL").count(), 1);
+}

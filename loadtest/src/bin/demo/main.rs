@@ -66,7 +66,7 @@ async fn demo(arguments: &Arguments) -> anyhow::Result<()> {
     let stack = tokio::task::spawn_blocking(move || Stack::start(&options)).await??;
 
     progress.say(&format!(
-        "starting a fare search that allows {ALLOWED} calls a second and refuses every one beyond"
+        "starting a fare search that allows {ALLOWED} calls in any second, strictly"
     ));
     let mut fleet = Fleet::new(&stack)?;
     let provider = Provider::new(fleet.start_provider()?);
@@ -74,7 +74,7 @@ async fn demo(arguments: &Arguments) -> anyhow::Result<()> {
         fleet.start_collector()?;
     }
     fleet.start_loader()?;
-    progress.say("4 x worker collect and 1 x worker load are up; producer enqueue fares --wait");
+    progress.say("4 x worker collect, 1 x worker load; producer enqueue fares --wait");
     fleet.enqueue()?;
 
     collect(&mut fleet, &provider, &progress).await?;
@@ -119,7 +119,7 @@ async fn collect(
             killed = true;
             let victim = fleet.kill_one_collector()?;
             progress.say(&format!(
-                "kill -9 of worker {victim} in the middle of its shards; another one starts"
+                "kill -9 of worker {victim} amid its shards; another one starts"
             ));
             fleet.start_collector()?;
         }

@@ -112,7 +112,10 @@ impl Progress {
         let due = self.last_line.get().is_none_or(|at| at.elapsed() >= PLAIN);
         if self.plain && due && seen.calls > 0 {
             self.last_line.set(Some(Instant::now()));
-            eprintln!("demo: {} of {} calls; {text}", seen.calls, self.cells);
+            eprintln!(
+                "demo: {} calls for {} cells; {text}",
+                seen.calls, self.cells
+            );
         }
     }
 

@@ -16,8 +16,8 @@ pub async fn print(stack: &Stack, run: &Finished, seen: &Seen, audit: &str) -> a
     println!("\nAs the fleet's own ledger proves it (producer audit)");
     audit.lines().for_each(|line| println!("  {line}"));
     println!(
-        "  The killed worker's last rows never reached the ledger: hence fewer calls here than the\n\
-         \x20 provider saw, and the gap to the grants shows it."
+        "  The killed worker's last rows never reached the ledger: hence fewer calls\n\
+         \x20 here than the provider saw, and the gap to the grants shows it."
     );
     let manifest = manifest(stack, run).await?;
     println!("\nResults of run {}", run.run);
@@ -84,7 +84,8 @@ async fn manifest(stack: &Stack, run: &Finished) -> anyhow::Result<Value> {
 async fn print_cheapest(stack: &Stack) -> anyhow::Result<()> {
     let client = redis::Client::open(value(stack, "REDIS_URL")?)?;
     let mut redis = client.get_multiplexed_async_connection().await?;
-    println!("\nThe three cheapest trips to each destination (Redis, ZRANGE fares:<airport> 0 2)");
+    println!("\nThe three cheapest days of each destination, as departure/nights and price");
+    println!("(Redis, ZRANGE fares:<airport> 0 2 WITHSCORES)");
     for destination in ["NRT", "BKK", "CDG"] {
         let cheapest: Vec<(String, f64)> = redis::cmd("ZRANGE")
             .arg(format!("fares:{destination}"))
@@ -92,11 +93,9 @@ async fn print_cheapest(stack: &Stack) -> anyhow::Result<()> {
             .arg("WITHSCORES")
             .query_async(&mut redis)
             .await?;
-        let shown = cheapest.iter().filter_map(|(member, price)| {
-            let (day, nights) = member.split_once('/')?;
-            Some(format!("{day} {nights:>2} nights {price:>9.2}"))
-        });
-        println!("  {destination}  {}", shown.collect::<Vec<_>>().join("   "));
+        let shown = cheapest.iter();
+        let shown = shown.map(|(trip, price)| format!("{trip:<13} {price:>9.2}"));
+        println!("  {destination} {}", shown.collect::<Vec<_>>().join("  "));
     }
     Ok(())
 }
@@ -150,7 +149,7 @@ pub fn print_further() {
     println!(
         "\nHow to look further\n\
          \x20 make demo ARGS=--stay   the same, and everything stays up for a look around\n\
-         \x20 make stack              the four servers alone, for a job of your own: README.md,\n\
-         \x20                         \"Your first job\", takes five minutes"
+         \x20 make stack              the four servers alone, for a job of your own:\n\
+         \x20                         \"Your first job\" in README.md, five minutes"
     );
 }
