@@ -34,11 +34,21 @@ pub fn start(env: &impl Environment) -> Result<(), SettingError> {
 fn filter(env: &impl Environment) -> Result<EnvFilter, SettingError> {
     let text = env.get("PACELINE_LOG").filter(|t| !t.is_empty());
     let text = text.unwrap_or_else(|| "info".to_owned());
-    EnvFilter::try_new(&text).map_err(|_| SettingError::Invalid {
+    EnvFilter::try_new(with_quiet_client(&text)).map_err(|_| SettingError::Invalid {
         name: "PACELINE_LOG",
         value: text,
         why: "use a level (error, warn, info, debug, trace) or a list such as info,paceline_worker=debug",
     })
+}
+
+/// The broker's client calls each lost connection an ERROR, and each queue that ended with its run. Both are
+/// recovered, and said where they are handled; whoever wants its words too names it in the filter.
+fn with_quiet_client(filter: &str) -> String {
+    if filter.contains("lapin") {
+        filter.to_owned()
+    } else {
+        format!("lapin=off,{filter}")
+    }
 }
 
 fn format(env: &impl Environment, terminal: bool) -> Result<LogFormat, SettingError> {
@@ -71,6 +81,12 @@ mod tests {
         assert_eq!(format(&none, false).ok(), Some(LogFormat::Json));
         let text = environment("PACELINE_LOG_FORMAT", "text");
         assert_eq!(format(&text, false).ok(), Some(LogFormat::Text));
+    }
+
+    #[test]
+    fn the_brokers_client_is_quiet_unless_it_is_named() {
+        assert_eq!(with_quiet_client("info"), "lapin=off,info");
+        assert_eq!(with_quiet_client("info,lapin=warn"), "info,lapin=warn");
     }
 
     #[test]

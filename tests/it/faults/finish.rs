@@ -36,6 +36,14 @@ async fn a_run_finishes_although_all_servers_go_away_at_its_end() {
     scene.ends_with(0).await;
     scene.check(&CALENDAR).await;
     scene.assert_nothing_repeated();
+    for worker in scene.collectors.iter().chain([scene.loader()]) {
+        // An ERROR needs an operator; an outage that was waited out does not.
+        let said = worker.said();
+        let error = said
+            .lines()
+            .find(|line| line.contains(r#""level":"ERROR""#));
+        assert_eq!(error, None, "{}", worker.name());
+    }
 }
 
 /// The sets are made again from the parts before they are published.
