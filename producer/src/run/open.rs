@@ -40,8 +40,6 @@ pub async fn register(stores: &Stores, entry: &OpenRun) -> Result<()> {
     for lane in &entry.lanes {
         stores.publisher.open_queue(lane, &entry.run).await?;
     }
-    if entry.round > 0 {
-    }
     Ok(stores.state.set_open_run(entry).await?)
 }
 

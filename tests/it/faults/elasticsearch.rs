@@ -6,9 +6,11 @@ use harness::{Fault, Fleet, Proxy};
 use paceline_loadtest::simulator::{Limits, SimulatorConfig};
 use paceline_protocol::manifest::RunEnd;
 use paceline_stack::ServerKind;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
 
 use super::busy_index::BusyIndex;
-use crate::scene::{Calendar, Scene};
+use crate::scene::{Calendar, RUN, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_is_away_for_a_while_is_waited_for() {
@@ -40,6 +42,34 @@ async fn an_index_that_restarts_gets_every_document() {
     scene.ends_with(0).await;
     scene.check(&Calendar::SHORT).await;
     scene.assert_nothing_repeated();
+}
+
+/// What Elasticsearch does to its indices when its disk is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_read_only_for_a_while_is_waited_for() {
+    let mut scene = Scene::new(Fleet::new("read-only").expect("a fleet"), &Calendar::SHORT);
+    scene.start();
+    scene.after_calls(300).await;
+    read_only(&scene, json!(true)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    read_only(&scene, json!(null)).await;
+    scene.ends_with(0).await;
+    assert!(scene.loader().said().contains("cluster_block_exception"));
+    scene.check(&Calendar::SHORT).await;
+    scene.assert_nothing_repeated();
+}
+
+/// Sets the block as soon as there is an index.
+async fn read_only(scene: &Scene, value: Value) {
+    let (url, index) = (scene.fleet.value("ELASTICSEARCH_URL"), scene.index());
+    let client = reqwest::Client::new();
+    let settings = || {
+        let put = client.put(format!("{url}/{index}-{RUN}/_settings"));
+        put.json(&json!({"index.blocks.read_only_allow_delete": value}))
+    };
+    while settings().send().await.expect("an answer").status() != StatusCode::OK {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 
 mod busy_index;
 mod elasticsearch;
+mod finish;
 mod paused;
 mod rabbitmq;
 mod redis;

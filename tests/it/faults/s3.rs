@@ -24,18 +24,17 @@ async fn an_s3_that_says_503_for_a_while_is_waited_for() {
     scene.assert_nothing_repeated();
 }
 
-/// The put that is tried again finds the part of the first try, and adopts it.
+/// A put that is tried again finds the object of the first try, and adopts it: from the plan to the mark
+/// of success.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_whose_answer_was_lost_is_not_taken_for_somebody_elses() {
+async fn objects_whose_answers_were_lost_are_not_taken_for_somebody_elses() {
     let (stack, fleet) = Fleet::beside(ServerKind::S3, "s3-lost").expect("a fleet");
     let s3 = stack.s3().expect("a private S3");
     let mut scene = Scene::new(fleet, &Calendar::SHORT);
+    s3.set_fault(S3Fault::LoseAnswer { share: 0.2 });
     scene.start();
-    scene.after_calls(200).await;
-    s3.set_fault(S3Fault::LoseAnswer { share: 0.3 });
-    scene.after_calls(900).await;
-    s3.set_fault(S3Fault::None);
     scene.ends_with(0).await;
+    s3.set_fault(S3Fault::None);
     scene.check(&Calendar::SHORT).await;
     scene.assert_nothing_repeated();
 }
