@@ -5,14 +5,13 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `PACELINE_LOG` says otherwise. The broker's library is silent: it calls an
-/// expected 404 an error, and what matters is said in our own lines.
-const DEFAULT: &str = "info,lapin=off";
+/// What is logged unless `PACELINE_LOG` says otherwise. The AMQP client complains when it is closed in order.
+const USUAL: &str = "info,lapin=off";
 
-/// Starts logging; a filter that cannot be read falls back to the default.
+/// Starts logging; a filter that cannot be read falls back to [`USUAL`].
 pub fn start() {
-    let wanted = std::env::var("PACELINE_LOG").unwrap_or_else(|_| DEFAULT.into());
-    let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let wanted = std::env::var("PACELINE_LOG").unwrap_or_else(|_| USUAL.into());
+    let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new(USUAL));
     let json = match std::env::var("PACELINE_LOG_FORMAT").as_deref() {
         Ok("json") => true,
         Ok("text") => false,

@@ -24,12 +24,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// An empty ledger for `worker`.
+    /// An empty ledger for `worker`. Its objects are numbered from the clock on: a retry opens a run's ledger
+    /// anew in the same process, and must not write over the objects of the first time.
     pub fn new(layout: RunLayout, worker: &str) -> Self {
+        let first = jiff::Timestamp::now().as_millisecond();
         Ledger {
             layout,
             worker: worker.to_owned(),
-            seq: AtomicU64::new(0),
+            seq: AtomicU64::new(u64::try_from(first).unwrap_or(0)),
             rows: Mutex::new(Vec::new()),
             putting: tokio::sync::Mutex::new(()),
         }
@@ -76,5 +78,25 @@ impl Ledger {
             newer.extend_from_slice(&added_meanwhile);
         }
         put
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paceline_protocol::ids::RunRef;
+
+    #[test]
+    fn a_ledger_that_is_opened_again_never_takes_the_objects_of_the_first_one() {
+        let run = RunRef {
+            job: "fares".into(),
+            run: "x".parse().expect("a run id"),
+        };
+        let open = || Ledger::new(RunLayout::new("p", &run), "worker");
+        let first = open();
+        let next = |ledger: &Ledger| ledger.seq.fetch_add(1, Ordering::Relaxed);
+        let last_of_first = next(&first);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        assert!(next(&open()) > last_of_first);
     }
 }
