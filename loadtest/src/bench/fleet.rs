@@ -41,6 +41,11 @@ impl Programs {
         }
         Ok(Self { folder })
     }
+
+    /// A command of one of them.
+    pub fn command(&self, name: &str) -> Command {
+        Command::new(self.folder.join(name))
+    }
 }
 
 /// The servers, by their environment.
@@ -193,7 +198,7 @@ impl Fleet {
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.programs.folder.join(name));
+        let mut command = self.programs.command(name);
         command
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
