@@ -42,9 +42,9 @@ impl Programs {
         Ok(Self { folder })
     }
 
-    /// Where the program called `name` is.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+    /// A command of one of them.
+    pub fn command(&self, name: &str) -> Command {
+        Command::new(self.folder.join(name))
     }
 }
 
@@ -204,7 +204,7 @@ impl Fleet {
     }
 
     fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.programs.path(name));
+        let mut command = self.programs.command(name);
         command
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());

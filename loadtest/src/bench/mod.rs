@@ -2,8 +2,10 @@
 
 mod cpu;
 mod fleet;
+mod load;
 mod spec;
 
 pub use cpu::children_cpu;
 pub use fleet::{Fleet, Programs, Servers};
+pub use load::{CollectedRun, RunStores, two_at_once};
 pub use spec::{BenchJob, searches};

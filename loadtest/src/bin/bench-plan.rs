@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -182,7 +182,8 @@ impl<'a> Bench<'a> {
     }
 
     fn command(&self, command: &[&str], arguments: &[&str]) -> anyhow::Result<Child> {
-        Command::new(self.programs.path("producer"))
+        self.programs
+            .command("producer")
             .args(command)
             .args(arguments)
             .arg("--quiet")
