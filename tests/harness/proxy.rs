@@ -225,7 +225,9 @@ mod tests {
         proxy.set(Fault::Reset);
         let mut answer = [0; 2];
         let error = stream.read_exact(&mut answer).await.expect_err("cut");
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        // What the system tells depends on whether the reset or the end is read first.
+        let cut = [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof];
+        assert!(cut.contains(&error.kind()), "{error}");
     }
 
     #[test]

@@ -14,8 +14,8 @@ const RUN: &str = "night";
 /// Longer than a worker needs to come to its crash point.
 const DEATH: Duration = Duration::from_secs(60);
 
-/// The worker's crash points, and the how-manieth passage is worth dying at.
-const POINTS: [(&str, u32); 10] = [
+/// The collector's crash points, and the how-manieth passage is worth dying at.
+const COLLECTOR: [(&str, u32); 10] = [
     ("call-before-send", 17),
     ("call-after-answer", 17),
     ("settle-before-failures", 3),
@@ -28,6 +28,23 @@ const POINTS: [(&str, u32); 10] = [
     ("back-before-ack", 1),
 ];
 
+/// The same of the loader.
+const LOADER: [(&str, u32); 13] = [
+    ("load-before-bulk", 2),
+    ("load-before-mark", 2),
+    ("load-before-ack", 2),
+    ("finish-begun", 1),
+    ("finish-before-swap", 1),
+    ("finish-before-sets", 1),
+    ("finish-before-live", 1),
+    ("finish-before-manifest", 1),
+    ("finish-before-success", 1),
+    ("finish-before-clean-up", 1),
+    ("finish-before-end", 1),
+    ("finish-before-registry", 1),
+    ("finish-before-announcement", 1),
+];
+
 #[test]
 fn every_crash_point_of_the_worker_is_known_here() {
     let path = binaries::repository().join("worker/src/crash.rs");
@@ -35,7 +52,8 @@ fn every_crash_point_of_the_worker_is_known_here() {
     let (_, list) = source.split_once("POINTS: [&str;").expect("a list");
     let (list, _) = list.split_once("];").expect("its end");
     let there: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
-    assert_eq!(there, POINTS.map(|(point, _)| point));
+    let known = COLLECTOR.iter().chain(&LOADER).map(|(point, _)| *point);
+    assert_eq!(there, known.collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,9 +73,19 @@ async fn a_collector_dies_while_it_parts_with_a_shard() {
 
 /// One run, one death after the other at each of these points, and a survivor.
 async fn dies_at(points: std::ops::Range<usize>) {
-    for (point, nth) in &POINTS[points] {
+    for (point, nth) in &COLLECTOR[points] {
         println!("dying at {point}@{nth}");
-        let calendar = Calendar::new("crash", Shape::default()).expect("a calendar");
+        // So slow that a drain finds shards that are not done.
+        let slow = Shape {
+            rate: 40,
+            ..Shape::default()
+        };
+        let shape = if *point == "back-before-ack" {
+            slow
+        } else {
+            Shape::default()
+        };
+        let calendar = Calendar::new("crash", shape).expect("a calendar");
         let _loader = calendar.load().expect("started");
         calendar.enqueue(RUN).expect("it ends").expect_code(0);
         let told = format!("{point}@{nth}");
@@ -143,6 +171,24 @@ async fn kill_9_at_random_moments() {
         repeated <= lost,
         "seed {seed}: {repeated} calls repeated, {lost} answers were lost"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loader_dies_between_any_two_steps() {
+    for (point, nth) in LOADER {
+        println!("dying at {point}@{nth}");
+        let calendar = Calendar::new("loader-steps", Shape::default()).expect("a calendar");
+        let told = format!("{point}@{nth}");
+        let env = [("PACELINE_CRASH_AT", told.as_str())];
+        let victim = calendar.fleet.start_with(&env, "worker", &["load"]);
+        let _collector = calendar.collect().expect("started");
+        calendar.enqueue(RUN).expect("it ends").expect_code(0);
+        dead(victim.expect("started"), false);
+        let _next = calendar.load().expect("started");
+        calendar.watch(RUN).expect("it ends").expect_code(0);
+        calendar.check(RUN).await.expect("checked").assert_kept();
+        assert_eq!(calendar.provider.report().repeated, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

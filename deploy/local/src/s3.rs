@@ -221,7 +221,10 @@ impl Front {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Unanswered> {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Unanswered> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let fault = self.fault.read().map_or(S3Fault::None, |fault| *fault);
         match fault {
@@ -235,7 +238,17 @@ impl Front {
         }
     }
 
-    async fn serve(&self, request: Request<Incoming>) -> Result<Response<Body>, Unanswered> {
+    /// Serves in a task of its own: a put whose client dies in the middle is done whole, as a store does it,
+    /// and not left between an object and its metadata.
+    async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Unanswered> {
+        let served = tokio::spawn(async move { self.serve_whole(request).await });
+        served.await.map_err(|_| Unanswered)?
+    }
+
+    async fn serve_whole(&self, request: Request<Incoming>) -> Result<Response<Body>, Unanswered> {
         let lock = self.lock(request.uri().path());
         let _held = match lock {
             Some(lock) => Some(lock.lock().await),

@@ -94,7 +94,6 @@ async fn a_missing_bucket_is_named_with_what_to_do() {
     let nowhere = objects().await.with_bucket("no-such-bucket-here");
     let refused = [
         nowhere.ping().await.err(),
-        nowhere.get("key").await.err(),
         nowhere.list("prefix/").await.err(),
         nowhere.put("key", Bytes::new(), &[]).await.err(),
         nowhere.put_new("key", Bytes::new(), &[]).await.err(),

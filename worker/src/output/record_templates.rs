@@ -42,8 +42,8 @@ impl Constants {
     /// `params`, `run` and `today` of a plan.
     pub fn of(plan: &Plan) -> Self {
         let params = plan.job.params.iter();
-        let params = Value::from_iter(params.map(|(k, v)| (k.clone(), value_of(v))));
-        let run = Value::from_iter([
+        let params = Value::from_pairs(params.map(|(k, v)| (k.clone(), value_of(v))));
+        let run = Value::from_pairs([
             ("id", plan.run.to_string()),
             ("date", plan.date.to_string()),
             ("started_at", plan.planned_at.to_string()),
@@ -57,7 +57,7 @@ impl Constants {
     }
 
     fn context(&self) -> Value {
-        Value::from_iter(self.0.iter().map(|(k, v)| (*k, v.clone())))
+        Value::from_pairs(self.0.iter().map(|(k, v)| (*k, v.clone())))
     }
 }
 
@@ -243,7 +243,7 @@ impl RecordTemplates {
             context.insert("now_ms".to_owned(), now.as_millisecond().into());
         }
         context.extend(fields.iter().map(|(k, v)| (k.clone(), value_of(v))));
-        Ok(Value::from_iter(context))
+        Ok(Value::from_pairs(context))
     }
 }
 
@@ -360,8 +360,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn constants() -> Constants {
-        let params = Value::from_iter([("event", "104")]);
-        let run = Value::from_iter([("id", "2026-11-21")]);
+        let params = Value::from_pairs([("event", "104")]);
+        let run = Value::from_pairs([("id", "2026-11-21")]);
         let today = Value::from("2026-11-21");
         Constants(BTreeMap::from([
             ("params", params),
