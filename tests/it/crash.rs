@@ -174,8 +174,23 @@ async fn kill_9_at_random_moments() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loader_dies_between_any_two_steps() {
-    for (point, nth) in LOADER {
+async fn a_loader_dies_while_it_loads() {
+    a_loader_dies_at(0..3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loader_dies_before_it_has_published() {
+    a_loader_dies_at(3..7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loader_dies_while_it_ends_the_run() {
+    a_loader_dies_at(7..13).await;
+}
+
+/// One run for each of these points: a loader dies there, another one goes on.
+async fn a_loader_dies_at(points: std::ops::Range<usize>) {
+    for (point, nth) in &LOADER[points] {
         println!("dying at {point}@{nth}");
         let calendar = Calendar::new("loader-steps", Shape::default()).expect("a calendar");
         let told = format!("{point}@{nth}");

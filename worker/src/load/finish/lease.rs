@@ -9,9 +9,9 @@ use super::super::runs::OpenedRun;
 use super::super::{LoadError, Loader};
 
 /// How long the lease lives without its holder.
-const TTL: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_secs(15);
 /// How often it is renewed.
-const RENEW: Duration = Duration::from_secs(15);
+const RENEW: Duration = Duration::from_secs(4);
 /// How often somebody who waits for it looks.
 const LOOK: Duration = Duration::from_millis(500);
 
