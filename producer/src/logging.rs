@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 /// What is logged unless `PACELINE_LOG` says otherwise. The AMQP client complains when it is closed in order.
 const USUAL: &str = "info,lapin=off";
 
-/// Starts logging; a filter that cannot be read falls back to [`USUAL`].
+/// Starts logging; a filter that cannot be read falls back to the usual one.
 pub fn start() {
     let wanted = std::env::var("PACELINE_LOG").unwrap_or_else(|_| USUAL.into());
     let filter = EnvFilter::try_new(&wanted).unwrap_or_else(|_| EnvFilter::new(USUAL));

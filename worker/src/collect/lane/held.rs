@@ -25,7 +25,7 @@ pub struct Held {
     pub shard: Arc<ShardInHand>,
     /// Parts of this round, those that were there before among them.
     pub parts: Vec<PartSummary>,
-    /// When it was taken: no delivery is held longer than [`super::HOLD_AT_MOST`].
+    /// When it was taken: no delivery is held longer than ten minutes.
     pub since: Instant,
     /// One of the shards that this process holds at once.
     pub permit: OwnedSemaphorePermit,
