@@ -90,7 +90,7 @@ impl Pace {
             interval_us,
             burst_us,
             room_us,
-            slack_us: room_us - (room_us / 6).min(5_000),
+            slack_us: room_us - (room_us / 3).min(5_000),
             horizon_us: (interval_us * BATCH_CALLS).clamp(NEAREST_US, FURTHEST_US),
             period_us,
         }

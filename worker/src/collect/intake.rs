@@ -15,7 +15,7 @@ use paceline_protocol::stores::broker::{BrokerError, TakenShard, Taker};
 use paceline_protocol::stores::limiter::Claimed;
 use paceline_protocol::stores::state::OpenRun;
 use paceline_protocol::topology::DelayLevel;
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, RwLock, Semaphore};
+use tokio::sync::{Mutex, Notify, OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore};
 
 use super::lane::held::{Company, FailureRows, Held, ShardInHand};
 use super::lane::{self, LaneContext, LaneHandle};
@@ -89,13 +89,21 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
                 permit = self.room.clone().acquire_owned() => permit.expect("the semaphore is never closed"),
                 () = shutdown.draining() => break,
             };
+            // Nothing is taken while a suspected shard is worked alone.
+            let beside = tokio::select! {
+                beside = self.company.clone().read_owned() => beside,
+                () = shutdown.draining() => break,
+            };
             match self.take_one().await {
                 Some((lane, taken)) => {
+                    let company = self.company_for(taken.delivery_count, beside).await;
                     let intake = self.clone();
-                    preparing.spawn(async move { intake.prepare(&lane, taken, permit).await });
+                    preparing.spawn(async move {
+                        intake.prepare(&lane, taken, permit, company).await;
+                    });
                 }
                 None => {
-                    drop(permit);
+                    drop((permit, beside));
                     self.idle().await;
                 }
             }
@@ -161,7 +169,13 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
     }
 
     /// From a delivery to a shard in its lane. Tries as long as a store is away.
-    async fn prepare(&self, lane: &str, taken: TakenShard, permit: OwnedSemaphorePermit) {
+    async fn prepare(
+        &self,
+        lane: &str,
+        taken: TakenShard,
+        permit: OwnedSemaphorePermit,
+        company: Company,
+    ) {
         let message = match taken.message.clone() {
             Ok(message) => message,
             Err(why) => return self.bury(taken, &why).await,
@@ -169,7 +183,6 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         if taken.delivery_count > 0 {
             self.context.metrics.queue_redeliveries.inc();
         }
-        let company = self.company_for(taken.delivery_count).await;
         let Some(run) = self.run_of(&message, lane).await else {
             return self.give_back(taken, &message, DelayLevel::S30).await;
         };
@@ -200,10 +213,11 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
     }
 
     /// A shard that came back too often is worked alone; the others are handed back first.
-    async fn company_for(&self, delivery_count: u32) -> Company {
+    async fn company_for(&self, delivery_count: u32, beside: OwnedRwLockReadGuard<()>) -> Company {
         if delivery_count < SUSPICIOUS {
-            return Company::Shared(self.company.clone().read_owned().await);
+            return Company::Shared(beside);
         }
+        drop(beside);
         tracing::warn!(
             delivery.count = delivery_count,
             "a shard came back again and again; it is worked alone"
