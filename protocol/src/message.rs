@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::block::CellEnds;
+use crate::block::{CellEnd, CellEnds};
 use crate::ids::{RunId, RunRef};
 
 /// The version of the messages' form.
@@ -78,6 +78,22 @@ pub struct PartSummary {
     pub ends: CellEnds,
     /// Records in it.
     pub records: u64,
+}
+
+/// How each cell of a block ended, over its parts so far: for each cell the newest round that covers it.
+/// `Absent` where none does.
+pub fn merged_ends<'a>(cells: u32, parts: impl IntoIterator<Item = &'a PartSummary>) -> CellEnds {
+    let mut parts: Vec<&PartSummary> = parts.into_iter().collect();
+    parts.sort_by_key(|part| part.round);
+    let mut merged = vec![CellEnd::Absent; cells as usize];
+    for part in parts {
+        for (into, end) in merged.iter_mut().zip(&part.ends.0) {
+            if *end != CellEnd::Absent {
+                *into = *end;
+            }
+        }
+    }
+    CellEnds(merged)
 }
 
 /// What everybody hears on the control exchange.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use futures::{StreamExt, TryStreamExt, stream};
-use paceline_protocol::block::{CellEnd, CellEnds};
+use paceline_protocol::block::CellEnds;
 use paceline_protocol::layout::{PartName, RunLayout, part_suffix};
-use paceline_protocol::message::PartSummary;
+use paceline_protocol::message::{PartSummary, merged_ends};
 use paceline_protocol::plan::{Plan, Shard};
 use paceline_protocol::stores::objects::Objects;
 
@@ -106,29 +106,14 @@ fn summary(
     })
 }
 
-/// How the cells of a block ended: of several parts that cover a cell, the one of the highest round says.
-pub fn merged_ends(cells: u32, parts: &[&PartSummary]) -> CellEnds {
-    let mut by_round: Vec<&&PartSummary> = parts.iter().collect();
-    by_round.sort_by_key(|part| part.round);
-    let mut ends = vec![CellEnd::Absent; cells as usize];
-    for part in by_round {
-        for (end, newer) in ends.iter_mut().zip(&part.ends.0) {
-            if *newer != CellEnd::Absent {
-                *end = *newer;
-            }
-        }
-    }
-    CellEnds(ends)
-}
-
 /// How all cells of a shard ended, in order.
 pub fn shard_ends(plan: &Plan, shard: &Shard<'_>, parts: &[PartSummary]) -> Vec<CellEnds> {
     let size = plan.job.shard;
     (0..shard.blocks(size))
         .map(|block| {
             let (_, cells) = shard.block(size, block);
-            let of_block: Vec<&PartSummary> = parts.iter().filter(|p| p.block == block).collect();
-            merged_ends(cells, &of_block)
+            let of_block = parts.iter().filter(|p| p.block == block);
+            merged_ends(cells, of_block)
         })
         .collect()
 }
@@ -149,13 +134,13 @@ mod tests {
     #[test]
     fn a_later_round_says_how_a_cell_ended() {
         let (first, second, third) = (part(0, "1S2F1E"), part(1, "1-1S1F1-"), part(2, "2-1E1-"));
-        let merged = merged_ends(4, &[&third, &first, &second]);
+        let merged = merged_ends(4, [&third, &first, &second]);
         assert_eq!(merged.to_string(), "2S2E");
     }
 
     #[test]
     fn a_block_without_parts_is_absent() {
-        assert_eq!(merged_ends(3, &[]).to_string(), "3-");
+        assert_eq!(merged_ends(3, []).to_string(), "3-");
     }
 
     #[test]

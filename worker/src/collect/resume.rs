@@ -12,7 +12,7 @@ use paceline_protocol::stores::objects::{ObjectError, Objects};
 use super::work::{OpenCells, WantedBlock};
 use crate::output::failures;
 use crate::output::part::PartMeta;
-use crate::output::settle::merged_ends;
+use paceline_protocol::message::merged_ends;
 
 /// What is known of a shard before work on it goes on.
 #[derive(Debug)]

@@ -13,8 +13,9 @@ use super::lane::held::{FailureRows, ShardInHand};
 use super::work::FullBlock;
 use crate::metrics::Metrics;
 use crate::output::part::{PartError, PartMeta, name_of, read_body, write_body};
-use crate::output::settle::{BlockPlace, block_counts, merged_ends};
+use crate::output::settle::{BlockPlace, block_counts};
 use paceline_protocol::layout::part_suffix;
+use paceline_protocol::message::merged_ends;
 
 /// The stores that settling writes to.
 #[derive(Clone)]

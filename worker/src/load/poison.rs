@@ -11,7 +11,7 @@ use super::runs::OpenedRun;
 use super::{LoadError, Loader};
 use crate::output::failures::{self, Failure};
 use crate::output::part::{PartMeta, write_body};
-use crate::output::settle::merged_ends;
+use paceline_protocol::message::merged_ends;
 
 /// The reason of its cells' failures.
 const REASON: &str = "poison";

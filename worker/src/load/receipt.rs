@@ -16,7 +16,8 @@ use super::{LoadError, Loader};
 use crate::crash;
 use crate::output::documents::Rejected;
 use crate::output::part::{PartMeta, name_of, read_body};
-use crate::output::settle::{BlockPlace, block_counts, merged_ends};
+use crate::output::settle::{BlockPlace, block_counts};
+use paceline_protocol::message::merged_ends;
 
 /// Objects of one shard that are read at once.
 const READ_AT_ONCE: usize = 4;

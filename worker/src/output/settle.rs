@@ -48,22 +48,6 @@ impl BlockPlace {
     }
 }
 
-/// How each cell of a block ended, over its parts so far: for each cell the newest round that covers it.
-/// `Absent` where none does.
-pub fn merged_ends<'a>(cells: u32, parts: impl IntoIterator<Item = &'a PartSummary>) -> CellEnds {
-    let mut parts: Vec<&PartSummary> = parts.into_iter().collect();
-    parts.sort_by_key(|part| part.round);
-    let mut merged = vec![CellEnd::Absent; cells as usize];
-    for part in parts {
-        for (into, end) in merged.iter_mut().zip(&part.ends.0) {
-            if *end != CellEnd::Absent {
-                *into = *end;
-            }
-        }
-    }
-    CellEnds(merged)
-}
-
 /// What a part adds to the run's counters. `before` is how the block's cells had ended in earlier
 /// rounds; `None` in round 0.
 pub fn block_counts(
@@ -131,6 +115,7 @@ fn by_value(plan: &Plan, place: &BlockPlace, ends: &CellEnds) -> BTreeMap<String
 pub(crate) mod tests {
     use super::*;
     use indexmap::IndexMap;
+    use paceline_protocol::message::merged_ends;
     use paceline_protocol::plan::{Matrix, PLAN_VERSION, PlannedDimension, PlannedValues, Segment};
     use paceline_protocol::spec::{
         Gate, IndexMode, IndexOutput, Job, KeepScore, Outputs, Ranking, ShardSize, Template,

@@ -5,7 +5,7 @@ use paceline_protocol::message::PartSummary;
 use paceline_protocol::plan::Plan;
 
 use super::Shards;
-use crate::output::settle::merged_ends;
+use paceline_protocol::message::merged_ends;
 
 /// A run's sums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
