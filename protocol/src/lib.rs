@@ -21,5 +21,7 @@ pub mod spec;
 pub mod template;
 pub mod topology;
 
+#[cfg(feature = "parts")]
+pub mod part;
 #[cfg(feature = "stores")]
 pub mod stores;
