@@ -124,8 +124,7 @@ impl<'a> Meters<'a> {
 
 /// The scope in which a row drew from a limit; `None` when it did not.
 fn scope(limit: &Limit, row: &LedgerRow) -> Option<String> {
-    let holds = limit.endpoints.is_empty() || limit.endpoints.contains(&row.endpoint);
-    if !holds {
+    if !limit.holds_for(&row.endpoint) {
         return None;
     }
     if limit.per.is_none() {

@@ -16,10 +16,7 @@ pub fn limiter_name(provider: &Provider) -> &str {
 
 /// The counters that a call to `endpoint` draws from and that need no cell and no credential to be named.
 pub fn unscoped(provider: &Provider, endpoint: &str, now: Timestamp) -> Vec<Instance> {
-    let holds = |limit: &&Limit| {
-        limit.per.is_none()
-            && (limit.endpoints.is_empty() || limit.endpoints.iter().any(|e| e == endpoint))
-    };
+    let holds = |limit: &&Limit| limit.per.is_none() && limit.holds_for(endpoint);
     provider
         .limits
         .iter()

@@ -125,6 +125,7 @@ fn lane_estimate(
     let slowest = provider
         .limits
         .iter()
+        .filter(|limit| holds(plan, limit))
         .filter_map(|limit| {
             Some((
                 seconds(limit, calls, scopes(plan, provider, limit, env))?,
@@ -138,6 +139,11 @@ fn lane_estimate(
         seconds: slowest.map(|(seconds, _)| seconds),
         binds: slowest.map(|(_, name)| format!("{}/{name}", provider.name)),
     })
+}
+
+/// Whether the job's own calls draw from `limit`.
+fn holds(plan: &Plan, limit: &Limit) -> bool {
+    limit.holds_for(plan.job.endpoint.as_deref().unwrap_or_default())
 }
 
 /// Seconds that `calls` take under `limit` when they spread evenly over its scopes; a quota counts the
@@ -207,7 +213,8 @@ fn quotas(plan: &Plan, env: &(impl Environment + ?Sized)) -> Vec<QuotaShare> {
         .providers
         .values()
         .flat_map(|p| p.limits.iter().map(move |l| (p, l)));
-    all.filter_map(|(provider, limit)| quota_share(plan, provider, limit, env))
+    all.filter(|(_, limit)| holds(plan, limit))
+        .filter_map(|(provider, limit)| quota_share(plan, provider, limit, env))
         .collect()
 }
 

@@ -99,7 +99,7 @@ impl Object for Credential {
 #[derive(Clone, Debug)]
 pub struct CallContext {
     names: Arc<RunNames>,
-    endpoint: String,
+    endpoint: Arc<str>,
     /// In the order of the plan's names, as JSON for records.
     pub(super) values: Vec<serde_json::Value>,
     credential: Option<Value>,
@@ -110,7 +110,7 @@ pub struct CallContext {
 impl CallContext {
     pub(super) fn new(
         names: Arc<RunNames>,
-        endpoint: String,
+        endpoint: Arc<str>,
         values: Vec<serde_json::Value>,
     ) -> Self {
         CallContext {
@@ -126,6 +126,17 @@ impl CallContext {
     pub fn with_credential(mut self, credential: &Credential) -> Self {
         self.credential = Some(Value::from_object(credential.clone()));
         self
+    }
+
+    /// The same cell, called at another endpoint: a second step, a token or log-in request.
+    pub fn of_endpoint(mut self, endpoint: &str) -> Self {
+        self.endpoint = endpoint.into();
+        self
+    }
+
+    /// The endpoint that is called, as ledger and limits name it.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// The same cell, at one instant of the fleet's clock (microseconds since 1970).
@@ -157,7 +168,7 @@ impl Object for CallContext {
         }
         match key {
             "credential" => self.credential.clone(),
-            "endpoint" => Some(Value::from(self.endpoint.as_str())),
+            "endpoint" => Some(Value::from(&*self.endpoint)),
             "now" => {
                 let now = jiff::Timestamp::from_microsecond(self.now_us?).ok()?;
                 Some(Value::from(now.to_string()))

@@ -62,7 +62,7 @@ impl CompileError {
 #[derive(Debug)]
 pub struct Connector {
     provider: String,
-    endpoint: String,
+    endpoint: Arc<str>,
     names: Arc<RunNames>,
     columns: Columns,
     templates: Templates,
@@ -96,9 +96,9 @@ impl Connector {
             requests,
             rules: classify::Rules::compile(spec)?,
             records,
-            scopes: scope::compile(spec, &endpoint, &mut templates)?,
+            scopes: scope::compile(spec, &mut templates)?,
             templates,
-            endpoint,
+            endpoint: endpoint.into(),
         })
     }
 

@@ -7,7 +7,7 @@ use crate::spec::{Limit, Provider};
 use crate::template::Compiled;
 use crate::template::Templates;
 
-/// One limit of the endpoint with its compiled `per:`.
+/// One limit of the provider with its compiled `per:`.
 #[derive(Debug)]
 pub struct ScopeTemplate {
     /// The limit, as declared.
@@ -25,14 +25,10 @@ pub type Scopes = Vec<Option<String>>;
 
 pub(super) fn compile(
     provider: &Provider,
-    endpoint: &str,
     templates: &mut Templates,
 ) -> Result<Vec<ScopeTemplate>, CompileError> {
     let mut scopes = Vec::new();
     for limit in &provider.limits {
-        if !limit.endpoints.is_empty() && !limit.endpoints.iter().any(|e| e == endpoint) {
-            continue;
-        }
         let per = match &limit.per {
             Some(source) => Some(
                 templates
@@ -60,9 +56,16 @@ fn names_in(source: &str) -> Vec<String> {
 }
 
 impl Connector {
-    /// The limits that a call of this endpoint draws from.
+    /// All limits of the provider, in its order.
     pub fn scopes(&self) -> &[ScopeTemplate] {
         &self.scopes
+    }
+
+    /// The limits that a call of `endpoint` draws from, each with its place in [`Connector::scopes`].
+    /// `endpoint` is what the ledger says: also `token`, `login`, `ready` or `<endpoint>.detail`.
+    pub fn scopes_for(&self, endpoint: &str) -> impl Iterator<Item = (usize, &ScopeTemplate)> {
+        let all = self.scopes.iter().enumerate();
+        all.filter(move |(_, scope)| scope.limit.holds_for(endpoint))
     }
 
     /// The scope of limit `place` (of [`Connector::scopes`]) for a call; empty without `per:`.

@@ -635,6 +635,13 @@ pub struct Limit {
     pub learn: Option<Learn>,
 }
 
+impl Limit {
+    /// Whether calls of `endpoint` draw from it: a limit with `endpoints:` holds for those alone.
+    pub fn holds_for(&self, endpoint: &str) -> bool {
+        self.endpoints.is_empty() || self.endpoints.iter().any(|e| e == endpoint)
+    }
+}
+
 /// The kinds of limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

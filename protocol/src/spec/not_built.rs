@@ -168,11 +168,6 @@ fn of_limit(found: &mut Found, path: &str, limit: &Limit) {
         &format!("{path}.learn"),
         "a limit that answers correct (`learn`)",
     );
-    found.when(
-        !limit.endpoints.is_empty(),
-        &format!("{path}.endpoints"),
-        "a limit of some endpoints",
-    );
 }
 
 fn of_endpoint(found: &mut Found, path: &str, endpoint: &Endpoint) {

@@ -84,6 +84,8 @@ pub struct Asking {
 
 struct AskedGroup {
     group: Group,
+    /// The endpoint that all of its calls go to.
+    endpoint: String,
     /// The rendered scopes that all of its cells share.
     scopes: Vec<String>,
     wishes: VecDeque<Wish>,
@@ -111,7 +113,10 @@ impl Asking {
             shard.at.connector.cell(values)
         };
         let scopes = cell_scopes(shard, wish.cell, context)?;
-        let same = |g: &&mut AskedGroup| g.group.run == shard.run.name && g.scopes == scopes;
+        let endpoint = shard.at.connector.endpoint();
+        let same = |g: &&mut AskedGroup| {
+            g.group.run == shard.run.name && g.endpoint == endpoint && g.scopes == scopes
+        };
         if let Some(known) = self.groups.iter_mut().find(same) {
             known.group.want += 1;
             known.wishes.push_back(wish);
@@ -120,6 +125,7 @@ impl Asking {
         let group = self.group(shard, &context(), now_us)?;
         self.groups.push(AskedGroup {
             group,
+            endpoint: endpoint.to_owned(),
             scopes,
             wishes: VecDeque::from([wish]),
             drawn: Vec::new(),
@@ -166,7 +172,7 @@ impl Asking {
     ) -> Result<Vec<usize>, WishError> {
         let connector = &shard.at.connector;
         let mut places = Vec::new();
-        for (place, template) in connector.scopes().iter().enumerate() {
+        for (place, template) in connector.scopes_for(context.endpoint()) {
             if template.by_credential == by_credential {
                 let scope = connector.scope(place, context)?;
                 places.push(self.limit(instance(&template.limit, &scope, now_us)?));
@@ -272,15 +278,14 @@ fn cell_scopes(
     context: impl Fn() -> CallContext,
 ) -> Result<Vec<String>, NotRequestable> {
     let connector = &shard.at.connector;
-    if !connector.scopes().iter().any(|scope| scope.by_cell) {
+    let mut by_cell = connector
+        .scopes_for(connector.endpoint())
+        .filter(|(_, scope)| scope.by_cell)
+        .peekable();
+    if by_cell.peek().is_none() {
         return Ok(Vec::new());
     }
     let context = context();
-    let by_cell = connector
-        .scopes()
-        .iter()
-        .enumerate()
-        .filter(|(_, scope)| scope.by_cell);
     let scope = |(place, template): (usize, &ScopeTemplate)| match template.by_credential {
         true => Ok(cell.to_string()),
         false => connector.scope(place, &context),
