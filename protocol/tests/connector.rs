@@ -192,7 +192,7 @@ fn records_hold_the_cell_then_the_fields() {
     let body = body.to_string().replace(":0}", ":80000.50}");
     let body: Value = serde_json::from_str(&body).expect("json");
     let records = connector
-        .records(&connector.cell(cell("NRT")), &body)
+        .records(&connector.cell(cell("NRT")), &body.into())
         .expect("fits");
     let mut line = Vec::new();
     records[0].write_ndjson(&mut line);
@@ -213,7 +213,7 @@ fn a_field_that_does_not_fit_is_named() {
     let fails = |offer: Value| {
         let body = json!({ "data": [offer] });
         connector
-            .records(&connector.cell(cell("NRT")), &body)
+            .records(&connector.cell(cell("NRT")), &body.into())
             .expect_err("does not fit")
             .field
     };
@@ -222,5 +222,146 @@ fn a_field_that_does_not_fit_is_named() {
     assert_eq!(
         fails(json!({"carrier": "KE", "price": {"total": "cheap"}})),
         "price"
+    );
+}
+
+/// A connector whose one endpoint is changed by `change`.
+fn with_endpoint(change: impl FnOnce(&mut paceline_protocol::spec::Endpoint)) -> Connector {
+    connector(|plan| {
+        let provider = plan.providers.get_mut("fare-search").expect("its provider");
+        change(&mut provider.endpoints["fares"]);
+    })
+}
+
+/// What no list should hold and some list will.
+fn hostile_values() -> Vec<String> {
+    let short = [
+        "../../etc/passwd",
+        "two\nlines\r\nx-evil: 1",
+        "\"quoted\" and 'quoted'",
+        "</depart><admin>1</admin>&lt;]]><!--",
+        "☃🛫 é",
+        "a=1&b=2+3%20#f?g;h",
+        "{{ credential.key }} {% raw %}",
+    ];
+    let mut values: Vec<String> = short.map(str::to_owned).into();
+    values.push("x".repeat(4_096));
+    values
+}
+
+#[test]
+fn a_body_takes_hostile_values_as_values() {
+    use paceline_protocol::spec::{Method, RequestBody};
+    let post = |body: RequestBody| {
+        with_endpoint(|endpoint| {
+            let request = endpoint.request.as_mut().expect("a request");
+            (request.method, request.body) = (Method::Post, Some(body));
+        })
+    };
+    let json = post(RequestBody::Json(
+        json!({"to": "{{ destination }}", "say": "to {{ destination }}", "nights": "{{ nights }}"}),
+    ));
+    let form = post(RequestBody::Form(
+        [
+            ("to".to_owned(), json!("{{ destination }}")),
+            ("n".to_owned(), json!(1)),
+        ]
+        .into(),
+    ));
+    let xml = post(RequestBody::Xml(
+        "<q to=\"{{ destination }}\"><to>{{ destination }}</to></q>".into(),
+    ));
+    for value in hostile_values() {
+        let sent = |connector: &Connector| {
+            let context = connector.cell(cell(&value)).with_credential(&key("k"));
+            let (content_type, bytes) = connector
+                .request(context)
+                .expect("a request")
+                .body
+                .expect("a body");
+            (content_type, String::from_utf8(bytes).expect("UTF-8"))
+        };
+        let (_, body) = sent(&json);
+        let read: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(
+            read,
+            json!({"to": value, "say": format!("to {value}"), "nights": 3})
+        );
+
+        let (_, body) = sent(&form);
+        let pairs: Vec<&str> = body.split('&').collect();
+        assert_eq!(pairs.len(), 2, "{body}");
+        let read = percent_encoding::percent_decode_str(&pairs[0]["to=".len()..]);
+        assert_eq!(read.decode_utf8().expect("UTF-8"), value);
+
+        let (content_type, body) = sent(&xml);
+        assert_eq!(content_type, "application/xml; charset=utf-8");
+        let answers = connector(|plan| {
+            let provider = plan.providers.get_mut("fare-search").expect("its provider");
+            provider.format.kind = paceline_protocol::spec::FormatKind::Xml;
+        });
+        let read = judged(&answers, 200, None, &body).body.expect("XML");
+        assert_eq!(read.tree()["q"]["to"], json!(value), "{body}");
+    }
+}
+
+#[test]
+fn a_value_that_xml_cannot_hold_makes_no_request() {
+    use paceline_protocol::spec::{Method, RequestBody};
+    let xml = with_endpoint(|endpoint| {
+        let request = endpoint.request.as_mut().expect("a request");
+        request.method = Method::Post;
+        request.body = Some(RequestBody::Xml("{{ destination }}".into()));
+    });
+    let asked = |value: &str| xml.request(xml.cell(cell(value)).with_credential(&key("k")));
+    assert!(asked("a\u{0}b").is_err());
+    assert_eq!(
+        asked("<a>").expect("text").body.expect("a body").1,
+        b"&lt;a&gt;"
+    );
+}
+
+#[test]
+fn two_values_make_no_step_upwards() {
+    let twice = with_endpoint(|endpoint| {
+        endpoint.request.as_mut().expect("a request").path =
+            "/v1/{{ destination }}{{ destination }}/x".into();
+    });
+    assert!(
+        twice
+            .request(twice.cell(cell(".")).with_credential(&key("k")))
+            .is_err()
+    );
+    assert!(
+        twice
+            .request(twice.cell(cell("a")).with_credential(&key("k")))
+            .is_ok()
+    );
+}
+
+#[test]
+fn graphql_is_a_post_of_json_with_variables() {
+    use paceline_protocol::spec::{Method, RequestBody};
+    let graphql = with_endpoint(|endpoint| {
+        let request = endpoint.request.as_mut().expect("a request");
+        request.method = Method::Post;
+        request.body = Some(RequestBody::Json(json!({
+            "query": "query($to: String!, $n: Int) { fares(to: $to, nights: $n) { edges { node { carrier } } } }",
+            "variables": {"to": "{{ destination }}", "n": "{{ nights }}", "after": null},
+        })));
+    });
+    let hostile = "\"}) { admin { secret } } #";
+    let request = graphql.request(graphql.cell(cell(hostile)).with_credential(&key("k")));
+    let (content_type, bytes) = request.expect("a request").body.expect("a body");
+    let read: Value = serde_json::from_slice(&bytes).expect("JSON");
+    assert_eq!(content_type, "application/json");
+    assert_eq!(
+        read["variables"],
+        json!({"to": hostile, "n": 3, "after": null})
+    );
+    assert!(
+        read["query"]
+            .as_str()
+            .is_some_and(|q| q.starts_with("query($to: String!") && !q.contains("admin"))
     );
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use regex::Regex;
 use serde_json::Value;
 
-use super::extract::JsonPath;
+use super::body::{Body, BodyReader, JsonPath, Spot, Unreadable};
 use super::{CompileError, Connector, wait};
 use crate::outcome::{Outcome, Verdict};
-use crate::spec::{BodyPlace, FormatKind, Place, Provider, ValueTest, Wait, When};
+use crate::spec::{Place, Provider, ValueTest, Wait, When};
 
 /// The most bytes of a body, counted after decompression, unless `format: {max_body}` says otherwise.
 pub const MAX_BODY_DEFAULT: u64 = 32 << 20;
@@ -41,7 +41,7 @@ pub struct Judged {
     /// What the answer means.
     pub verdict: Verdict,
     /// The body, when it parsed.
-    pub body: Option<Value>,
+    pub body: Option<Body>,
 }
 
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(super) struct Rules {
 struct Rule {
     when: When,
     header: Option<Test>,
-    body: Option<(JsonPath, Option<Test>)>,
+    body: Option<(Spot, Option<Test>)>,
     then: Outcome,
     wait: Option<Wait>,
     wait_path: Option<JsonPath>,
@@ -92,14 +92,11 @@ fn shown(value: &Value) -> String {
 }
 
 impl Rules {
-    pub(super) fn compile(provider: &Provider) -> Result<Self, CompileError> {
-        if provider.format.kind != FormatKind::Json {
-            return Err(CompileError::NotBuilt("answers that are not JSON".into()));
-        }
+    pub(super) fn compile(provider: &Provider, reader: &BodyReader) -> Result<Self, CompileError> {
         let rules = provider
             .outcomes
             .iter()
-            .map(Rule::compile)
+            .map(|rule| Rule::compile(rule, reader))
             .collect::<Result<_, _>>()?;
         Ok(Rules {
             rules,
@@ -109,7 +106,7 @@ impl Rules {
 }
 
 impl Rule {
-    fn compile(rule: &crate::spec::OutcomeRule) -> Result<Self, CompileError> {
+    fn compile(rule: &crate::spec::OutcomeRule, reader: &BodyReader) -> Result<Self, CompileError> {
         let when = rule.when.clone();
         let header = when
             .header
@@ -119,15 +116,10 @@ impl Rule {
             .transpose()?;
         let body = match &when.body {
             None => None,
-            Some(test) => {
-                let BodyPlace::Path(path) = &test.at else {
-                    return Err(CompileError::NotBuilt("CSS selectors".into()));
-                };
-                Some((
-                    JsonPath::compile(path)?,
-                    test.test.as_ref().map(Test::compile).transpose()?,
-                ))
-            }
+            Some(test) => Some((
+                Spot::compile(&test.at, reader)?,
+                test.test.as_ref().map(Test::compile).transpose()?,
+            )),
         };
         let wait_path = match &rule.wait {
             Some(Wait::From {
@@ -146,7 +138,7 @@ impl Rule {
         })
     }
 
-    fn matches(&self, answer: &Answer<'_>, body: Option<&Value>) -> bool {
+    fn matches(&self, answer: &Answer<'_>, body: Option<&Body>) -> bool {
         self.status_matches(answer.status) && self.header_matches(answer) && self.body_matches(body)
     }
 
@@ -170,18 +162,16 @@ impl Rule {
         }
     }
 
-    fn body_matches(&self, body: Option<&Value>) -> bool {
-        let Some((path, test)) = &self.body else {
+    fn body_matches(&self, body: Option<&Body>) -> bool {
+        let Some((spot, test)) = &self.body else {
             return true;
         };
-        let Some(found) = body.and_then(|b| path.first(b)) else {
-            return false;
-        };
-        test.as_ref().is_none_or(|test| test.holds(found))
+        let holds = |found: &Value| test.as_ref().is_none_or(|test| test.holds(found));
+        body.is_some_and(|body| spot.any(body, holds))
     }
 
     /// How long the scope waits by this rule and answer.
-    fn wait(&self, answer: &Answer<'_>, body: Option<&Value>) -> Option<Duration> {
+    fn wait(&self, answer: &Answer<'_>, body: Option<&Body>) -> Option<Duration> {
         match self.wait.as_ref()? {
             Wait::Fixed(span) => Some(span.0),
             Wait::From {
@@ -192,7 +182,7 @@ impl Rule {
                 let text = match place {
                     Place::Header(name) => (answer.header)(name),
                     Place::Path(_) => body
-                        .and_then(|b| self.wait_path.as_ref()?.first(b))
+                        .and_then(|b| self.wait_path.as_ref()?.first(b.tree()))
                         .map(shown),
                 };
                 let cap = at_most.map_or(wait::LONGEST, |span| span.0);
@@ -213,7 +203,8 @@ impl Connector {
 
     /// Judges an answer.
     pub fn judge(&self, answer: &Answer<'_>) -> Judged {
-        let parsed: Result<Value, _> = serde_json::from_slice(answer.body);
+        let content_type = (answer.header)("content-type");
+        let parsed = self.bodies.read(answer.body, content_type.as_deref());
         let body = parsed.as_ref().ok();
         let rule = self
             .rules
@@ -229,7 +220,7 @@ impl Connector {
             None => built_in(answer),
         };
         let verdict = match &parsed {
-            Err(error) if verdict.outcome == Outcome::Ok => not_json(error),
+            Err(error) if verdict.outcome == Outcome::Ok => unreadable(error),
             _ => verdict,
         };
         Judged {
@@ -239,16 +230,11 @@ impl Connector {
     }
 }
 
-fn not_json(error: &serde_json::Error) -> Verdict {
-    let reason = format!(
-        "the body is not JSON (line {}, column {})",
-        error.line(),
-        error.column()
-    );
+fn unreadable(error: &Unreadable) -> Verdict {
     Verdict {
         outcome: Outcome::Retryable,
         wait: None,
-        reason,
+        reason: error.to_string(),
     }
 }
 

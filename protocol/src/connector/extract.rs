@@ -4,89 +4,12 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use serde_json::Value;
-use serde_json_path::JsonPath as Rfc9535;
 
+use super::body::{Body, BodyReader, Found, JsonPath, Spot};
 use super::{CallContext, CompileError, Connector};
 use crate::record::{Record, Scalar};
-use crate::spec::{BodyPlace, Endpoint, Field, FieldKind, FieldSource};
+use crate::spec::{Endpoint, Field, FieldKind, FieldSource};
 use crate::template::{Compiled, Templates};
-
-/// A JSONPath; the plain ones (`$.a.b`) are walked without the query engine.
-#[derive(Debug)]
-pub(super) enum JsonPath {
-    /// `$.a.b`
-    Names(Vec<String>),
-    /// `$.a.b[*]`
-    ItemsOf(Vec<String>),
-    /// Anything else of RFC 9535.
-    Query(Box<Rfc9535>),
-}
-
-impl JsonPath {
-    pub(super) fn compile(source: &str) -> Result<Self, CompileError> {
-        let query = Rfc9535::parse(source).map_err(|e| CompileError::syntax(source, e))?;
-        let (plain, items) = match source.strip_suffix("[*]") {
-            Some(plain) => (plain, true),
-            None => (source, false),
-        };
-        Ok(match (plain_names(plain), items) {
-            (Some(names), false) => JsonPath::Names(names),
-            (Some(names), true) => JsonPath::ItemsOf(names),
-            (None, _) => JsonPath::Query(Box::new(query)),
-        })
-    }
-
-    /// The first node.
-    pub(super) fn first<'v>(&self, body: &'v Value) -> Option<&'v Value> {
-        match self {
-            JsonPath::Names(names) => walk(names, body),
-            JsonPath::ItemsOf(names) => items(walk(names, body)?).next(),
-            JsonPath::Query(query) => query.query(body).first(),
-        }
-    }
-
-    /// Every node.
-    fn all<'v>(&self, body: &'v Value) -> Vec<&'v Value> {
-        match self {
-            JsonPath::Names(names) => walk(names, body).into_iter().collect(),
-            JsonPath::ItemsOf(names) => walk(names, body)
-                .map(|v| items(v).collect())
-                .unwrap_or_default(),
-            JsonPath::Query(query) => query.query(body).all(),
-        }
-    }
-}
-
-fn plain_names(source: &str) -> Option<Vec<String>> {
-    let rest = source.strip_prefix('$')?;
-    if rest.is_empty() {
-        return Some(Vec::new());
-    }
-    let legal = |name: &str| {
-        !name.is_empty()
-            && !name.as_bytes()[0].is_ascii_digit()
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
-    let names: Vec<&str> = rest.strip_prefix('.')?.split('.').collect();
-    names
-        .iter()
-        .all(|n| legal(n))
-        .then(|| names.into_iter().map(str::to_owned).collect())
-}
-
-fn walk<'v>(names: &[String], body: &'v Value) -> Option<&'v Value> {
-    names
-        .iter()
-        .try_fold(body, |value, name| value.as_object()?.get(name))
-}
-
-fn items(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
-    match value {
-        Value::Array(items) => Box::new(items.iter()),
-        Value::Object(fields) => Box::new(fields.values()),
-        _ => Box::new(std::iter::empty()),
-    }
-}
 
 /// A field that is missing, null or does not fit: the cell fails with its name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -100,7 +23,7 @@ pub struct Misfit {
 
 #[derive(Debug)]
 pub(super) struct Extractor {
-    records: JsonPath,
+    records: Spot,
     fields: Vec<CompiledField>,
 }
 
@@ -116,14 +39,23 @@ struct CompiledField {
 
 #[derive(Debug)]
 enum CompiledSource {
-    Path(JsonPath),
+    Place(Spot),
     Fixed(Value),
     Template(Compiled),
+}
+
+impl CompiledSource {
+    /// The text of an element has neither markup nor entities: taking them out twice would take what the
+    /// page shows.
+    fn is_element(&self) -> bool {
+        matches!(self, CompiledSource::Place(Spot::Css(_, None)))
+    }
 }
 
 impl Extractor {
     pub(super) fn compile(
         endpoint: &Endpoint,
+        reader: &BodyReader,
         templates: &mut Templates,
     ) -> Result<Self, CompileError> {
         for (there, what) in [
@@ -137,24 +69,30 @@ impl Extractor {
             }
         }
         let records = match &endpoint.records {
-            Some(BodyPlace::Path(path)) => JsonPath::compile(path)?,
-            Some(BodyPlace::Css(_)) => return Err(CompileError::NotBuilt("CSS selectors".into())),
-            None => JsonPath::Names(Vec::new()),
+            Some(place) => Spot::compile(place, reader)?,
+            None => Spot::Path(JsonPath::root()),
         };
         let fields = endpoint
             .fields
             .iter()
-            .map(|(name, field)| CompiledField::compile(name, field, templates))
+            .map(|(name, field)| CompiledField::compile(name, field, reader, templates))
             .collect::<Result<_, _>>()?;
         Ok(Extractor { records, fields })
     }
 }
 
 impl CompiledField {
-    fn compile(name: &str, field: &Field, templates: &mut Templates) -> Result<Self, CompileError> {
+    fn compile(
+        name: &str,
+        field: &Field,
+        reader: &BodyReader,
+        templates: &mut Templates,
+    ) -> Result<Self, CompileError> {
         let from = match &field.from {
-            FieldSource::Path(path) => CompiledSource::Path(JsonPath::compile(path)?),
-            FieldSource::Css { .. } => return Err(CompileError::NotBuilt("CSS selectors".into())),
+            FieldSource::Path(path) => CompiledSource::Place(Spot::path(path, reader)?),
+            FieldSource::Css { css, attribute } => {
+                CompiledSource::Place(Spot::css(css, attribute.as_deref(), reader)?)
+            }
             FieldSource::Value(Value::String(source)) => CompiledSource::Template(
                 templates
                     .compile(source)
@@ -206,16 +144,17 @@ impl CompiledField {
         };
         match kind {
             FieldKind::String => text_of(value).map(Scalar::Text),
+            FieldKind::Text if self.from.is_element() => text_of(value).map(Scalar::Text),
             FieldKind::Text => text_of(value).map(|text| Scalar::Text(plain_text(&text))),
             FieldKind::Integer => integer(&text_of(value)?).map(Scalar::Number),
             FieldKind::Decimal => decimal(&text_of(value)?).map(Scalar::Number),
             FieldKind::Float => float(&text_of(value)?).map(Scalar::Number),
             FieldKind::Boolean => boolean(value).map(Scalar::Boolean),
             FieldKind::Date => self
-                .date(&text_of(value)?)
+                .date(text_of(value)?.trim())
                 .map(|day| Scalar::Text(day.to_string())),
             FieldKind::Datetime => self
-                .instant(&text_of(value)?)
+                .instant(text_of(value)?.trim(), value.is_number())
                 .map(|at| Scalar::Text(at.to_string())),
         }
     }
@@ -231,7 +170,7 @@ impl CompiledField {
         whole.then(|| head.parse().ok()).flatten()
     }
 
-    fn instant(&self, text: &str) -> Option<Timestamp> {
+    fn instant(&self, text: &str, is_number: bool) -> Option<Timestamp> {
         if let Some(format) = &self.format {
             let parsed = jiff::fmt::strtime::parse(format, text).ok()?;
             return parsed
@@ -242,14 +181,8 @@ impl CompiledField {
         if let Ok(instant) = text.parse::<Timestamp>() {
             return Some(instant);
         }
-        if let Ok(seconds) = text.parse::<i64>() {
-            let millis = seconds.abs() >= 100_000_000_000;
-            return if millis {
-                Timestamp::from_millisecond(seconds)
-            } else {
-                Timestamp::from_second(seconds)
-            }
-            .ok();
+        if let Ok(number) = text.parse::<i64>() {
+            return epoch(number, is_number || [10, 13].contains(&text.len()));
         }
         self.local(text.parse().ok()?)
     }
@@ -262,6 +195,17 @@ impl CompiledField {
             .ok()
             .map(|zoned| zoned.timestamp())
     }
+}
+
+/// Seconds or milliseconds since 1970. Text of another length is rather a date without its dashes.
+fn epoch(number: i64, is_epoch: bool) -> Option<Timestamp> {
+    let millis = number.abs() >= 100_000_000_000;
+    let instant = if millis {
+        Timestamp::from_millisecond(number)
+    } else {
+        Timestamp::from_second(number)
+    };
+    instant.ok().filter(|_| is_epoch)
 }
 
 /// What follows a date in an instant.
@@ -316,14 +260,18 @@ fn decimal(text: &str) -> Option<String> {
 /// The shortest digits that read back as the same double; a float always shows a point.
 fn float(text: &str) -> Option<String> {
     let number: f64 = text.trim().parse().ok()?;
-    number.is_finite().then(|| format!("{number:?}"))
+    let digits = format!("{number:?}");
+    number.is_finite().then(|| match digits.split_once('e') {
+        Some((whole, power)) if !whole.contains('.') => format!("{whole}.0e{power}"),
+        _ => digits,
+    })
 }
 
 fn boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(b) => Some(*b),
-        Value::String(text) if text == "true" => Some(true),
-        Value::String(text) if text == "false" => Some(false),
+        Value::String(text) if text.trim().eq_ignore_ascii_case("true") => Some(true),
+        Value::String(text) if text.trim().eq_ignore_ascii_case("false") => Some(false),
         _ => None,
     }
 }
@@ -354,7 +302,7 @@ impl Connector {
     ///
     /// # Errors
     /// When a field of any record is missing, null or does not fit, and is not optional.
-    pub fn records(&self, context: &CallContext, body: &Value) -> Result<Vec<Record>, Misfit> {
+    pub fn records(&self, context: &CallContext, body: &Body) -> Result<Vec<Record>, Misfit> {
         let dimensions: Vec<Scalar> = context
             .values
             .iter()
@@ -372,13 +320,13 @@ impl Connector {
         &self,
         context: &CallContext,
         dimensions: &[Scalar],
-        found: &Value,
+        found: Found<'_>,
     ) -> Result<Record, Misfit> {
         let mut values = Vec::with_capacity(self.columns.len());
         values.extend_from_slice(dimensions);
         for field in &self.records.fields {
             values.push(match &field.from {
-                CompiledSource::Path(path) => field.coerce(path.first(found))?,
+                CompiledSource::Place(spot) => field.coerce(spot.first_in(found).as_deref())?,
                 CompiledSource::Fixed(value) => field.coerce(Some(value))?,
                 CompiledSource::Template(template) => {
                     let text = self
@@ -480,19 +428,114 @@ mod tests {
         );
     }
 
+    /// XML, CSV and HTML have nothing but text.
     #[test]
-    fn plain_paths_need_no_query_engine() {
-        assert!(matches!(
-            JsonPath::compile("$.data[*]"),
-            Ok(JsonPath::ItemsOf(_))
-        ));
-        assert!(matches!(
-            JsonPath::compile("$.price.total"),
-            Ok(JsonPath::Names(_))
-        ));
-        assert!(matches!(
-            JsonPath::compile("$.location[0]"),
-            Ok(JsonPath::Query(_))
-        ));
+    fn text_becomes_every_kind() {
+        let number = |digits: &str| Some(Scalar::Number(digits.into()));
+        let text = |t: &str| Some(Scalar::Text(t.into()));
+        for (kind, found, wanted) in [
+            (FieldKind::Integer, " 12 ", number("12")),
+            (FieldKind::Integer, "-7", number("-7")),
+            (
+                FieldKind::Integer,
+                "123456789012345678901",
+                number("123456789012345678901"),
+            ),
+            (FieldKind::Integer, "", None),
+            (FieldKind::Integer, "1,200", None),
+            (FieldKind::Decimal, " 80000.50\n", number("80000.50")),
+            (FieldKind::Decimal, "", None),
+            (FieldKind::Decimal, "1 000", None),
+            (FieldKind::Float, "12", number("12.0")),
+            (FieldKind::Float, "1e21", number("1.0e21")),
+            (FieldKind::Float, "inf", None),
+            (FieldKind::Boolean, "True", Some(Scalar::Boolean(true))),
+            (FieldKind::Boolean, "false", Some(Scalar::Boolean(false))),
+            (FieldKind::Boolean, "1", None),
+            (FieldKind::String, " as found ", text(" as found ")),
+            (FieldKind::Text, "<b>a</b> &amp; b", text("a & b")),
+            (FieldKind::Date, "2026-11-22", text("2026-11-22")),
+            (
+                FieldKind::Datetime,
+                "1795000000",
+                text("2026-11-18T11:06:40Z"),
+            ),
+            (
+                FieldKind::Datetime,
+                "1795000000000",
+                text("2026-11-18T11:06:40Z"),
+            ),
+            (FieldKind::Datetime, "20261122093500", None),
+            (FieldKind::Datetime, "20261122", None),
+        ] {
+            let fitted = field(kind).fit(&Value::String(found.into()));
+            assert_eq!(fitted, wanted, "{kind:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn formats_and_zones() {
+        let mut local = field(FieldKind::Datetime);
+        local.zone = Some(TimeZone::get("Asia/Seoul").expect("bundled"));
+        let fitted =
+            |field: &CompiledField, found: &str| match field.fit(&Value::String(found.into())) {
+                Some(Scalar::Text(text)) => text,
+                other => format!("{other:?}"),
+            };
+        for (format, found, wanted) in [
+            (
+                "%Y-%m-%d %H:%M:%S",
+                "2026-11-22 09:35:10",
+                "2026-11-22T00:35:10Z",
+            ),
+            ("%Y.%m.%d %H:%M", "2026.11.22 08:59", "2026-11-21T23:59:00Z"),
+            ("%Y%m%d%H%M", "202611220935", "2026-11-22T00:35:00Z"),
+            (
+                "%d/%m/%Y %H:%M %z",
+                "22/11/2026 09:35 +0100",
+                "2026-11-22T08:35:00Z",
+            ),
+            ("%Y-%m-%d %H:%M", "2026-11-22", "None"),
+            (
+                "%Y-%m-%d %H:%M",
+                "2026-11-22 09:35 ",
+                "2026-11-22T00:35:00Z",
+            ),
+            ("%Y-%m-%d %H:%M", "2026-02-30 09:35", "None"),
+        ] {
+            local.format = Some(format.into());
+            assert_eq!(fitted(&local, found), wanted, "{format} {found}");
+        }
+        let mut day = field(FieldKind::Date);
+        day.format = Some("%Y%m%d".into());
+        assert_eq!(fitted(&day, "20261122"), "2026-11-22");
+        assert_eq!(fitted(&day, "2026-11-22"), "None");
+    }
+
+    #[test]
+    fn what_is_missing_null_or_unfit_is_named_unless_optional() {
+        let mut strict = field(FieldKind::Integer);
+        let why = |field: &CompiledField, value: Option<&Value>| {
+            field.coerce(value).map_err(|misfit| misfit.to_string())
+        };
+        let (list, text) = (serde_json::json!([1]), serde_json::json!("x"));
+        assert_eq!(why(&strict, None), Err("field f is missing".into()));
+        assert_eq!(
+            why(&strict, Some(&Value::Null)),
+            Err("field f is null".into())
+        );
+        assert_eq!(
+            why(&strict, Some(&text)),
+            Err("field f does not fit integer: \"x\"".into())
+        );
+        strict.kind = None;
+        assert_eq!(
+            why(&strict, Some(&list)),
+            Err("field f does not fit scalar: [1]".into())
+        );
+        strict.optional = true;
+        for value in [None, Some(&Value::Null), Some(&list)] {
+            assert_eq!(why(&strict, value), Ok(Scalar::Null));
+        }
     }
 }

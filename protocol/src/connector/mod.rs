@@ -3,6 +3,7 @@
 //! A [`Connector`] is compiled once for a run's endpoint. It knows neither time nor sockets: the
 //! worker passes the fleet's clock in, sends what [`Connector::request`] built and hands back what came.
 
+mod body;
 mod classify;
 mod context;
 mod credential_name;
@@ -11,6 +12,7 @@ mod request;
 mod scope;
 mod wait;
 
+pub use body::{Body, MOST_DEPTH, Page, Unreadable, css_selector, is_charset};
 pub use classify::{Answer, Judged, MAX_BODY_DEFAULT};
 pub use context::{CallContext, Credential, RunNames};
 pub use credential_name::{pool_entries, public_name};
@@ -67,6 +69,7 @@ pub struct Connector {
     columns: Columns,
     templates: Templates,
     requests: request::RequestTemplates,
+    bodies: body::BodyReader,
     rules: classify::Rules,
     records: extract::Extractor,
     scopes: Vec<ScopeTemplate>,
@@ -82,7 +85,8 @@ impl Connector {
         let (spec, declared) = find(plan, provider, &endpoint)?;
         let mut templates = Templates::new(environment());
         let requests = request::RequestTemplates::compile(spec, declared, &mut templates)?;
-        let records = extract::Extractor::compile(declared, &mut templates)?;
+        let bodies = body::BodyReader::compile(&spec.format)?;
+        let records = extract::Extractor::compile(declared, &bodies, &mut templates)?;
         let columns: Columns = plan
             .matrix
             .names()
@@ -94,7 +98,8 @@ impl Connector {
             names: Arc::new(RunNames::of(plan)),
             columns,
             requests,
-            rules: classify::Rules::compile(spec)?,
+            rules: classify::Rules::compile(spec, &bodies)?,
+            bodies,
             records,
             scopes: scope::compile(spec, &mut templates)?,
             templates,

@@ -50,6 +50,8 @@ pub(super) struct RequestTemplates {
 enum Body {
     Json(JsonTemplate),
     Form(Vec<(String, Compiled)>),
+    /// In an environment of its own, whose output is encoded for XML.
+    Xml(Box<Templates>, Compiled),
 }
 
 /// A JSON value whose texts are templates; a text that is one whole `{{ name }}` keeps its type.
@@ -152,7 +154,11 @@ fn compile_body(
         None => None,
         Some(RequestBody::Json(json)) => Some(Body::Json(compile_json(json, templates)?)),
         Some(RequestBody::Form(form)) => Some(Body::Form(compile_pairs(templates, form)?)),
-        Some(RequestBody::Xml(_)) => return Err(CompileError::NotBuilt("XML requests".into())),
+        Some(RequestBody::Xml(source)) => {
+            let mut documents = Templates::new(xml_environment());
+            let document = compile(&mut documents, source)?;
+            Some(Body::Xml(Box::new(documents), document))
+        }
     })
 }
 
@@ -201,6 +207,29 @@ fn path_environment() -> minijinja::Environment<'static> {
     env
 }
 
+/// An environment whose values are encoded as text or attributes of XML.
+fn xml_environment() -> minijinja::Environment<'static> {
+    let mut env = environment();
+    env.set_formatter(|out, _, value| {
+        if value.is_undefined() {
+            return Err(Error::from(ErrorKind::UndefinedError));
+        }
+        let text = xml_text(&value.to_string())
+            .map_err(|why| Error::new(ErrorKind::InvalidOperation, why))?;
+        out.write_str(&text).map_err(Error::from)
+    });
+    env
+}
+
+/// Text that is only text in XML; most control characters cannot stand there in any way.
+fn xml_text(text: &str) -> Result<String, &'static str> {
+    let legal = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    if !text.chars().all(legal) {
+        return Err("a value in XML has a character that XML cannot hold");
+    }
+    Ok(quick_xml::escape::escape(text).into_owned())
+}
+
 fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
@@ -231,6 +260,10 @@ impl Connector {
             Compiled::Name(_) => encode(&render(&parts.paths, &parts.path, context)?),
             other => render(&parts.paths, other, context)?,
         };
+        // Each value was looked at, but two of them can make one segment.
+        if rendered.split('/').any(|part| part == "." || part == "..") {
+            return Err(NotRequestable("a part of the path would be . or ..".into()));
+        }
         Ok(if rendered.starts_with('/') {
             rendered
         } else {
@@ -273,6 +306,17 @@ impl Connector {
             Some(Body::Json(template)) => {
                 let json = self.json(template, context)?;
                 Ok(Some(("application/json", json.to_string().into_bytes())))
+            }
+            Some(Body::Xml(documents, document)) => {
+                let text = render(documents, document, context)?;
+                let text = match document {
+                    // A lone name is looked up without the formatter.
+                    Compiled::Name(_) => {
+                        xml_text(&text).map_err(|why| NotRequestable(why.to_owned()))?
+                    }
+                    _ => text,
+                };
+                Ok(Some(("application/xml; charset=utf-8", text.into_bytes())))
             }
             Some(Body::Form(pairs)) => {
                 let mut form = String::new();

@@ -363,7 +363,7 @@ fn field_source(f: &Fields, spot: &Spot) -> Option<FieldSource> {
         "css" => {
             let attribute = f.take("attribute", Reader::text);
             Some(FieldSource::Css {
-                css: f.take("css", Reader::text)?,
+                css: f.take("css", Reader::css)?,
                 attribute,
             })
         }

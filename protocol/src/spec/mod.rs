@@ -7,6 +7,7 @@
 
 mod across;
 mod auth;
+mod body_places;
 mod diagnostic;
 mod dimension;
 mod endpoint;

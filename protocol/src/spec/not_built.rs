@@ -105,27 +105,9 @@ fn of_provider(source: &Source, provider: &Provider, endpoint: &str) -> Vec<Diag
         "source",
         "a provider that is not an HTTP API (`source`)",
     );
-    found.when(
-        provider.format.kind != FormatKind::Json,
-        "format.type",
-        "an answer that is not JSON",
-    );
-    found.when(
-        provider.format.charset.is_some(),
-        "format.charset",
-        "another charset than UTF-8",
-    );
     of_credentials(&mut found, provider);
     for (i, limit) in provider.limits.iter().enumerate() {
         of_limit(&mut found, &format!("limits[{i}]"), limit);
-    }
-    for (i, rule) in provider.outcomes.iter().enumerate() {
-        let css = rule
-            .when
-            .body
-            .as_ref()
-            .is_some_and(|b| matches!(b.at, BodyPlace::Css(_)));
-        found.when(css, &format!("outcomes[{i}].when.body"), "a CSS selector");
     }
     if let Some(used) = provider.endpoints.get(endpoint) {
         of_endpoint(&mut found, &format!("endpoints.{endpoint}"), used);
@@ -183,15 +165,4 @@ fn of_endpoint(found: &mut Found, path: &str, endpoint: &Endpoint) {
         &format!("{path}.detail"),
         "`detail`",
     );
-    let xml = endpoint
-        .request
-        .as_ref()
-        .is_some_and(|r| matches!(r.body, Some(RequestBody::Xml(_))));
-    found.when(xml, &format!("{path}.xml"), "an XML request");
-    let css = matches!(endpoint.records, Some(BodyPlace::Css(_)));
-    found.when(css, &format!("{path}.records"), "a CSS selector");
-    for (name, field) in &endpoint.fields {
-        let css = matches!(field.from, FieldSource::Css { .. });
-        found.when(css, &format!("{path}.fields.{name}"), "a CSS selector");
-    }
 }

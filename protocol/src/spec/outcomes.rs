@@ -89,7 +89,7 @@ fn body_test(r: &Reader, node: &Node) -> Option<BodyTest> {
     let test = value_test(&f);
     let at = match f.one_of(&["path", "css"])? {
         "path" => BodyPlace::Path(f.take("path", Reader::path)?),
-        _ => BodyPlace::Css(f.take("css", Reader::text)?),
+        _ => BodyPlace::Css(f.take("css", Reader::css)?),
     };
     Some(BodyTest { at, test })
 }
@@ -136,6 +136,6 @@ pub(super) fn body_place(r: &Reader, node: &Node) -> Option<BodyPlace> {
     let f = r.fields(node, RECORDS)?;
     match f.one_of(RECORDS)? {
         "path" => f.take("path", Reader::path).map(BodyPlace::Path),
-        _ => f.take("css", Reader::text).map(BodyPlace::Css),
+        _ => f.take("css", Reader::css).map(BodyPlace::Css),
     }
 }

@@ -1,6 +1,7 @@
 //! Reads a provider's file.
 
 use super::auth::auth;
+use super::body_places;
 use super::endpoint::endpoints;
 use super::limits::limits;
 use super::model::*;
@@ -62,6 +63,8 @@ pub(super) fn provider(r: &Reader, root: &Node) -> Option<Provider> {
     if is_http && !f.has("limits") {
         unlimited(r, &f);
     }
+    let format = f.take("format", format).unwrap_or_default();
+    body_places::fit(r, root, format.kind);
     Some(Provider {
         name: name?,
         version: f
@@ -74,7 +77,7 @@ pub(super) fn provider(r: &Reader, root: &Node) -> Option<Provider> {
         credentials: f.take("credentials", credentials),
         auth: f.take("auth", |r, n| r.list(n, auth)).unwrap_or_default(),
         timeout: f.take("timeout", timeout).unwrap_or_default(),
-        format: f.take("format", format).unwrap_or_default(),
+        format,
         limits,
         outcomes: f
             .take("outcomes", |r, n| outcomes(r, n))
@@ -218,7 +221,7 @@ fn format(r: &Reader, node: &Node) -> Option<Format> {
         kind: f
             .take("type", |r, n| r.choice(n, KINDS))
             .unwrap_or_default(),
-        charset: f.take("charset", Reader::text),
+        charset: f.take("charset", |r, n| r.parsed(n, "charset", words::charset)),
         force_array: f
             .take("force_array", |r, n| r.list(n, Reader::text))
             .unwrap_or_default(),

@@ -461,6 +461,19 @@ impl<'f> Reader<'f> {
         }
     }
 
+    /// A CSS selector.
+    pub fn css(&self, node: &Node) -> Option<String> {
+        let text = self.text(node)?;
+        match crate::connector::css_selector(&text) {
+            Ok(()) => Some(text),
+            Err(why) => self.fault(
+                node.at,
+                format!("`{text}` is no CSS selector: {why}"),
+                "as in a style sheet: table.reviews tbody tr",
+            ),
+        }
+    }
+
     /// A regular expression.
     pub fn regex(&self, node: &Node) -> Option<String> {
         let text = self.text(node)?;

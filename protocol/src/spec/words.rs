@@ -69,6 +69,14 @@ pub fn resets(text: &str) -> Result<(u32, String), String> {
     Ok((seconds.unsigned_abs(), self::zone(zone.trim())?))
 }
 
+/// The name of a charset.
+pub fn charset(label: &str) -> Result<String, &'static str> {
+    let known = crate::connector::is_charset(label);
+    known
+        .then(|| label.to_owned())
+        .ok_or("charsets are called as on the web: utf-8, euc-kr, cp949, shift_jis, windows-1252")
+}
+
 /// An IANA zone name that is in the time zone database.
 pub fn zone(name: &str) -> Result<String, String> {
     match jiff::tz::TimeZone::get(name) {

@@ -105,9 +105,11 @@ impl HttpClient {
             built.headers_mut().append(name, value);
         }
         if let Some((content_type, body)) = request.body {
+            // What the provider's file says comes first: SOAP wants text/xml.
             built
                 .headers_mut()
-                .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+                .entry(CONTENT_TYPE)
+                .or_insert(HeaderValue::from_static(content_type));
             *built.body_mut() = Some(body.into());
         }
         Ok(built)
