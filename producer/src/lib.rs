@@ -9,6 +9,7 @@ pub mod cli;
 pub mod commands;
 pub mod context;
 pub mod exit;
+pub mod inputs;
 pub mod interrupt;
 pub mod limits;
 pub mod listen;

@@ -58,6 +58,9 @@ pub struct Manifest {
     pub truncated: u64,
     /// Rows of the base that are gone; only with `changes`.
     pub gone: u64,
+    /// Calls that reading only some of another job's records saved, against a call for each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_saved: Option<u64>,
     /// What a person should know: why nothing was published, what was done again.
     pub notes: Vec<String>,
 }

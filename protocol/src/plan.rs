@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ids::{RunId, RunRef};
+use crate::inputs::Inputs;
 use crate::spec::{Job, Provider, ShardSize};
 
 /// The version of the plan's form; a worker refuses what it does not know.
@@ -40,6 +41,9 @@ pub struct Plan {
     pub matrix: Matrix,
     /// Which cells belong to which lane, in the order of cells.
     pub segments: Vec<Segment>,
+    /// What it reads beside calling providers.
+    #[serde(default)]
+    pub inputs: Inputs,
 }
 
 /// Cells next to each other on one lane. A shard never spans two segments.

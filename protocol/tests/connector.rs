@@ -46,6 +46,7 @@ fn plan(change: impl FnOnce(&mut Plan)) -> Plan {
         }],
         providers: loaded.providers,
         job: loaded.job,
+        inputs: Default::default(),
     };
     let provider = plan.providers.get_mut("fare-search").expect("its provider");
     provider.base_url = Some("http://fares.test/".into());

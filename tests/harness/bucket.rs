@@ -107,6 +107,16 @@ impl Bucket {
         Ok(Object { body, metadata })
     }
 
+    /// Puts an object over what was there.
+    ///
+    /// # Errors
+    /// When S3 refuses.
+    pub async fn put(&self, key: &str, body: &[u8]) -> anyhow::Result<()> {
+        let request = self.client.put_object().bucket(&self.name).key(key);
+        let put = request.body(ByteStream::from(body.to_vec())).send().await;
+        put.map(drop).with_context(|| key.to_owned())
+    }
+
     /// Puts an object when there is none. False when there is one.
     ///
     /// # Errors

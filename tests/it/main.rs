@@ -1,6 +1,7 @@
 //! End-to-end and fault tests on real servers.
 
 mod answers;
+mod chain;
 mod crash;
 mod directions;
 mod drain;
@@ -10,5 +11,6 @@ mod faults;
 mod readme;
 mod resume;
 mod scene;
+mod sources;
 mod stack;
 mod stores;

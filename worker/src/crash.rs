@@ -4,9 +4,11 @@
 //! The points lie between any two steps that change something outside the process.
 
 /// Every crash point, for the test that dies at each of them.
-pub const POINTS: [&str; 23] = [
+pub const POINTS: [&str; 25] = [
     "call-before-send",
     "call-after-answer",
+    "read-before",
+    "read-after",
     "settle-before-failures",
     "settle-before-part",
     "settle-before-sets",

@@ -305,6 +305,7 @@ fn plan(run: &str, cells: u64) -> anyhow::Result<Plan> {
             first_cell: 0,
             cells,
         }],
+        inputs: Default::default(),
     })
 }
 

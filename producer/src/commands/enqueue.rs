@@ -23,7 +23,7 @@ use crate::run::{
     BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, left_to_do, new_entry, publish_receipts,
     publish_shards, put_entry, register, zero_shards,
 };
-use crate::stores::Stores;
+use crate::stores::{Archive, Stores};
 use paceline_protocol::spec::LoadedJob;
 
 /// Plans a run and publishes it, or goes on with one.
@@ -34,7 +34,10 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
     let job = load::job(context, &args.job)?;
     let id = args.run_id.clone().unwrap_or_else(load::new_run_id);
     if args.dry_run {
-        print_estimate(context, &planned(context, args, &job, id, None)?)?;
+        print_estimate(
+            context,
+            &planned(context, args, &job, id, None, None).await?,
+        )?;
         return Ok(Exit::Done);
     }
     let stores = Stores::connect(&context.env).await?;
@@ -54,21 +57,24 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
     exit
 }
 
-/// Plans the run; an existing plan lends its date, so that going on sees the same days.
-fn planned(
+/// Plans the run; an existing plan lends its date and what it reads, so that going on sees the same.
+async fn planned(
     context: &Context,
     args: &EnqueueArgs,
     job: &LoadedJob,
     id: RunId,
     existing: Option<&Plan>,
+    archive: Option<&Archive>,
 ) -> Result<Plan> {
     let asked = Asked {
         narrowing: &args.narrowing,
-        known_date: existing.map(|plan| plan.date),
+        known: existing,
+        parent: None,
+        archive,
         allow_shrink: args.allow_shrink,
         force: args.force,
     };
-    load::plan(context, job, id, &asked)
+    load::plan(context, job, id, &asked).await
 }
 
 struct Enqueueing<'a> {
@@ -87,7 +93,8 @@ impl Enqueueing<'_> {
         if let Some(files) = RunFiles::read(&self.stores.archive, &run).await? {
             return self.again(id, files).await;
         }
-        let plan = planned(self.context, self.args, self.job, id.clone(), None)?;
+        let archive = Some(&self.stores.archive);
+        let plan = planned(self.context, self.args, self.job, id.clone(), None, archive).await?;
         let mut readiness = Readiness::new(&plan, &self.stores.limiter)?;
         self.somebody_ready(&mut readiness).await?;
         let layout = RunLayout::new(self.stores.prefix(), &run);
@@ -203,7 +210,9 @@ impl Enqueueing<'_> {
 
     /// The run id is known already: its plan must be the same work.
     async fn again(&self, id: RunId, files: RunFiles) -> Result<Exit> {
-        let plan = planned(self.context, self.args, self.job, id, Some(&files.plan))?;
+        let known = Some(&files.plan);
+        let archive = Some(&self.stores.archive);
+        let plan = planned(self.context, self.args, self.job, id, known, archive).await?;
         if !files.plan.same_work(&plan) {
             anyhow::bail!(
                 "run {} stands for another plan ({} differ): choose another --run-id, or undo the change",

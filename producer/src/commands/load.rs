@@ -2,14 +2,15 @@
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use jiff::civil::Date;
 use paceline_protocol::ids::RunId;
 use paceline_protocol::plan::Plan;
 
 use crate::cli::Narrowing;
 use crate::context::Context;
 use crate::exit::Refusal;
-use crate::plan::{PlanRequest, plan_run};
+use crate::inputs;
+use crate::plan::{PlanError, PlanRequest};
+use crate::stores::Archive;
 use paceline_protocol::spec::{LoadError, LoadedJob, SpecFolder};
 
 /// Loads a job by name or path; its warnings go to stderr.
@@ -55,8 +56,12 @@ pub fn refused(context: &Context, error: &LoadError) -> anyhow::Error {
 pub struct Asked<'a> {
     /// What narrows or dates it.
     pub narrowing: &'a Narrowing,
-    /// The date when `--date` does not say one.
-    pub known_date: Option<Date>,
+    /// The plan of the run that this goes on with: it lends its date, its clock and what it reads.
+    pub known: Option<&'a Plan>,
+    /// The run of the job behind `after` that this one follows; else the newest good one.
+    pub parent: Option<RunId>,
+    /// S3, where it is connected already.
+    pub archive: Option<&'a Archive>,
     /// See [`Plan::allow_shrink`].
     pub allow_shrink: bool,
     /// See [`Plan::force`].
@@ -67,21 +72,33 @@ pub struct Asked<'a> {
 ///
 /// # Errors
 /// When it cannot be planned: a name that the environment lacks, an unknown dimension or value.
-pub fn plan(context: &Context, job: &LoadedJob, run: RunId, asked: &Asked<'_>) -> Result<Plan> {
+pub async fn plan(
+    context: &Context,
+    job: &LoadedJob,
+    run: RunId,
+    asked: &Asked<'_>,
+) -> Result<Plan> {
     let request = PlanRequest {
         run,
-        date: asked.narrowing.date.or(asked.known_date),
-        now: Timestamp::now(),
+        date: asked.narrowing.date.or(asked.known.map(|plan| plan.date)),
+        parent: asked.parent.clone(),
+        now: asked
+            .known
+            .map_or_else(Timestamp::now, |plan| plan.planned_at),
         params: asked.narrowing.params.clone(),
         only: asked.narrowing.only.clone(),
         allow_shrink: asked.allow_shrink,
         force: asked.force,
     };
-    plan_run(job, &request, &context.env).map_err(|error| match error.exit_code() {
-        2 => Refusal::usage(error.to_string()),
-        3 => Refusal::wrong_file(error.to_string()),
-        _ => error.into(),
-    })
+    let known = asked.known.map(|plan| &plan.inputs);
+    let planned = inputs::plan(asked.archive, &context.env, job, &request, known).await;
+    planned.map_err(
+        |error| match error.downcast_ref().map(PlanError::exit_code) {
+            Some(2) => Refusal::usage(error.to_string()),
+            Some(3) => Refusal::wrong_file(error.to_string()),
+            _ => error,
+        },
+    )
 }
 
 /// A run id for now, that sorts by time.

@@ -28,7 +28,7 @@ use crate::exit::Exit;
 pub async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Check(args) => check::run(context, &args),
-        Command::Plan(args) => plan::run(context, &args),
+        Command::Plan(args) => plan::run(context, &args).await,
         Command::Enqueue(args) => enqueue::run(context, &args).await,
         Command::Runs(args) => runs::run(context, &args).await,
         Command::Status(args) => status::run(context, &args).await,

@@ -12,15 +12,17 @@ use crate::plan::estimate::estimate;
 ///
 /// # Errors
 /// When the job is unknown or wrong, or cannot be planned.
-pub fn run(context: &Context, args: &PlanArgs) -> Result<Exit> {
+pub async fn run(context: &Context, args: &PlanArgs) -> Result<Exit> {
     let job = load::job(context, &args.job)?;
     let asked = Asked {
         narrowing: &args.narrowing,
-        known_date: None,
+        known: None,
+        parent: None,
+        archive: None,
         allow_shrink: false,
         force: false,
     };
-    let plan = load::plan(context, &job, load::new_run_id(), &asked)?;
+    let plan = load::plan(context, &job, load::new_run_id(), &asked).await?;
     print_estimate(context, &plan)?;
     Ok(Exit::Done)
 }

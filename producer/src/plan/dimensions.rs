@@ -1,6 +1,7 @@
 //! Turns the dimensions of a job into those of a plan: lists are read, days counted from the run's date,
 //! columns added, rows filtered and made distinct. Ranges and dates stay as short as they are written.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use paceline_protocol::spec::{
 use paceline_protocol::template::{environment, value_of};
 use serde_json::Value;
 
+use super::nearest::Places;
 use super::{PlanError, RunNames, expand_value};
 
 /// Rows of a dimension that has to be written out; a longer one belongs into a range or another job.
@@ -21,10 +23,15 @@ const MOST_ROWS: u64 = 5_000_000;
 
 /// Puts the environment's values into the values and file names of a dimension.
 pub(super) fn expand_environment(
-    values: &mut DimensionValues,
+    dimension: &mut Dimension,
     env: &(impl Environment + ?Sized),
 ) -> Result<(), MissingNames> {
-    match values {
+    for added in dimension.add.values_mut() {
+        if let AddedColumn::Nearest { file, .. } = added {
+            *file = expand_env(file, env)?;
+        }
+    }
+    match &mut dimension.values {
         DimensionValues::List(values) => {
             values.iter_mut().try_for_each(|v| expand_value(v, env))?
         }
@@ -43,15 +50,19 @@ pub(super) fn expand(
     folder: &Path,
     date: Date,
     names: &RunNames,
+    read: &BTreeMap<String, PlannedDimension>,
 ) -> Result<Matrix, PlanError> {
     let jinja = environment();
     let planned = job.split.iter().map(|(name, dimension)| {
-        let bare = values(name, dimension, folder, date)?;
+        let bare = match read.get(name) {
+            Some(rows) => rows.clone(),
+            None => values(name, dimension, folder, date)?,
+        };
         let shaped = !dimension.add.is_empty()
             || dimension.filter.is_some()
             || !dimension.distinct.is_empty();
         if shaped {
-            shape(&jinja, name, dimension, bare, names)
+            shape(&jinja, name, dimension, bare, folder, names)
         } else {
             Ok(bare)
         }
@@ -97,7 +108,7 @@ fn values(
         }
         DimensionValues::Rows { file } => Ok(rows(Table::read(folder, file)?)),
         DimensionValues::RecordsOf(_) => Err(PlanError::Job(format!(
-            "split.{name}: records of another job cannot be planned yet"
+            "split.{name}: the records of the other job were not read"
         ))),
     }
 }
@@ -145,6 +156,7 @@ fn shape(
     name: &str,
     dimension: &Dimension,
     bare: PlannedDimension,
+    folder: &Path,
     names: &RunNames,
 ) -> Result<PlannedDimension, PlanError> {
     if bare.values.len() > MOST_ROWS {
@@ -162,16 +174,21 @@ fn shape(
         .map(|f| jinja.compile_expression(f))
         .transpose()
         .map_err(failed)?;
+    let added = Added::all(jinja, name, dimension, folder)?;
+    let fixed = names.pairs();
     let matrix = Matrix {
         dimensions: vec![bare],
     };
     let mut rows = Vec::new();
     for place in 0..matrix.dimensions[0].values.len() {
         let mut row = matrix.cell(place);
-        add_columns(jinja, dimension, &columns, &mut row, names).map_err(failed)?;
+        for column in &added {
+            let value = column.value(name, &columns, &row, &fixed)?;
+            row.push(value);
+        }
         let stays = match &filter {
             Some(filter) => filter
-                .eval(context(&columns, &row, names))
+                .eval(context(&columns, &row, &fixed))
                 .map_err(failed)?
                 .is_true(),
             None => true,
@@ -183,38 +200,67 @@ fn shape(
     Ok(distinct(dimension, columns, rows))
 }
 
-fn add_columns(
-    jinja: &Jinja,
-    dimension: &Dimension,
-    columns: &[Arc<str>],
-    row: &mut Vec<Value>,
-    names: &RunNames,
-) -> Result<(), minijinja::Error> {
-    for column in dimension.add.values() {
-        // `nearest` was refused before anything was planned.
-        if let AddedColumn::Template(template) = column {
-            let text = jinja.render_str(template, context(columns, row, names))?;
-            row.push(Value::String(text));
-        }
+/// A column that is added, ready for every row.
+enum Added<'j> {
+    Template(minijinja::Template<'j, 'j>),
+    Nearest(Places),
+}
+
+impl<'j> Added<'j> {
+    fn all(
+        jinja: &'j Jinja<'_>,
+        name: &str,
+        dimension: &'j Dimension,
+        folder: &Path,
+    ) -> Result<Vec<Self>, PlanError> {
+        let added = dimension.add.iter().map(|(column, added)| match added {
+            AddedColumn::Template(source) => jinja
+                .template_from_str(source)
+                .map(Added::Template)
+                .map_err(|e| PlanError::Job(format!("split.{name}.add.{column}: {e:#}"))),
+            AddedColumn::Nearest { file, by, take } => {
+                Places::read(folder, file, by, take).map(Added::Nearest)
+            }
+        });
+        added.collect()
     }
-    Ok(())
+
+    /// What it adds to `row`, whose columns so far are the first ones of `columns`.
+    fn value(
+        &self,
+        name: &str,
+        columns: &[Arc<str>],
+        row: &[Value],
+        fixed: &[(String, minijinja::Value)],
+    ) -> Result<Value, PlanError> {
+        let failed = |why: String| PlanError::Job(format!("split.{name}.add: {why}"));
+        let text = match self {
+            Added::Template(template) => template
+                .render(context(columns, row, fixed))
+                .map_err(|e| failed(format!("{e:#}")))?,
+            Added::Nearest(places) => {
+                let of = |wanted: &str| {
+                    let place = columns.iter().position(|c| **c == *wanted)?;
+                    row.get(place)
+                };
+                places.nearest(of).map_err(failed)?.to_owned()
+            }
+        };
+        Ok(Value::String(text))
+    }
 }
 
 /// What a template of a row sees; columns that are not added yet are no names.
-fn context(columns: &[Arc<str>], row: &[Value], names: &RunNames) -> minijinja::Value {
+fn context(
+    columns: &[Arc<str>],
+    row: &[Value],
+    fixed: &[(String, minijinja::Value)],
+) -> minijinja::Value {
     let own = columns
         .iter()
         .zip(row)
         .map(|(name, value)| (name.to_string(), value_of(value)));
-    let fixed = [
-        ("params".to_owned(), value_of(&names.params)),
-        ("run".to_owned(), value_of(&names.run)),
-        (
-            "today".to_owned(),
-            minijinja::Value::from(names.today.as_str()),
-        ),
-    ];
-    minijinja::Value::from_pairs(own.chain(fixed))
+    minijinja::Value::from_pairs(own.chain(fixed.iter().cloned()))
 }
 
 /// Each combination of the chosen columns once, in the order of the first one.

@@ -20,6 +20,9 @@ pub struct Estimate {
     pub cells: u64,
     /// Calls at least: one for each cell, without retries.
     pub calls: u64,
+    /// Calls that are saved by reading only some of another job's records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls_saved: Option<u64>,
     /// Shards, each one message.
     pub shards: u64,
     /// Seconds at the allowed rate, lanes side by side; `None` when no limit paces the run.
@@ -86,7 +89,8 @@ pub fn estimate(plan: &Plan, env: &(impl Environment + ?Sized)) -> Estimate {
         job: plan.job.name.clone(),
         run: plan.run.to_string(),
         cells,
-        calls: cells,
+        calls: if plan.job.source.is_some() { 0 } else { cells },
+        calls_saved: plan.inputs.calls_saved(cells),
         shards: plan.shards(),
         seconds: slowest.and_then(|l| l.seconds),
         binds: slowest.and_then(|l| l.binds.clone()),
@@ -263,6 +267,10 @@ impl Estimate {
             ("shards".into(), grouped(self.shards)),
             ("time".into(), self.time_text()),
         ];
+        if let Some(saved) = self.calls_saved {
+            let saved = format!("{} against all records", grouped(saved));
+            lines.push(("calls saved".into(), saved));
+        }
         if self.lanes.len() > 1 {
             lines.extend(
                 self.lanes

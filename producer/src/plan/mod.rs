@@ -4,20 +4,25 @@
 mod dimensions;
 pub mod estimate;
 mod lanes;
+mod nearest;
 mod only;
+pub mod records;
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use paceline_protocol::ids::RunId;
-use paceline_protocol::plan::{Matrix, PLAN_VERSION, Plan};
+use paceline_protocol::inputs::Inputs;
+use paceline_protocol::plan::{Matrix, PLAN_VERSION, Plan, PlannedDimension};
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{
-    Diagnostic, Job, ListError, LoadedJob, MissingNames, Provider, choose, expand_env, not_built,
-    plain_scalar,
+    Diagnostic, Field, Job, ListError, LoadedJob, MissingNames, Provider, choose, expand_env,
+    not_built, plain_scalar,
 };
+use paceline_protocol::template::value_of;
 use serde_json::Value;
 
 /// What a run is asked to be.
@@ -27,6 +32,9 @@ pub struct PlanRequest {
     pub run: RunId,
     /// `--date`; else today in the schedule's zone.
     pub date: Option<Date>,
+    /// The run of the job named by `after` (or read by `records_of`) that this one follows; else its newest
+    /// good one.
+    pub parent: Option<RunId>,
     /// The producer's clock.
     pub now: Timestamp,
     /// `--param K=V`, in order.
@@ -83,13 +91,61 @@ impl PlanError {
 }
 
 /// What templates of the plan see beside a row.
+#[derive(Clone, Debug)]
 pub(crate) struct RunNames {
     params: Value,
     run: Value,
     today: String,
+    parent: Option<Value>,
 }
 
-/// Plans a run of a loaded job. Costs memory for lists alone: ranges and dates stay as they are written.
+impl RunNames {
+    /// As pairs of a template's context.
+    pub(crate) fn pairs(&self) -> Vec<(String, minijinja::Value)> {
+        let mut pairs = vec![
+            ("params".to_owned(), value_of(&self.params)),
+            ("run".to_owned(), value_of(&self.run)),
+            (
+                "today".to_owned(),
+                minijinja::Value::from(self.today.as_str()),
+            ),
+        ];
+        pairs.extend(
+            self.parent
+                .iter()
+                .map(|p| ("parent".to_owned(), value_of(p))),
+        );
+        pairs
+    }
+}
+
+/// What was read for a plan: the rows of dimensions over other jobs' records, and where they come from.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// What the plan will name.
+    pub inputs: Inputs,
+    /// By dimension: its rows as they were read, `where` and `columns` of `records_of` applied.
+    pub rows: BTreeMap<String, PlannedDimension>,
+    /// By dimension: how many records there are without that `where`.
+    pub all: BTreeMap<String, u64>,
+    /// The fields of the records that a job without calls reads.
+    pub fields: IndexMap<String, Field>,
+}
+
+/// A job whose parameters, environment and date are fixed; its dimensions are not.
+pub struct Prepared<'a> {
+    loaded: &'a LoadedJob,
+    request: &'a PlanRequest,
+    /// The job.
+    pub job: Job,
+    /// The run's date.
+    pub date: Date,
+    /// Those that no cell uses may lack names of the environment.
+    providers: BTreeMap<String, Result<Provider, PlanError>>,
+}
+
+/// Plans a run of a loaded job that reads nothing but its own files. Costs memory for lists alone: ranges and
+/// dates stay as they are written.
 ///
 /// # Errors
 /// See [`PlanError`]; what this version cannot run is refused before anything else.
@@ -98,41 +154,105 @@ pub fn plan_run(
     request: &PlanRequest,
     env: &(impl Environment + ?Sized),
 ) -> Result<Plan, PlanError> {
+    prepare(loaded, request, env)?.finish(Gathered::default())
+}
+
+/// Fixes what depends on the request and the environment alone.
+///
+/// # Errors
+/// See [`PlanError`].
+pub fn prepare<'a>(
+    loaded: &'a LoadedJob,
+    request: &'a PlanRequest,
+    env: &(impl Environment + ?Sized),
+) -> Result<Prepared<'a>, PlanError> {
     let missing = not_built(loaded);
     if !missing.is_empty() {
         return Err(PlanError::NotBuilt(missing));
     }
     let job = fixed_job(&loaded.job, &request.params, env)?;
     let date = run_date(&job, request)?;
-    let names = run_names(&job, request, date);
-    let folder = loaded.source.folder();
-    let mut matrix = dimensions::expand(&job, folder, date, &names)?;
-    let only = only::narrow(&mut matrix, &request.only)?;
-    if matrix.cells().is_none() {
-        return Err(PlanError::Job(
-            "the matrix has more cells than can be counted (2^64): make a dimension smaller".into(),
-        ));
-    }
-    let segments = lanes::segments(&job, &matrix, &loaded.providers)?;
-    let used =
-        |name: &String| segments.iter().any(|s| s.provider == *name) || loaded.providers.len() == 1;
-    let providers = loaded.providers.iter().filter(|(name, _)| used(name));
+    let providers = loaded.providers.iter();
     let providers = providers
-        .map(|(name, p)| Ok((name.clone(), fixed_provider(p, env)?)))
-        .collect::<Result<_, PlanError>>()?;
-    Ok(Plan {
-        version: PLAN_VERSION,
-        run: request.run.clone(),
-        planned_at: request.now,
-        date,
-        only,
-        allow_shrink: request.allow_shrink,
-        force: request.force,
+        .map(|(name, p)| (name.clone(), fixed_provider(p, env)))
+        .collect();
+    Ok(Prepared {
+        loaded,
+        request,
         job,
+        date,
         providers,
-        matrix,
-        segments,
     })
+}
+
+impl Prepared<'_> {
+    /// What templates see, `parent` as far as `inputs` has one.
+    pub(crate) fn names(&self, inputs: &Inputs) -> RunNames {
+        run_names(&self.job, self.request, self.date, inputs)
+    }
+
+    /// The plan, with what was read for it.
+    ///
+    /// # Errors
+    /// See [`PlanError`].
+    pub fn finish(mut self, gathered: Gathered) -> Result<Plan, PlanError> {
+        let names = self.names(&gathered.inputs);
+        let mut inputs = gathered.inputs;
+        let mut declared = self.loaded.providers.clone();
+        let mut matrix = if self.job.source.is_some() {
+            let provider = records::provider(&self.job, &gathered.fields);
+            self.providers = BTreeMap::from([(provider.name.clone(), Ok(provider.clone()))]);
+            declared = BTreeMap::from([(provider.name.clone(), provider)]);
+            self.job.provider = Some(records::RECORDS.into());
+            self.job.endpoint = Some(records::RECORDS.into());
+            records::matrix(&inputs)
+        } else {
+            let folder = self.loaded.source.folder();
+            dimensions::expand(&self.job, folder, self.date, &names, &gathered.rows)?
+        };
+        inputs.all_cells = all_cells(&self.job, &matrix, &gathered.all);
+        let only = only::narrow(&mut matrix, &self.request.only)?;
+        if !only.is_empty() {
+            inputs.all_cells = None;
+        }
+        if matrix.cells().is_none() {
+            return Err(PlanError::Job(
+                "the matrix has more cells than can be counted (2^64): make a dimension smaller"
+                    .into(),
+            ));
+        }
+        let segments = lanes::segments(&self.job, &matrix, &declared)?;
+        let alone = self.providers.len() == 1;
+        let used = |name: &String| alone || segments.iter().any(|s| s.provider == *name);
+        let providers = self.providers.into_iter().filter(|(name, _)| used(name));
+        let providers = providers
+            .map(|(name, provider)| Ok((name, provider?)))
+            .collect::<Result<_, PlanError>>()?;
+        Ok(Plan {
+            version: PLAN_VERSION,
+            run: self.request.run.clone(),
+            planned_at: self.request.now,
+            date: self.date,
+            only,
+            allow_shrink: self.request.allow_shrink,
+            force: self.request.force,
+            job: self.job,
+            providers,
+            matrix,
+            segments,
+            inputs,
+        })
+    }
+}
+
+/// How many cells there would be if every record of the other jobs counted; `None` where none is read.
+fn all_cells(job: &Job, matrix: &Matrix, all: &BTreeMap<String, u64>) -> Option<u64> {
+    if all.is_empty() {
+        return None;
+    }
+    let dimensions = job.split.keys().zip(&matrix.dimensions);
+    let rows = dimensions.map(|(name, d)| all.get(name).copied().unwrap_or(d.values.len()));
+    Some(rows.fold(1, u64::saturating_mul))
 }
 
 /// The job with `--param` in place and the environment's values where they are fixed when planned.
@@ -155,7 +275,7 @@ fn fixed_job(
         *place = plain_scalar(text);
     }
     for dimension in job.split.values_mut() {
-        dimensions::expand_environment(&mut dimension.values, env)?;
+        dimensions::expand_environment(dimension, env)?;
     }
     for text in job
         .outputs
@@ -201,6 +321,13 @@ fn fixed_provider(
         }
         *url = expanded;
     }
+    if let Some(s3) = provider.source.as_mut().and_then(|s| s.get_mut("s3")) {
+        for name in ["bucket", "key"] {
+            if let Some(text) = s3.get_mut(name) {
+                expand_value(text, env)?;
+            }
+        }
+    }
     Ok(provider)
 }
 
@@ -215,7 +342,7 @@ fn run_date(job: &Job, request: &PlanRequest) -> Result<Date, PlanError> {
     Ok(Zoned::new(request.now, zone).date())
 }
 
-fn run_names(job: &Job, request: &PlanRequest, date: Date) -> RunNames {
+fn run_names(job: &Job, request: &PlanRequest, date: Date, inputs: &Inputs) -> RunNames {
     let params = job
         .params
         .iter()
@@ -234,6 +361,12 @@ fn run_names(job: &Job, request: &PlanRequest, date: Date) -> RunNames {
         params: Value::Object(params),
         run: Value::Object(run),
         today: date.to_string(),
+        parent: inputs.parent.as_ref().map(|parent| {
+            let names = parent
+                .names()
+                .map(|(k, v)| (k.to_owned(), Value::String(v)));
+            Value::Object(names.into_iter().collect())
+        }),
     }
 }
 

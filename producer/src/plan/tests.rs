@@ -29,6 +29,7 @@ fn request() -> PlanRequest {
     PlanRequest {
         run: "2026-11-21".parse().expect("a run id"),
         date: None,
+        parent: None,
         now: "2026-11-20T18:00:00Z".parse().expect("an instant"),
         params: vec![],
         only: vec![],

@@ -61,6 +61,7 @@ fn empty(plan: &Plan, now: Timestamp) -> Result<Manifest> {
         limits: serde_json::to_value(limits)?,
         truncated: 0,
         gone: 0,
+        calls_saved: plan.inputs.calls_saved(plan.cells()),
         notes: vec![
             "cancelled: neither alias nor sets were published; parts collected so far stay".into(),
         ],

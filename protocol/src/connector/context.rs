@@ -16,6 +16,7 @@ pub struct RunNames {
     params: Value,
     run: Value,
     today: Value,
+    parent: Option<Value>,
 }
 
 impl RunNames {
@@ -37,6 +38,11 @@ impl RunNames {
             ),
             run: Value::from_pairs(run.map(|(k, v)| (k, Value::from(v)))),
             today: Value::from(date),
+            parent: plan
+                .inputs
+                .parent
+                .as_ref()
+                .map(|parent| Value::from_pairs(parent.names())),
         }
     }
 
@@ -46,6 +52,7 @@ impl RunNames {
             "params" => Some(self.params.clone()),
             "run" => Some(self.run.clone()),
             "today" => Some(self.today.clone()),
+            "parent" => self.parent.clone(),
             _ => None,
         }
     }

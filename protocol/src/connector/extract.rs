@@ -5,7 +5,7 @@ use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::body::{Body, BodyReader, Found, JsonPath, Spot};
+use super::body::{Body, BodyReader, Found, JsonPath, Spot, Unreadable};
 use super::{CallContext, CompileError, Connector};
 use crate::record::{Record, Scalar};
 use crate::spec::{Endpoint, Field, FieldKind, FieldSource};
@@ -298,6 +298,14 @@ fn plain_text(text: &str) -> String {
 }
 
 impl Connector {
+    /// Reads a body that did not come by HTTP.
+    ///
+    /// # Errors
+    /// When it is not what the provider's `format` says.
+    pub fn read_body(&self, bytes: &[u8]) -> Result<Body, Unreadable> {
+        self.bodies.read(bytes, None)
+    }
+
     /// The records of a body, in its order.
     ///
     /// # Errors

@@ -70,10 +70,17 @@ impl RequestTemplates {
         endpoint: &Endpoint,
         templates: &mut Templates,
     ) -> Result<Self, CompileError> {
-        let request = endpoint
-            .request
-            .as_ref()
-            .ok_or_else(|| CompileError::NotBuilt("a source that is not an HTTP API".into()))?;
+        let nothing = Request::nothing();
+        let request = match &endpoint.request {
+            Some(request) => request,
+            // Cells of such a source are read; nobody asks for a request.
+            None if provider.source.is_some() => &nothing,
+            None => {
+                return Err(CompileError::NotBuilt(
+                    "an endpoint without a request".into(),
+                ));
+            }
+        };
         let base_url = provider.base_url.clone().unwrap_or_default();
         let mut paths = Templates::new(path_environment());
         let path = compile(&mut paths, &request.path)?;

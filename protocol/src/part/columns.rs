@@ -134,8 +134,11 @@ pub fn columns_of(plan: &Plan) -> Vec<Column> {
         }
     }
     add_fields(plan, &mut columns);
+    // A plan of a job without calls has its fields, with their kinds, at an endpoint of its own.
     for name in plan.job.fields.keys() {
-        add(&mut columns, Column::new(name.as_str(), ColumnKind::Found));
+        if !columns.iter().any(|known| *known.name == **name) {
+            columns.push(Column::new(name.as_str(), ColumnKind::Found));
+        }
     }
     if plan.job.changes.is_some() {
         add(

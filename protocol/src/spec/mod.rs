@@ -42,4 +42,4 @@ pub use not_built::not_built;
 pub use schema::{JOB_SCHEMA, PROVIDER_SCHEMA};
 pub use source::{Source, Sourced, SpecFile, VariableUse, read};
 pub use tree::plain_scalar;
-pub use words::{Day, day};
+pub use words::{Day, day, span};

@@ -878,6 +878,19 @@ pub struct Request {
     pub body: Option<RequestBody>,
 }
 
+impl Request {
+    /// The request of an endpoint that has none.
+    pub(crate) fn nothing() -> Self {
+        Request {
+            method: Method::Get,
+            path: "/".into(),
+            query: IndexMap::new(),
+            headers: IndexMap::new(),
+            body: None,
+        }
+    }
+}
+
 /// The methods of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]

@@ -40,37 +40,10 @@ fn of_job(source: &Source, job: &Job) -> Vec<Diagnostic> {
         source,
         list: Vec::new(),
     };
-    found.when(job.after.is_some(), "after", "a chain of jobs (`after`)");
-    found.when(job.trigger.is_some(), "trigger", "a trigger");
-    found.when(
-        job.source.is_some(),
-        "source",
-        "a job without calls (`source`)",
-    );
     found.when(job.dedupe.is_some(), "dedupe", "`dedupe`");
     found.when(job.changes.is_some(), "changes", "`changes`");
-    for (name, dimension) in &job.split {
-        of_dimension(&mut found, name, dimension);
-    }
     of_outputs(&mut found, &job.outputs);
     found.list
-}
-
-fn of_dimension(found: &mut Found, name: &str, dimension: &Dimension) {
-    let records = matches!(dimension.values, DimensionValues::RecordsOf(_));
-    found.when(
-        records,
-        &format!("split.{name}.records_of"),
-        "a dimension of another job's records",
-    );
-    for (column, added) in &dimension.add {
-        let nearest = matches!(added, AddedColumn::Nearest { .. });
-        found.when(
-            nearest,
-            &format!("split.{name}.add.{column}.nearest"),
-            "`nearest`",
-        );
-    }
 }
 
 fn of_outputs(found: &mut Found, outputs: &Outputs) {
@@ -101,9 +74,9 @@ fn of_provider(source: &Source, provider: &Provider, endpoint: &str) -> Vec<Diag
         list: Vec::new(),
     };
     found.when(
-        provider.source.is_some(),
-        "source",
-        "a provider that is not an HTTP API (`source`)",
+        provider.source.is_some() && !provider.limits.is_empty(),
+        "limits",
+        "a limit of a source that is no HTTP API",
     );
     of_credentials(&mut found, provider);
     for (i, limit) in provider.limits.iter().enumerate() {

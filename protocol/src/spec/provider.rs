@@ -32,7 +32,7 @@ pub const PROVIDER: &[&str] = &[
 /// Keys of `source` of a provider.
 pub const SOURCE: &[&str] = &["s3", "redis"];
 /// Keys of `source.s3`.
-pub const SOURCE_S3: &[&str] = &["bucket", "key", "pick"];
+pub const SOURCE_S3: &[&str] = &["bucket", "key", "pick", "max_age"];
 /// Keys of `source.redis`.
 pub const SOURCE_REDIS: &[&str] = &["url", "sorted_set"];
 /// Keys of `credentials`.
@@ -136,6 +136,7 @@ fn source(r: &Reader, node: &Node) -> Option<serde_json::Value> {
         "s3" => f.take("s3", |r, n| {
             let f = r.fields(n, SOURCE_S3)?;
             f.take("pick", |r, n| r.choice(n, PICK));
+            f.take("max_age", Reader::some_span);
             (f.need("bucket", template).is_some() & f.need("key", template).is_some()).then_some(())
         }),
         _ => f.take("redis", |r, n| {

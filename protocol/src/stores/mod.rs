@@ -5,4 +5,5 @@ pub mod broker;
 pub mod index;
 pub mod limiter;
 pub mod objects;
+pub mod sorted_set;
 pub mod state;

@@ -422,7 +422,7 @@ fn no_answer(error: &HttpError) -> Judged {
 }
 
 /// Doubles from `from` to `to` with the attempts made; `chance` in 0..1 spreads it over its upper half.
-fn backoff(retry: Retry, attempts: u32, chance: f64) -> Duration {
+pub(super) fn backoff(retry: Retry, attempts: u32, chance: f64) -> Duration {
     let doubled = retry
         .from
         .0

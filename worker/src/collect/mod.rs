@@ -13,9 +13,11 @@ pub mod ledger;
 pub mod marks;
 pub mod open_runs;
 pub mod part_ways;
+pub mod reading;
 pub mod resume;
 pub mod run;
 pub mod settle;
+pub mod source;
 pub mod work;
 
 use std::sync::Arc;

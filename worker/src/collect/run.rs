@@ -15,6 +15,7 @@ use super::credentials::{Pool, PoolError};
 use super::governor::Governor;
 use super::http::HttpClient;
 use super::ledger::Ledger;
+use super::source::{Source, SourceError};
 use crate::output::rankings::Rankings;
 
 /// One run at one provider, ready to be called.
@@ -28,6 +29,8 @@ pub struct RunAtProvider {
     pub http: HttpClient,
     /// This process' own limiter.
     pub governor: Governor,
+    /// Where its cells are read, when it is no HTTP API.
+    pub source: Option<Source>,
 }
 
 /// A run, compiled.
@@ -65,6 +68,9 @@ pub enum RunError {
     /// The plan does not fit this build.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// A source that is no HTTP API.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// This worker lacks the credentials.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -110,6 +116,7 @@ impl Run {
                 pool: Pool::read(provider, env)?,
                 http: HttpClient::new(provider.timeout)?,
                 governor: Governor::new(provider),
+                source: Source::open(&plan, provider, objects, prefix, env).await?,
             };
             providers.insert(name.clone(), Arc::new(at));
         }

@@ -39,7 +39,7 @@ pub enum TemplateError {
 pub struct Constants(BTreeMap<&'static str, Value>);
 
 impl Constants {
-    /// `params`, `run` and `today` of a plan.
+    /// `params`, `run`, `today` and `parent` of a plan.
     pub fn of(plan: &Plan) -> Self {
         let params = plan.job.params.iter();
         let params = Value::from_pairs(params.map(|(k, v)| (k.clone(), value_of(v))));
@@ -49,11 +49,17 @@ impl Constants {
             ("started_at", plan.planned_at.to_string()),
         ]);
         let today = Value::from(plan.date.to_string());
-        Constants(BTreeMap::from([
-            ("params", params),
-            ("run", run),
-            ("today", today),
-        ]))
+        let mut constants = BTreeMap::from([("params", params), ("run", run), ("today", today)]);
+        if let Some(parent) = &plan.inputs.parent {
+            constants.insert("parent", Value::from_pairs(parent.names()));
+        }
+        Constants(constants)
+    }
+
+    /// As names for templates.
+    pub fn names(&self) -> std::collections::HashMap<String, Value> {
+        let named = self.0.iter();
+        named.map(|(k, v)| ((*k).to_owned(), v.clone())).collect()
     }
 
     fn context(&self) -> Value {

@@ -155,6 +155,7 @@ pub(crate) mod tests {
                 first_cell: 0,
                 cells: nights,
             }],
+            inputs: Default::default(),
         }
     }
 

@@ -65,6 +65,21 @@ pub struct Listed {
     pub key: String,
     /// Its size in bytes.
     pub size: u64,
+    /// When it was written.
+    pub modified: Option<jiff::Timestamp>,
+    /// Its entity tag, as the store spells it.
+    pub etag: Option<String>,
+}
+
+/// What reading an object that has to be the one that was listed found.
+#[derive(Clone, Debug)]
+pub enum GotSame {
+    /// It is the same.
+    Same(Object),
+    /// Another one lies under its key.
+    Changed,
+    /// There is none.
+    Missing,
 }
 
 /// What a conditional put found.
@@ -80,6 +95,12 @@ pub enum PutNew {
 const BODY_CAP: usize = 512 << 20;
 /// How long one try may take, beside one second for each mebibyte that it moves.
 const TRY_LIMIT: Duration = Duration::from_secs(10);
+
+impl std::fmt::Debug for Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Objects({})", self.endpoint())
+    }
+}
 
 impl Objects {
     /// A client for `bucket`, from the SDK's own chain (`AWS_ENDPOINT_URL_S3`, `AWS_REGION`, keys);
@@ -233,6 +254,26 @@ impl Objects {
         Ok(answer.found())
     }
 
+    /// Gets an object when it still is the one with this entity tag (any without one).
+    ///
+    /// # Errors
+    /// When S3 does not answer within the time limit, or the object is larger than 512 MiB.
+    pub async fn get_same(&self, key: &str, etag: Option<&str>) -> Result<GotSame, ObjectError> {
+        let limit = Duration::from_secs(60);
+        let answer = self
+            .until_answered("get", key, limit, || async {
+                let get = self.client.get_object().bucket(&self.bucket).key(key);
+                let get = get.set_if_match(etag.map(str::to_owned));
+                read_body(tokio::time::timeout(TRY_LIMIT, get.send()).await??).await
+            })
+            .await?;
+        Ok(match answer {
+            Answer::Done(object) => GotSame::Same(object),
+            Answer::Exists => GotSame::Changed,
+            Answer::Missing => GotSame::Missing,
+        })
+    }
+
     /// An object's user metadata without its body; `None` when there is none.
     ///
     /// # Errors
@@ -356,6 +397,15 @@ impl Page {
         let listed = |object: aws_sdk_s3::types::Object| {
             Some(Listed {
                 size: object.size.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+                modified: object.last_modified.and_then(|at| {
+                    jiff::Timestamp::new(at.secs(), 0)
+                        .ok()?
+                        .checked_add(jiff::SignedDuration::from_nanos(i64::from(
+                            at.subsec_nanos(),
+                        )))
+                        .ok()
+                }),
+                etag: object.e_tag,
                 key: object.key?,
             })
         };

@@ -40,6 +40,9 @@ impl Lane {
     }
 
     pub(super) fn ask(&mut self) {
+        if self.reads() {
+            return self.read_ready();
+        }
         let now = Instant::now();
         let free = self
             .context

@@ -8,6 +8,7 @@ pub mod asking;
 mod calls;
 mod grants;
 pub mod held;
+mod reading;
 mod shards;
 pub mod shared;
 

@@ -230,6 +230,7 @@ impl Finish<'_> {
             limits: limits(self.run),
             truncated: 0,
             gone: 0,
+            calls_saved: plan.inputs.calls_saved(plan.cells()),
             notes: verdict.notes.clone(),
         })
     }
@@ -289,7 +290,13 @@ impl Finish<'_> {
             .await?;
         crash::point("finish-before-success");
         if passed {
-            objects.put(&layout.success(), Bytes::new(), &[]).await?;
+            let plan = &self.run.plan;
+            let said = [
+                ("planned", plan.planned_at.to_string()),
+                ("date", plan.date.to_string()),
+                ("narrowed", (!plan.only.is_empty()).to_string()),
+            ];
+            objects.put(&layout.success(), Bytes::new(), &said).await?;
         }
         Ok(())
     }

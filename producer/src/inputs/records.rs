@@ -1,0 +1,326 @@
+//! The records of other jobs' runs as rows of a dimension.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use futures::{StreamExt, stream};
+use indexmap::IndexMap;
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::inputs::ReadRun;
+use paceline_protocol::layout::RunLayout;
+use paceline_protocol::manifest::{Manifest, ManifestPart};
+use paceline_protocol::part::{PartFormat, lines};
+use paceline_protocol::plan::{Plan, PlannedDimension, PlannedValues};
+use paceline_protocol::record_names::{Condition, FixedNames, ReadRecord, RecordNames};
+use paceline_protocol::spec::{Field, FieldKind, FieldSource, RecordsOf};
+use paceline_protocol::template::{environment, value_of};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::runs::plan_of;
+use crate::plan::RunNames;
+use crate::stores::Archive;
+
+/// Rows of a dimension that are held in a plan.
+const MOST_ROWS: usize = 5_000_000;
+/// Parts that are fetched ahead.
+const AHEAD: usize = 4;
+/// The field that a job with `changes` adds.
+const UPDATE_TYPE: &str = "update_type";
+
+/// A run with what is needed to read its records.
+pub struct RunRecords {
+    /// Which run.
+    pub run: ReadRun,
+    /// Its plan.
+    pub plan: Plan,
+    /// Its parts, in order.
+    pub parts: Vec<ManifestPart>,
+}
+
+impl RunRecords {
+    /// Reads plan and manifest of a run.
+    ///
+    /// # Errors
+    /// When S3 does not answer, or one of them is not there.
+    pub async fn open(archive: &Archive, run: ReadRun) -> Result<Self> {
+        let plan = plan_of(archive, &run).await?;
+        let layout = RunLayout::new(
+            &archive.fleet.prefix,
+            &RunRef {
+                job: run.job.clone(),
+                run: run.id.clone(),
+            },
+        );
+        let key = layout.manifest();
+        let object = archive.objects.get(&key).await?;
+        let object =
+            object.with_context(|| format!("{key} is not there: the run has not ended"))?;
+        let manifest: Manifest = serde_json::from_slice(&object.body)
+            .with_context(|| format!("{key} is not what it should be"))?;
+        Ok(RunRecords {
+            run,
+            plan,
+            parts: manifest.parts,
+        })
+    }
+
+    /// Every record in order, part by part.
+    async fn each(
+        &self,
+        archive: &Archive,
+        each: &mut (dyn FnMut(ReadRecord) -> Result<()> + Send),
+    ) -> Result<()> {
+        let format = PartFormat::of(&self.plan);
+        let keys: Vec<String> = self
+            .parts
+            .iter()
+            .filter(|part| part.records > 0)
+            .map(|part| part.key.clone())
+            .collect();
+        let mut bodies = stream::iter(keys)
+            .map(|key| async move {
+                let object = archive.objects.get(&key).await?;
+                let object = object.with_context(|| format!("{key} is gone"))?;
+                anyhow::Ok((key, object.body))
+            })
+            .buffered(AHEAD);
+        while let Some(got) = bodies.next().await {
+            let (key, body) = got?;
+            let text = format.read(&body).with_context(|| key.clone())?;
+            for line in lines(&text) {
+                let record = serde_json::from_str(line).with_context(|| key.clone())?;
+                each(record)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the records of a plan hold, in order, with the type of each.
+pub fn columns_of(plan: &Plan) -> IndexMap<String, Field> {
+    let plain = |kind| Field {
+        from: FieldSource::Value(Value::Null),
+        kind,
+        optional: true,
+        zone: None,
+        format: None,
+        scale: None,
+    };
+    let mut columns = IndexMap::new();
+    for dimension in &plan.matrix.dimensions {
+        for (place, name) in dimension.names.iter().enumerate() {
+            columns.insert(name.to_string(), plain(kind_of(&dimension.values, place)));
+        }
+    }
+    let endpoint = plan.job.endpoint.as_deref().unwrap_or_default();
+    let endpoints = plan
+        .providers
+        .values()
+        .filter_map(|p| p.endpoints.get(endpoint));
+    for (name, field) in endpoints.flat_map(|endpoint| &endpoint.fields) {
+        columns.entry(name.clone()).or_insert_with(|| field.clone());
+    }
+    if plan.job.changes.is_some() {
+        columns.insert(UPDATE_TYPE.into(), plain(Some(FieldKind::Integer)));
+    }
+    columns
+}
+
+fn kind_of(values: &PlannedValues, place: usize) -> Option<FieldKind> {
+    match values {
+        PlannedValues::Range { .. } => Some(FieldKind::Integer),
+        PlannedValues::Dates { .. } => Some(FieldKind::String),
+        PlannedValues::Rows(rows) => match rows.first()?.get(place)? {
+            Value::String(_) => Some(FieldKind::String),
+            Value::Bool(_) => Some(FieldKind::Boolean),
+            _ => None,
+        },
+    }
+}
+
+/// The rows that come of other runs' records.
+pub struct Rows {
+    columns: Vec<Arc<str>>,
+    rows: Vec<Vec<Value>>,
+    /// Records before `where`.
+    pub all: u64,
+}
+
+impl Rows {
+    /// Reads the records of `runs`, newest first: of several the newest record of each id, with its highest
+    /// `update_type`.
+    ///
+    /// # Errors
+    /// When S3 does not answer, `where` refuses a record, or there are too many rows.
+    pub async fn read(
+        archive: &Archive,
+        records: &RecordsOf,
+        runs: &[RunRecords],
+        names: &RunNames,
+    ) -> Result<Self> {
+        let columns: Vec<Arc<str>> = match (records.columns.is_empty(), runs.first()) {
+            (false, _) => records.columns.iter().map(|c| c.as_str().into()).collect(),
+            (true, Some(run)) => columns_of(&run.plan)
+                .keys()
+                .map(|c| c.as_str().into())
+                .collect(),
+            (true, None) => Vec::new(),
+        };
+        let mut rows = Rows {
+            columns,
+            rows: Vec::new(),
+            all: 0,
+        };
+        let filter = Filter::new(records.filter.as_deref(), names)?;
+        if let [only] = runs {
+            let mut each = |record: ReadRecord| rows.add(record, &filter);
+            only.each(archive, &mut each).await?;
+            return Ok(rows);
+        }
+        let mut merge = Merge::prepare(archive, runs).await?;
+        for run in runs {
+            let mut each = |record: ReadRecord| match merge.newest(record)? {
+                Some(record) => rows.add(record, &filter),
+                None => Ok(()),
+            };
+            run.each(archive, &mut each).await?;
+        }
+        Ok(rows)
+    }
+
+    fn add(&mut self, record: ReadRecord, filter: &Filter<'_>) -> Result<()> {
+        self.all += 1;
+        let Some(mut record) = filter.keep(record)? else {
+            return Ok(());
+        };
+        let columns = self.columns.iter();
+        let row = columns.map(|name| record.remove(&**name).unwrap_or(Value::Null));
+        self.rows.push(row.collect());
+        if self.rows.len() > MOST_ROWS {
+            bail!("more than {MOST_ROWS} records make cells: narrow them with `where`");
+        }
+        Ok(())
+    }
+
+    /// As a dimension of a plan.
+    pub fn into_dimension(self) -> PlannedDimension {
+        PlannedDimension {
+            names: self.columns,
+            values: PlannedValues::Rows(self.rows),
+        }
+    }
+}
+
+/// `where` of `records_of`, compiled once.
+struct Filter<'e> {
+    condition: Condition,
+    source: &'e str,
+    fixed: FixedNames,
+}
+
+impl<'e> Filter<'e> {
+    fn new(source: Option<&'e str>, names: &RunNames) -> Result<Self> {
+        Ok(Filter {
+            condition: Condition::compile(source)?,
+            source: source.unwrap_or_default(),
+            fixed: Arc::new(names.pairs().into_iter().collect()),
+        })
+    }
+
+    /// The record when it stays.
+    fn keep(&self, record: ReadRecord) -> Result<Option<ReadRecord>> {
+        let names = RecordNames::new(record, &self.fixed);
+        let stays = self
+            .condition
+            .holds(&names)
+            .with_context(|| format!("where: {}: {}", self.source, names.shown()))?;
+        Ok(stays.then(|| names.into_record()))
+    }
+}
+
+/// The newest record of each id over several runs, with its highest `update_type`. Ids are held as hashes of
+/// 128 bits.
+struct Merge {
+    ids: Ids,
+    highest: HashMap<u128, i64>,
+    seen: HashSet<u128>,
+}
+
+impl Merge {
+    /// Looks through all runs but the newest for what had changed there.
+    async fn prepare(archive: &Archive, runs: &[RunRecords]) -> Result<Self> {
+        let mut merge = Merge {
+            ids: Ids::of(runs)?,
+            highest: HashMap::new(),
+            seen: HashSet::new(),
+        };
+        for run in runs {
+            let mut each = |record: ReadRecord| merge.note(record);
+            run.each(archive, &mut each).await?;
+        }
+        Ok(merge)
+    }
+
+    fn note(&mut self, record: ReadRecord) -> Result<()> {
+        let kind = update_type(&record);
+        if kind > 0 {
+            let id = self.ids.of_record(record)?.1;
+            let highest = self.highest.entry(id).or_default();
+            *highest = kind.max(*highest);
+        }
+        Ok(())
+    }
+
+    /// The record when no newer run has its id; runs come newest first.
+    fn newest(&mut self, record: ReadRecord) -> Result<Option<ReadRecord>> {
+        let (mut record, id) = self.ids.of_record(record)?;
+        if !self.seen.insert(id) {
+            return Ok(None);
+        }
+        if let Some(highest) = self.highest.get(&id) {
+            record.insert(UPDATE_TYPE.into(), (*highest).into());
+        }
+        Ok(Some(record))
+    }
+}
+
+fn update_type(record: &ReadRecord) -> i64 {
+    record.get(UPDATE_TYPE).and_then(Value::as_i64).unwrap_or(0)
+}
+
+/// The ids of a job's records.
+struct Ids {
+    jinja: minijinja::Environment<'static>,
+    fixed: FixedNames,
+}
+
+impl Ids {
+    const NAME: &'static str = "id";
+
+    fn of(runs: &[RunRecords]) -> Result<Self> {
+        let changes = runs.first().and_then(|run| run.plan.job.changes.as_ref());
+        let changes = changes.context("only records of a job with `changes` are merged")?;
+        let params = runs.first().map(|run| run.plan.job.params.clone());
+        let params: ReadRecord = params.unwrap_or_default().into_iter().collect();
+        let mut jinja = environment();
+        jinja.add_template_owned(Self::NAME, changes.id.clone())?;
+        let fixed = HashMap::from([("params".to_owned(), value_of(&Value::Object(params)))]);
+        Ok(Ids {
+            jinja,
+            fixed: Arc::new(fixed),
+        })
+    }
+
+    fn of_record(&self, record: ReadRecord) -> Result<(ReadRecord, u128)> {
+        let names = RecordNames::new(record, &self.fixed);
+        let template = self.jinja.get_template(Self::NAME)?;
+        let id = template.render(names.context())?;
+        let digest: [u8; 32] = Sha256::digest(id).into();
+        let hash = digest[..16]
+            .iter()
+            .fold(0, |hash: u128, byte| hash << 8 | u128::from(*byte));
+        Ok((names.into_record(), hash))
+    }
+}

@@ -1,0 +1,149 @@
+//! Sources beside HTTP: jobs without calls on another job's records, and a region's sorted set in Redis. Each
+//! worker dies once in the middle.
+
+use std::collections::BTreeSet;
+
+use harness::checker::{Collected, Outputs, Row};
+use harness::{Checker, Fleet, Parent};
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::layout::RunLayout;
+use redis::AsyncCommands;
+use serde_json::{Value, json};
+
+const RUN: &str = "2026-11-27";
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
+
+/// Its first collector dies as by kill -9 at `point`; another one goes on.
+async fn ends_well(fleet: &Fleet, job: &str, point: &str, index: Option<&str>) -> Vec<Row> {
+    let _loader = fleet.load(&[]).expect("started");
+    let crash = [("PACELINE_CRASH_AT", point)];
+    let mut doomed = fleet
+        .start_with(&crash, "worker", &["collect"])
+        .expect("started");
+    let enqueue = ["enqueue", job, "--run-id", RUN, "--date", "2026-11-27"];
+    let ended = fleet.producer(&enqueue, PATIENCE).expect("it ends");
+    ended.expect_code(0);
+    let died = doomed.wait_at_most(PATIENCE).expect("its status");
+    assert!(
+        died.is_some(),
+        "no crash at {point}: {}",
+        doomed.last_words(20)
+    );
+    let _collector = fleet.collect(&[]).expect("started");
+    let ended = fleet.producer(&["watch", RUN], PATIENCE).expect("it ends");
+    ended.expect_code(0);
+    let named: fn(&Row) -> String = |row| row["link"].as_str().unwrap_or_default().to_owned();
+    let outputs = Outputs {
+        index: index.map(|name| (name.to_owned(), Box::new(named) as _)),
+        ranking: None,
+    };
+    let checker = Checker::new(fleet, job, RUN, outputs).expect("a run id");
+    checker.check().await.expect("checked").assert_kept();
+    rows(fleet, job).await
+}
+
+async fn rows(fleet: &Fleet, job: &str) -> Vec<Row> {
+    let run = RunRef {
+        job: job.into(),
+        run: RUN.parse().expect("a run id"),
+    };
+    let layout = RunLayout::new(fleet.value("PACELINE_PREFIX"), &run);
+    let collected = Collected::read(&harness::Bucket::of(fleet), &layout).await;
+    let collected = collected.expect("parts");
+    collected.rows().map(|(row, _)| row.clone()).collect()
+}
+
+fn post(number: u32) -> Value {
+    json!({
+        "engine": "naver", "keyword": "제주 여행", "title": format!("  post {number} "),
+        "link": format!("https://blog.test/{number}"),
+        "posted_on": format!("2026-11-{:02}", number % 28 + 1), "likes": number, "price": 80000.5,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_without_calls_makes_records_of_anothers() {
+    let fleet = Fleet::new("posts").expect("a fleet");
+    let index = format!("{}-kept", fleet.name);
+    let job = format!(
+        "job: kept\nafter: search\n\
+         source: {{records_of: {{job: search, where: \"posted_on >= today | plus_days(-10) and likes > 0\"}}}}\n\
+         fields: {{link: \"{{{{ link }}}}\", title: \"{{{{ title | trim }}}}\", likes: \"{{{{ likes }}}}\", day: \"{{{{ posted_on }}}} in {{{{ parent.id }}}}\"}}\n\
+         shard: {{cells: 3, checkpoint: 2}}\n\
+         outputs:\n  s3: {{format: ndjson}}\n  index: {{name: {index}, mode: snapshot, id: \"{{{{ link }}}}\", mapping: {{likes: integer}}}}\n"
+    );
+    fleet.spec.write("jobs/kept.yaml", &job).expect("written");
+    let parts: Vec<Vec<Value>> = (0..7u32)
+        .map(|part| match part {
+            // One part without records, one of which none stays.
+            3 => vec![],
+            4 => vec![post(0), post(2)],
+            _ => (1..40).map(|n| post(part * 100 + n)).collect(),
+        })
+        .collect();
+    let search = Parent {
+        fleet: &fleet,
+        job: "search",
+    };
+    let planned_at = "2026-11-26T00:00:00Z";
+    search
+        .good_run("s1", planned_at, &parts)
+        .await
+        .expect("written");
+
+    let found = ends_well(&fleet, "kept", "read-after@4", Some(&index)).await;
+    let wanted = parts.iter().flatten().filter(|post| {
+        let day = post["posted_on"].as_str().expect("a day");
+        day >= "2026-11-17" && post["likes"].as_u64() > Some(0)
+    });
+    let wanted: BTreeSet<String> = wanted
+        .map(|post| {
+            let title = post["title"].as_str().expect("a title").trim().to_owned();
+            let day = format!("{} in s1", post["posted_on"].as_str().expect("a day"));
+            json!({"link": post["link"], "title": title, "likes": post["likes"], "day": day})
+                .to_string()
+        })
+        .collect();
+    let found: Vec<String> = found
+        .into_iter()
+        .map(|row| Value::Object(row).to_string())
+        .collect();
+    assert_eq!(found.len(), wanted.len());
+    assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_regions_sorted_set_becomes_records() {
+    let mut fleet = Fleet::new("votes").expect("a fleet");
+    let url = fleet.value("REDIS_URL").to_owned();
+    fleet.set("REGION", "jp");
+    let spec = &fleet.spec;
+    let csv = "format: csv, columns: [kseq, score], key: \"data/{{ params.event }}/{{ region }}-{{ run.started_at | date('%Y%m%d%H%M') }}.csv\", bucket: \"${VOTES_BUCKET}\"";
+    spec.replace("jobs/votes-push.yaml", csv, "format: ndjson")
+        .expect("replaced");
+    fleet.set("REGION_REDIS_URL", &url);
+    let client = redis::Client::open(url).expect("a URL");
+    let mut redis = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("Redis");
+    let mut votes: Vec<(i64, String)> =
+        (0..2_500).map(|n| (n * 7 % 911, format!("k{n}"))).collect();
+    for chunk in votes.chunks(500) {
+        let _: i64 = redis
+            .zadd_multiple("votes:104", chunk)
+            .await
+            .expect("added");
+    }
+    let found = ends_well(&fleet, "votes-push", "read-after", None).await;
+    votes.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let wanted: Vec<String> = votes
+        .into_iter()
+        .map(|(score, member)| json!({"region": "jp", "kseq": member, "score": score}).to_string())
+        .collect();
+    let found: Vec<String> = found
+        .into_iter()
+        .map(|row| Value::Object(row).to_string())
+        .collect();
+    assert_eq!(found, wanted);
+}
