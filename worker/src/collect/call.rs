@@ -12,6 +12,7 @@ use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::spec::Retry;
 use tokio_util::sync::CancellationToken;
 
+use super::aside::aside;
 use super::http::{HttpAnswer, HttpError};
 use super::lane::asking::Drawn;
 use super::lane::held::ShardInHand;
@@ -176,7 +177,7 @@ impl Call {
                 bytes: answer.body.len() as u64,
                 duration,
                 answered_us,
-                judged: self.judge(&answer, answered_us),
+                judged: aside(answer.body.len(), || self.judge(&answer, answered_us)),
             },
             Err(error) => Attempt {
                 status: 0,
@@ -297,7 +298,7 @@ impl Call {
         let verdict = &attempt.judged.verdict;
         let of_credential = credential.map(|c| c.name().to_owned());
         match verdict.outcome {
-            Outcome::Ok => self.extract(&attempt, context),
+            Outcome::Ok => aside(attempt.bytes as usize, || self.extract(&attempt, context)),
             Outcome::Empty => {
                 CallEnd::Ended(self.result(String::new(), 0, None, attempt.answered_us))
             }

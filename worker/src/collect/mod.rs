@@ -1,6 +1,7 @@
 //! The role `worker collect`: takes shards from the lanes of open runs, calls their providers under the
 //! fleet's limits, makes the answers durable block by block. Stateless: start any number, kill any of them.
 
+mod aside;
 pub mod call;
 pub mod connect;
 pub mod credentials;

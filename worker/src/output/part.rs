@@ -119,7 +119,7 @@ pub fn write_body(lines: &[u8], output: &S3Output) -> Result<Bytes, PartError> {
     const LEVEL: i32 = 3;
     match (output.format, output.compress) {
         (OutputFormat::Ndjson, Compression::None) => Ok(Bytes::copy_from_slice(lines)),
-        (OutputFormat::Ndjson, Compression::Zstd) => Ok(zstd::encode_all(lines, LEVEL)?.into()),
+        (OutputFormat::Ndjson, Compression::Zstd) => Ok(zstd::bulk::compress(lines, LEVEL)?.into()),
         (format, compress) => Err(PartError::Format(format, compress)),
     }
 }

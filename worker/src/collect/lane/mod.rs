@@ -194,6 +194,8 @@ impl Lane {
         let intake_over = self.context.intake_over.clone();
         let mut open_runs = self.context.open_runs.clone();
         let mut drained_at = None;
+        let (draining, no_more_intake) = (shutdown.draining(), intake_over.cancelled());
+        tokio::pin!(draining, no_more_intake);
         loop {
             self.look_after_shards();
             self.ask();
@@ -211,8 +213,8 @@ impl Lane {
                 }
                 () = tokio::time::sleep_until(wake.into()) => self.on_wake(drained_at),
                 Ok(()) = open_runs.changed() => self.on_open_runs(&open_runs.borrow_and_update()),
-                () = intake_over.cancelled(), if !intake_over.is_cancelled() => {}
-                () = shutdown.draining(), if drained_at.is_none() => {
+                () = &mut no_more_intake, if !intake_over.is_cancelled() => {}
+                () = &mut draining, if drained_at.is_none() => {
                     drained_at = Some(Instant::now());
                     self.hand_all_back(Back::Now);
                 }
