@@ -146,3 +146,48 @@ async fn a_regions_sorted_set_becomes_records() {
         .collect();
     assert_eq!(found, wanted);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_regions_newest_object_counts_and_a_region_without_one_is_named() {
+    let mut fleet = Fleet::new("regions").expect("a fleet");
+    let bucket = fleet.value("PACELINE_BUCKET").to_owned();
+    fleet.set("VOTES_BUCKET", bucket);
+    let spec = &fleet.spec;
+    let merged = "format: csv, columns: [candidate, score], merged: \"data/{{ params.event }}/result-global.csv\"";
+    spec.replace("jobs/votes.yaml", merged, "format: ndjson")
+        .expect("replaced");
+    let normalise = "      normalise: {by: share, within: \"{{ region }}\"}\n";
+    spec.replace("jobs/votes.yaml", normalise, "")
+        .expect("replaced");
+    let objects = harness::Bucket::of(&fleet);
+    let put = async |region: &str, minute: u32, text: &str| {
+        let key = format!("data/104/{region}-2026112706{minute:02}.csv");
+        objects.put(&key, text.as_bytes()).await.expect("put");
+    };
+    for region in ["jp", "tw", "kr"] {
+        put(region, 0, "kseq,score\nold,1\n").await;
+        put(region, 30, &format!("kseq,score\n{region}1,30\nboth,12\n")).await;
+    }
+    put("na", 0, "").await;
+    let _workers = [fleet.load(&[]), fleet.collect(&[])];
+    let enqueue = ["enqueue", "votes", "--run-id", RUN, "--wait"];
+    let ended = fleet.producer(&enqueue, PATIENCE).expect("it ends");
+    ended.expect_code(4);
+    let found: BTreeSet<String> = rows(&fleet, "votes")
+        .await
+        .into_iter()
+        .map(|row| format!("{} {} {}", row["region"], row["candidate"], row["votes"]))
+        .collect();
+    let wanted = ["jp", "tw", "kr"].into_iter().flat_map(|region| {
+        let first = format!("\"{region}\" \"{region}1\" 30");
+        [first, format!("\"{region}\" \"both\" 12")]
+    });
+    assert_eq!(found, wanted.collect());
+    // With something of every region it is a good run.
+    put("na", 30, "kseq,score\nna1,5\n").await;
+    let again = ["enqueue", "votes", "--run-id", "again", "--wait"];
+    fleet
+        .producer(&again, PATIENCE)
+        .expect("it ends")
+        .expect_code(0);
+}
