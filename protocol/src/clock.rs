@@ -158,6 +158,7 @@ mod tests {
             credential: None,
             start_us,
             slack_us,
+            probe: false,
         }
     }
 

@@ -83,9 +83,14 @@ enum Event {
     Restart,
     Forget,
     Close {
-        credential: usize,
+        name: usize,
         for_us: i64,
     },
+    Probed {
+        back: usize,
+        how: u8,
+    },
+    Reopen,
     Mark {
         of: usize,
         before: u64,
@@ -102,13 +107,17 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(holder, wants, held, claim)| Event::Ask { holder, wants, held, claim }),
         1 => Just(Event::Restart),
         1 => Just(Event::Forget),
-        1 => (0usize..2, 1i64..3_000_000).prop_map(|(credential, for_us)| Event::Close { credential, for_us }),
+        2 => (0usize..4, 1i64..3_000_000).prop_map(|(name, for_us)| Event::Close { name, for_us }),
+        3 => (0usize..3, 0u8..3).prop_map(|(back, how)| Event::Probed { back, how }),
+        1 => Just(Event::Reopen),
         4 => (0usize..2, 0u64..60, any::<bool>()).prop_map(|(of, before, late)| Event::Mark { of, before, late }),
         8 => prop_oneof![6 => 0i64..200_000, 3 => 0i64..3_000_000, 1 => -2_000_000i64..0, 1 => 0i64..40_000_000]
             .prop_map(|us| Event::Pass { us }),
     ]
 }
 
+/// What may be closed: the provider, both credentials, a limit's scope.
+const NAMES: [&str; 4] = ["*", "0-aaaaaa", "1-bbbbbb", "second:s c/ö}pe"];
 const NOON: i64 = 1_800_000_000_000_000;
 const DAY: i64 = 86_400_000_000;
 
@@ -181,6 +190,7 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
 
 async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, TestCaseError> {
     let mut compared = 0;
+    let mut probes = Vec::new();
     let mut pure = State::default();
     let (mut now, mut server, mut seq, mut seen) = (NOON, 0u32, 0u64, NOON);
     for event in events {
@@ -202,13 +212,28 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                 };
                 forget(limiter, now).await;
             }
-            Event::Close { credential, for_us } => {
-                let name = format!("{credential}-{}", ["aaaaaa", "bbbbbb"][*credential]);
-                pure.close(&name, now + for_us, "throttled");
+            Event::Close { name, for_us } => {
+                let closure = Closure {
+                    name: NAMES[*name].into(),
+                    for_: Duration::from_micros(for_us.unsigned_abs()),
+                    reason: ["throttled", "auth_expired"][usize::from(*for_us > 2_900_000)].into(),
+                };
+                let strikes = limiter.close_at("shop", &closure, Some(now)).await;
+                let expected = pure.close(&closure.name, now, *for_us, &closure.reason);
+                prop_assert_eq!(strikes.expect("answers"), expected);
+            }
+            Event::Probed { back, how } => {
+                let how = [Probed::Well, Probed::NotSent, Probed::Unanswered][usize::from(*how)];
+                let start = probes.iter().rev().nth(*back).copied().unwrap_or(7);
                 limiter
-                    .close_until("shop", &name, now + for_us, "throttled")
+                    .probed_at("shop", &NAMES, start, how, Some(now))
                     .await
                     .expect("answers");
+                pure.probed(&NAMES, now, start, how);
+            }
+            Event::Reopen => {
+                limiter.reopen_at("shop", Some(now)).await.expect("answers");
+                pure.reopen(now);
             }
             Event::Mark { of, before, late } => {
                 let quota = ask(now, 0, &[], 0, 0).limits[4 + of].clone();
@@ -247,6 +272,13 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                 }
                 let expected = decide(&mut pure, &ask, &moment);
                 compared += expected.grants.len();
+                probes.extend(
+                    expected
+                        .grants
+                        .iter()
+                        .filter(|g| g.probe)
+                        .map(|g| g.start_us),
+                );
                 prop_assert_eq!(answered.answer, expected);
                 seen = now;
             }
@@ -271,7 +303,7 @@ fn the_script_is_the_pure_decision() {
     let mut runner = TestRunner::deterministic();
     let sequences = prop::collection::vec(event(), 1..60);
     let limiter = |case: u32| FleetLimiter::connect(&server.url, Keys::new(format!("t{case}")));
-    for _ in 0..200 {
+    for _ in 0..500 {
         case += 1;
         let events = sequences
             .new_tree(&mut runner)
@@ -465,19 +497,20 @@ async fn claims_and_closures() {
     );
 
     let closure = |s| Closure {
-        credential: None,
+        name: PROVIDER.into(),
         for_: Duration::from_secs(s),
         reason: "throttled".into(),
     };
-    limiter.close("p", &closure(60)).await.expect("answers");
+    assert_eq!(limiter.close("p", &closure(60)).await.expect("answers"), 0);
     limiter.close("p", &closure(5)).await.expect("answers");
     let closed = limiter.closures("p").await.expect("answers");
     assert!(
         closed.len() == 1 && closed[0].for_ > Duration::from_secs(50),
         "{closed:?}"
     );
-    limiter.reopen("p").await.expect("answers");
-    assert!(limiter.closures("p").await.expect("answers").is_empty());
+    assert_eq!(limiter.reopen("p").await.expect("answers"), 1);
+    let due = limiter.closures("p").await.expect("answers");
+    assert_eq!(due[0].for_, Duration::ZERO, "the next call is its probe");
     let peeked = limiter
         .peek("p", &ask(NOON, 0, &[], 0, 0).limits)
         .await

@@ -40,7 +40,8 @@ struct Budget {
 
 #[derive(Serialize)]
 struct Closed {
-    credential: Option<String>,
+    /// The credential, or a limit in one scope; nothing: every call.
+    name: Option<String>,
     reason: String,
     for_s: u64,
 }
@@ -166,7 +167,7 @@ fn remaining(now: &LimitNow) -> Option<u64> {
 
 fn closed(closure: &Closure) -> Closed {
     Closed {
-        credential: closure.credential.clone(),
+        name: closure.part().map(str::to_owned),
         reason: closure.reason.clone(),
         for_s: closure.for_.as_secs(),
     }
@@ -203,7 +204,7 @@ fn print(all: &[Budgets]) {
     show::print(&table);
     for budgets in all {
         for closed in &budgets.closed {
-            let whom = closed.credential.as_deref().unwrap_or("every call");
+            let whom = closed.name.as_deref().unwrap_or("every call");
             let length = show::span(std::time::Duration::from_secs(closed.for_s));
             println!(
                 "{}: {whom} is closed for {length} ({})",

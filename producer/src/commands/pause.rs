@@ -79,6 +79,11 @@ pub async fn reopen(stores: &Stores, plan: &Plan) -> Result<()> {
     let names: BTreeSet<&str> = plan.providers.values().map(limiter_name).collect();
     for name in names {
         stores.limiter.reopen(name).await?;
+        let provider = name.to_owned();
+        stores
+            .publisher
+            .control(&Control::LimitsChanged { provider })
+            .await?;
     }
     Ok(())
 }

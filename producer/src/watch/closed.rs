@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use paceline_protocol::limit::{Instance, Rule};
+use paceline_protocol::limit::{Instance, PROVIDER, Rule};
 use paceline_protocol::plan::Plan;
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::Provider;
@@ -96,7 +96,7 @@ fn spent(credential: Option<String>, quota: &LimitNow, now_us: i64) -> Option<Cl
     };
     let left = u64::try_from(closes_us - now_us).ok()?;
     (quota.used >= calls).then(|| Closure {
-        credential,
+        name: credential.unwrap_or_else(|| PROVIDER.to_owned()),
         for_: Duration::from_micros(left),
         reason: format!("{} used up", quota.instance.limit),
     })
@@ -127,10 +127,10 @@ fn first_key_to_open(keys: &[String], closures: &[Closure]) -> Option<WholeProvi
     })
 }
 
-fn longest<'a>(closures: &'a [Closure], credential: Option<&String>) -> Option<&'a Closure> {
+fn longest<'a>(closures: &'a [Closure], credential: Option<&str>) -> Option<&'a Closure> {
     closures
         .iter()
-        .filter(|closure| closure.credential.as_ref() == credential)
+        .filter(|closure| closure.part() == credential)
         .max_by_key(|closure| closure.for_)
 }
 
@@ -169,7 +169,7 @@ mod tests {
 
     fn closure(credential: Option<&str>, seconds: u64) -> Closure {
         Closure {
-            credential: credential.map(str::to_owned),
+            name: credential.unwrap_or(PROVIDER).to_owned(),
             for_: Duration::from_secs(seconds),
             reason: "quota_exhausted".into(),
         }

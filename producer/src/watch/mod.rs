@@ -12,7 +12,7 @@ use anyhow::Result;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::manifest::{Manifest, RunEnd};
 use paceline_protocol::stores::limiter::FleetLimiter;
-use paceline_protocol::stores::state::State;
+use paceline_protocol::stores::state::{STOPPED_BY_PROVIDER, State};
 
 pub use self::quota::QuotaLeft;
 pub use self::snapshot::{Snapshot, snapshot};
@@ -101,12 +101,18 @@ impl Watcher<'_> {
             return Ok(Some(exit));
         }
         let look = self.look(&watched.files, &mut watched.meters).await;
-        let Some((shot, still_open)) = watched.outage.survive(look)? else {
+        let Some((shot, open)) = watched.outage.survive(look)? else {
             self.tell_outage();
             return Ok(None);
         };
+        let still_open = open.is_open;
         watched.screen.show(&shot, &watched.meters.text(&shot));
         self.tell(&watched.files, &shot).await;
+        if let Some(reason) = open.stopped {
+            watched.screen.end();
+            eprintln!("{run} is {reason}");
+            return Ok(Some(Exit::StoppedByProvider));
+        }
         if self
             .stopped(&watched.files, &shot, &mut watched.closed)
             .await?
@@ -156,14 +162,23 @@ impl Watcher<'_> {
     }
 
     /// One look at Redis: the snapshot, and whether the registry still has the run.
-    async fn look(&self, files: &RunFiles, meters: &mut Meters) -> Result<(Snapshot, bool)> {
+    async fn look(&self, files: &RunFiles, meters: &mut Meters) -> Result<(Snapshot, Registered)> {
         let run = files.plan.run_ref();
         let registry = self.state.open_runs().await?;
         // A lost registry says nothing about the run.
-        let still_open = registry.is_none_or(|runs| runs.iter().any(|open| open.run == run));
+        let entry = registry
+            .as_ref()
+            .and_then(|runs| runs.iter().find(|open| open.run == run));
+        let open = Registered {
+            is_open: registry.is_none() || entry.is_some(),
+            stopped: entry
+                .filter(|open| open.paused)
+                .and_then(|open| open.reason.clone())
+                .filter(|reason| reason.starts_with(STOPPED_BY_PROVIDER)),
+        };
         let mut shot = snapshot(self.state, self.limiter, files, &self.context.env).await?;
         meters.note(&mut shot);
-        Ok((shot, still_open))
+        Ok((shot, open))
     }
 
     /// Whether every key of every provider has been, or will be, closed for too long.
@@ -220,6 +235,13 @@ impl Watcher<'_> {
         );
         Exit::StoppedByProvider
     }
+}
+
+/// What the registry says of a run.
+struct Registered {
+    is_open: bool,
+    /// Why its provider stopped it.
+    stopped: Option<String>,
 }
 
 /// How fast cells end and calls are granted.

@@ -17,6 +17,8 @@ pub struct ScopeTemplate {
     pub by_credential: bool,
     /// Whether `per:` names anything of the cell.
     pub by_cell: bool,
+    /// How many names `per:` has.
+    pub names: usize,
 }
 
 /// The rendered scopes of one cell, in the order of [`Connector::scopes`]; `None` where the scope
@@ -41,6 +43,7 @@ pub(super) fn compile(
         scopes.push(ScopeTemplate {
             by_credential: names.iter().any(|n| n == "credential"),
             by_cell: names.iter().any(|n| n != "credential" && n != "endpoint"),
+            names: names.len(),
             limit: limit.clone(),
             per,
         });

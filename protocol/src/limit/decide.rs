@@ -2,9 +2,12 @@
 //!
 //! `stores/limiter/ask.lua` is the same function, line by line; one suite feeds both.
 
+use std::collections::BTreeMap;
+
+use super::closed::{Closed, Door, PROVIDER};
 use super::pace::{self, LATEST_US, Pace};
-use super::state::{Claim, Lease, Leases, PROVIDER, Paced, Quota, State};
-use super::{Answer, Ask, Grant, Group, Instance, Refusal, Rule, Why};
+use super::state::{Claim, Lease, Leases, Paced, Quota, State};
+use super::{Answer, Ask, Choice, Grant, Group, Instance, Refusal, Rule, Why};
 
 /// A lease of a holder that does not renew ends after so long (10 s).
 pub const LEASE_US: i64 = 10_000_000;
@@ -100,14 +103,26 @@ struct Draft {
     start_us: i64,
     slack_us: i64,
     choice: Option<usize>,
+    probe: bool,
 }
 
 /// Why a call may not, and the limit that binds.
 #[derive(Clone, Copy)]
 struct No {
-    limit: Option<usize>,
+    binds: Binds,
     why: Why,
     opens_us: i64,
+}
+
+/// What keeps a call back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Binds {
+    /// A closure of the whole provider.
+    Provider,
+    /// A closure of the credential.
+    Key,
+    /// A limit, or a closure of its scope.
+    Limit(usize),
 }
 
 /// One step under way.
@@ -116,6 +131,10 @@ struct Step<'a> {
     moment: &'a Moment<'a>,
     policy: &'a Policy,
     live: Vec<Live>,
+    /// What is closed, or opening again.
+    closed: BTreeMap<String, Closed>,
+    /// The names under which each limit may be closed; empty while nothing is.
+    ids: Vec<String>,
     answer: Answer,
 }
 
@@ -126,8 +145,14 @@ impl<'a> Step<'a> {
             moment,
             policy,
             live: Vec::new(),
+            closed: state.closed.clone(),
+            ids: Vec::new(),
             answer: Answer::at(moment.now_us),
         };
+        step.closed.retain(|_, c| !c.is_over(moment.now_us));
+        if !step.closed.is_empty() {
+            step.ids = ask.limits.iter().map(Instance::id).collect();
+        }
         for (index, limit) in ask.limits.iter().enumerate() {
             let live = step.load_limit(state, index, limit);
             step.live.push(live);
@@ -137,7 +162,7 @@ impl<'a> Step<'a> {
 
     fn run(mut self, state: &mut State) -> Answer {
         self.answer.lost_claims = self.renew_claims(state);
-        self.give(state);
+        self.give();
         self.want_marks();
         self.save(state);
         self.answer
@@ -288,10 +313,7 @@ impl<'a> Step<'a> {
 
     /// Gives to the group whose next call can start first, in the order of wish among equals, until no
     /// group can go on: so a scope that opens late does not push the shared limits ahead of the others.
-    fn give(&mut self, state: &State) {
-        if let Some(until) = state.closed_until(PROVIDER, self.moment.now_us) {
-            return self.refuse_all(until);
-        }
+    fn give(&mut self) {
         // The earliest that a group may start: a lower bound, since starts only move away.
         let mut bounds: Vec<Option<i64>> = self
             .ask
@@ -301,7 +323,7 @@ impl<'a> Step<'a> {
             .collect();
         let mut left: Vec<u32> = self.ask.groups.iter().map(|g| g.want).collect();
         while let Some(group) = first(&bounds) {
-            match self.next_call(state, &self.ask.groups[group]) {
+            match self.next_call(&self.ask.groups[group]) {
                 Err(no) => {
                     self.refuse(group, no);
                     bounds[group] = None;
@@ -322,23 +344,16 @@ impl<'a> Step<'a> {
     }
 
     /// When and with which credential the group's next call may start.
-    fn next_call(&self, state: &State, group: &Group) -> Result<Draft, No> {
+    fn next_call(&self, group: &Group) -> Result<Draft, No> {
         if group.choices.is_empty() {
             return self.try_call(group, None);
         }
         let mut best: Option<No> = None;
-        for (index, choice) in group.choices.iter().enumerate() {
-            let no = match state.closed_until(&choice.name, self.moment.now_us) {
-                Some(opens_us) => No {
-                    limit: None,
-                    why: Why::Closed,
-                    opens_us,
-                },
-                None => match self.try_call(group, Some(index)) {
-                    Ok(draft) => return Ok(draft),
-                    Err(no) if !may_skip(&no, &choice.limits) => return Err(no),
-                    Err(no) => no,
-                },
+        for index in 0..group.choices.len() {
+            let no = match self.try_call(group, Some(index)) {
+                Ok(draft) => return Ok(draft),
+                Err(no) if !may_skip(&no, &group.choices[index]) => return Err(no),
+                Err(no) => no,
             };
             if best.is_none_or(|b| no.opens_us < b.opens_us) {
                 best = Some(no);
@@ -347,22 +362,54 @@ impl<'a> Step<'a> {
         Err(best.expect("there is at least one choice, and each gave a reason"))
     }
 
+    /// The closures of a call, each with the limit that it is named after, the widest first.
+    fn doors(&self, group: &Group, choice: Option<usize>) -> Vec<(Binds, Door)> {
+        if self.closed.is_empty() {
+            return Vec::new();
+        }
+        let now = self.moment.now_us;
+        let door = |name: &str| self.closed.get(name).map(|closed| closed.door(now));
+        let provider = door(PROVIDER).map(|d| (Binds::Provider, d));
+        let key = choice.and_then(|c| door(&group.choices[c].name));
+        let limits =
+            drawn(group, choice).filter_map(|l| Some((Binds::Limit(l), door(&self.ids[l])?)));
+        let key = key.map(|d| (Binds::Key, d));
+        provider.into_iter().chain(key).chain(limits).collect()
+    }
+
     /// The latest start that any limit gives, when it is near enough for all of them.
     fn try_call(&self, group: &Group, choice: Option<usize>) -> Result<Draft, No> {
         let now = self.moment.now_us;
         let mut start_us = now + LEAD_US;
-        let mut binding = None;
+        let mut binding = Binds::Provider;
         let (mut slack_us, mut horizon_us) = (LATEST_US, pace::FURTHEST_US);
+        let mut probe = false;
+        for (binds, door) in self.doors(group, choice) {
+            match door {
+                Door::Shut(opens_us, dead) => {
+                    return Err(No {
+                        binds,
+                        why: if dead { Why::Dead } else { Why::Closed },
+                        opens_us,
+                    });
+                }
+                Door::Probe => probe = true,
+                Door::Ramp(at) if at > start_us => (start_us, binding) = (at, binds),
+                Door::Ramp(_) => {}
+            }
+        }
         for index in drawn(group, choice) {
             match self.live[index].opening(now) {
                 Opening::Shut(why, opens_us) => {
                     return Err(No {
-                        limit: Some(index),
+                        binds: Binds::Limit(index),
                         why,
                         opens_us,
                     });
                 }
-                Opening::At(at) if at > start_us => (start_us, binding) = (at, Some(index)),
+                Opening::At(at) if at > start_us => {
+                    (start_us, binding) = (at, Binds::Limit(index));
+                }
                 Opening::At(_) => {}
             }
             if let Live::Paced { pace, .. } = &self.live[index] {
@@ -374,7 +421,7 @@ impl<'a> Step<'a> {
             // Half a horizon before it opens: the next batch is then worth its round trip.
             let opens_us = start_us - horizon_us / 2;
             return Err(No {
-                limit: binding,
+                binds: binding,
                 why: Why::Paced,
                 opens_us,
             });
@@ -382,7 +429,7 @@ impl<'a> Step<'a> {
         for index in drawn(group, choice) {
             if let Some(opens_us) = self.live[index].turns_before(start_us) {
                 return Err(No {
-                    limit: Some(index),
+                    binds: Binds::Limit(index),
                     why: Why::Window,
                     opens_us,
                 });
@@ -392,6 +439,7 @@ impl<'a> Step<'a> {
             start_us,
             slack_us,
             choice,
+            probe,
         })
     }
 
@@ -406,41 +454,50 @@ impl<'a> Step<'a> {
             };
             self.live[index].charge(at);
         }
+        self.charge_closures(asked, draft);
         self.answer.grants.push(Grant {
             group,
             credential: draft.choice.map(|c| asked.choices[c].credential),
             start_us: draft.start_us,
             slack_us: draft.slack_us,
+            probe: draft.probe,
         });
+    }
+
+    fn charge_closures(&mut self, group: &Group, draft: &Draft) {
+        if self.closed.is_empty() {
+            return;
+        }
+        let now = self.moment.now_us;
+        let mut charge = |name: &str| {
+            if let Some(closed) = self.closed.get_mut(name) {
+                closed.charge(now, draft.start_us);
+            }
+        };
+        charge(PROVIDER);
+        if let Some(choice) = draft.choice {
+            charge(&group.choices[choice].name);
+        }
+        drawn(group, draft.choice).for_each(|index| charge(&self.ids[index]));
     }
 
     fn refuse(&mut self, group: usize, no: No) {
         let No {
-            limit,
+            binds,
             why,
             opens_us,
         } = no;
+        let limit = match binds {
+            Binds::Limit(limit) => Some(limit),
+            Binds::Provider | Binds::Key => None,
+        };
         self.answer.refusals.push(Refusal {
             group,
             limit,
+            key: binds == Binds::Key,
             why,
             opens_us,
         });
-    }
-
-    fn refuse_all(&mut self, until: i64) {
-        for group in 0..self.ask.groups.len() {
-            if self.ask.groups[group].want > 0 {
-                self.refuse(
-                    group,
-                    No {
-                        limit: None,
-                        why: Why::Closed,
-                        opens_us: until,
-                    },
-                );
-            }
-        }
     }
 
     fn want_marks(&mut self) {
@@ -478,6 +535,7 @@ impl<'a> Step<'a> {
     }
 
     fn save(&mut self, state: &mut State) {
+        state.closed = std::mem::take(&mut self.closed);
         for grant in &self.answer.grants {
             let run = self.ask.groups[grant.group].run.clone();
             *state.granted.entry(run).or_default() += 1;
@@ -635,11 +693,15 @@ impl Live {
     }
 }
 
-/// Whether the next credential may serve when this one cannot: its own pace, leases or quota bind. A
-/// counter that waits for its mark is not used up, so its credential stays the one in use.
-fn may_skip(no: &No, own: &[usize]) -> bool {
-    let of_its_own = no.limit.is_some_and(|limit| own.contains(&limit));
-    of_its_own && matches!(no.why, Why::Paced | Why::InFlight | Why::Quota)
+/// Whether the next credential may serve when this one cannot: it is closed, or its own pace, leases or quota
+/// bind. A counter that waits for its mark is not used up, so its credential stays the one in use.
+fn may_skip(no: &No, choice: &Choice) -> bool {
+    let of_its_own = match no.binds {
+        Binds::Provider => false,
+        Binds::Key => true,
+        Binds::Limit(limit) => choice.limits.contains(&limit),
+    };
+    of_its_own && !matches!(no.why, Why::Mark | Why::Window)
 }
 
 /// The limits that a call draws from, each once as the asker lists them.

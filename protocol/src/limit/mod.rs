@@ -5,6 +5,7 @@
 //! start ([`Grant::start_us`]). The decision itself is a pure function with the clock passed in; Redis runs
 //! the same function as a script.
 
+mod closed;
 mod decide;
 mod pace;
 #[cfg(test)]
@@ -15,6 +16,10 @@ mod window;
 
 use serde::{Deserialize, Serialize};
 
+pub use closed::{
+    BREAKER, BREAKER_US, Closed, DEAD, FORGOTTEN_US, LONGEST_DOUBLED_US, PROBE_AGAIN_US, PROBE_US,
+    PROVIDER, Probed, RAMP_OVER_US, RAMP_US,
+};
 pub use decide::{
     CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, decide,
 };
@@ -22,7 +27,7 @@ pub use pace::{
     FURTHEST_US, LATEST_US, Pace, UNMARKED_WINDOW_US, mark_step, next_mark, window_guard_us,
 };
 pub use scope::{NotALimit, instance};
-pub use state::{Claim, Closed, Lease, Leases, PROVIDER, Paced, Quota, SetMark, State, used_now};
+pub use state::{Claim, Lease, Leases, Paced, Quota, SetMark, State, used_now};
 pub use window::{BadZone, quota_window};
 
 /// One limit for one scope: a counter of its own in Redis.
@@ -185,6 +190,9 @@ pub struct Grant {
     pub start_us: i64,
     /// The least slack of all the limits that were charged.
     pub slack_us: i64,
+    /// It is the one call that tries whether a closure is over: how it ends has to be told
+    /// ([`State::probed`]), else nobody else tries for [`PROBE_US`].
+    pub probe: bool,
 }
 
 /// Why a group got less than it wanted.
@@ -192,8 +200,11 @@ pub struct Grant {
 pub struct Refusal {
     /// Which group.
     pub group: usize,
-    /// The limit that binds, by index; `None` for a cooldown or when every credential is closed.
+    /// The limit that binds, or whose scope is closed, by index; `None` for a closure of the whole provider or of
+    /// the credential.
     pub limit: Option<usize>,
+    /// It is the credential (of several: the one that opens first) that is closed.
+    pub key: bool,
     /// What kind of refusal.
     pub why: Why,
     /// When asking again is worth it, on the fleet's clock.
@@ -215,4 +226,7 @@ pub enum Why {
     Mark,
     /// The worker's idea of the calendar window is not Redis'.
     Window,
+    /// The scope, or every credential, is closed and stays so until somebody looks: a key that is not
+    /// accepted, or refusals again and again.
+    Dead,
 }

@@ -484,8 +484,8 @@ fn a_pool_is_exhausted_in_order_in_the_same_step() {
 fn closed_credentials_are_skipped_and_a_closed_provider_refuses_all() {
     let mut state = State::default();
     let ask = pool(&mut state);
-    state.close("0-aa", 9_000_000, "quota_exhausted");
-    state.close("0-aa", 5_000_000, "throttled");
+    state.close("0-aa", 3_000_000, 6_000_000, "quota_exhausted");
+    state.close("0-aa", 3_000_000, 2_000_000, "throttled");
     let answer = decide(&mut state, &ask, &at(6_000_000, 2));
     assert!(answer.grants.iter().all(|g| g.credential == Some(1)));
     assert_eq!(
@@ -496,8 +496,129 @@ fn closed_credentials_are_skipped_and_a_closed_provider_refuses_all() {
         answer.refusals[0].opens_us, 9_000_000,
         "the earliest opening of all"
     );
-    state.close(PROVIDER, 8_000_000, "throttled");
+    state.close(PROVIDER, 3_000_000, 5_000_000, "throttled");
     let none = decide(&mut state, &ask, &at(6_000_000, 3));
     assert_eq!((none.grants.len(), none.refusals[0].limit), (0, None));
     assert_eq!(none.refusals[0].opens_us, 8_000_000);
+}
+
+// ------------------------------------------------------------------------------ cooldown, probe, ramp
+
+fn shop(name: &str) -> Instance {
+    Instance {
+        limit: "shop".into(),
+        scope: name.into(),
+        rule: Rule::Rate {
+            calls: 50,
+            period_us: 1_000_000,
+            burst: None,
+        },
+    }
+}
+
+/// Two scopes of one limit.
+fn two_shops(want: u32) -> Ask {
+    let mut ask = simple(vec![shop("a"), shop("b")], want);
+    ask.groups[0].limits = vec![0];
+    let second = Group {
+        limits: vec![1],
+        ..ask.groups[0].clone()
+    };
+    ask.groups.push(second);
+    ask
+}
+
+#[test]
+fn a_closed_scope_leaves_the_others_alone() {
+    let mut state = State::default();
+    let ask = two_shops(3);
+    decide(&mut state, &ask, &at(0, 1));
+    state.close("shop:a", 1_000_000, 60_000_000, "throttled");
+    let answer = decide(&mut state, &ask, &at(1_500_000, 2));
+    assert!(answer.grants.iter().all(|g| g.group == 1) && answer.grants.len() == 3);
+    let refusal = answer.refusals.first().expect("refused");
+    assert_eq!((refusal.why, refusal.limit), (Why::Closed, Some(0)));
+    assert_eq!(refusal.opens_us, 61_000_000);
+}
+
+/// Asks every 50 ms from many holders; returns the starts.
+fn herd(state: &mut State, ask: &Ask, from: i64, to: i64) -> Vec<Grant> {
+    let mut given = Vec::new();
+    for (seq, now) in (from..to).step_by(50_000).enumerate() {
+        given.extend(decide(state, ask, &at(now, 1_000 + seq as u64)).grants);
+    }
+    given
+}
+
+#[test]
+fn one_probe_then_a_ramp() {
+    let mut state = State::default();
+    let ask = simple(vec![shop("a")], 50);
+    decide(&mut state, &ask, &at(0, 1));
+    state.close(PROVIDER, 1_000_000, 2_000_000, "throttled");
+    assert!(herd(&mut state, &ask, 1_000_000, 3_000_000).is_empty());
+    let probes = herd(&mut state, &ask, 3_000_000, 8_000_000);
+    assert_eq!(probes.len(), 1, "one probe however many ask");
+    assert!(probes[0].probe);
+    state.probed(
+        &[PROVIDER, "shop:a"],
+        8_000_000,
+        probes[0].start_us,
+        Probed::Well,
+    );
+    let ramp = herd(&mut state, &ask, 8_000_000, 18_000_000);
+    let in_second = |n: i64| {
+        let second = 8_000_000 + n * 1_000_000..9_000_000 + n * 1_000_000;
+        ramp.iter().filter(|g| second.contains(&g.start_us)).count()
+    };
+    assert!(in_second(0) <= 3 && in_second(1) <= 5, "{}", in_second(1));
+    assert!(in_second(1) >= 3 && in_second(2) >= 6, "it doubles");
+    assert!(in_second(8) >= 48, "then all of it: {}", in_second(8));
+    assert!(state.closed.is_empty(), "nothing is left of it");
+}
+
+#[test]
+fn a_lost_probe_is_tried_again_and_a_refused_one_waits_twice_as_long() {
+    let mut state = State::default();
+    let ask = simple(vec![shop("a")], 50);
+    decide(&mut state, &ask, &at(0, 1));
+    state.close("shop:a", 0, 1_000_000, "throttled");
+    let first = herd(&mut state, &ask, 1_000_000, 15_000_000);
+    let second = herd(&mut state, &ask, 15_000_000, 31_000_000);
+    assert_eq!((first.len(), second.len()), (1, 1));
+    state.probed(&["shop:a"], 31_000_000, second[0].start_us, Probed::NotSent);
+    let third = herd(&mut state, &ask, 31_000_000, 32_000_000);
+    assert_eq!(third.len(), 1);
+    let strikes = state.close("shop:a", 32_000_000, 4_000_000, "throttled");
+    assert_eq!((strikes, state.closed["shop:a"].until_us), (1, 40_000_000));
+    // Others that were on their way hear the same.
+    assert_eq!(state.close("shop:a", 32_100_000, 4_000_000, "throttled"), 1);
+}
+
+#[test]
+fn refused_again_and_again_it_stays_shut() {
+    let mut state = State::default();
+    let ask = simple(vec![shop("a")], 50);
+    decide(&mut state, &ask, &at(0, 1));
+    state.close("shop:a", 0, 1_000_000, "throttled");
+    let (mut now, mut probes) = (0, 0);
+    while state.closed["shop:a"].strikes < BREAKER {
+        now += 1_000_000;
+        let given = decide(&mut state, &ask, &at(now, now as u64)).grants;
+        probes += given.len();
+        if !given.is_empty() {
+            state.close("shop:a", now + 100_000, 1_000_000, "throttled");
+        }
+        assert!(now < 3_600_000_000, "a loop");
+    }
+    assert_eq!(probes, BREAKER as usize);
+    let answer = decide(&mut state, &ask, &at(now + 3_600_000_000, u64::MAX / 2));
+    assert_eq!(
+        (answer.grants.len(), answer.refusals[0].why),
+        (0, Why::Dead)
+    );
+    state.reopen(now + 3_600_000_001);
+    let probe = decide(&mut state, &ask, &at(now + 3_600_000_001, u64::MAX / 2 + 1));
+    assert_eq!(probe.grants.len(), 1);
+    assert!(probe.grants[0].probe);
 }

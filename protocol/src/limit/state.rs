@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::closed::{Closed, Probed};
 use super::{Instance, Moment, Rule};
 
 /// Everything that is remembered for one provider.
@@ -16,16 +17,13 @@ pub struct State {
     pub leases: BTreeMap<String, Leases>,
     /// Quotas, by the same.
     pub quotas: BTreeMap<String, Quota>,
-    /// What answers closed: [`PROVIDER`] or a credential's public name -> until when and why.
+    /// What answers closed, by name.
     pub closed: BTreeMap<String, Closed>,
     /// Claims on shards.
     pub claims: BTreeMap<String, Claim>,
     /// Grants given to each run.
     pub granted: BTreeMap<String, u64>,
 }
-
-/// The name in [`State::closed`] of the whole provider; no credential is called so.
-pub const PROVIDER: &str = "*";
 
 /// A rate's or spacing's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,15 +77,6 @@ pub struct Quota {
     pub lost_us: Option<i64>,
 }
 
-/// Something closed by a provider's answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Closed {
-    /// Until this instant.
-    pub until_us: i64,
-    /// Why, in one word.
-    pub reason: String,
-}
-
 /// Who works on a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -100,23 +89,32 @@ pub struct Claim {
 }
 
 impl State {
-    /// Closes `name` until `until_us`, unless it is closed longer already.
-    pub fn close(&mut self, name: &str, until_us: i64, reason: &str) {
-        let longer = self
-            .closed
-            .get(name)
-            .is_some_and(|c| c.until_us >= until_us);
-        if !longer {
-            let reason = reason.to_owned();
-            self.closed
-                .insert(name.to_owned(), Closed { until_us, reason });
+    /// A refusal at `now_us` closes `name` for `for_us`; see [`Closed`]. Returns its strikes.
+    pub fn close(&mut self, name: &str, now_us: i64, for_us: i64, reason: &str) -> u32 {
+        let fresh = || Closed {
+            until_us: now_us + for_us,
+            reason: reason.to_owned(),
+            ..Closed::default()
+        };
+        match self.closed.get_mut(name).filter(|c| !c.is_over(now_us)) {
+            Some(closed) => closed.again(now_us, for_us, reason),
+            None => drop(self.closed.insert(name.to_owned(), fresh())),
+        }
+        self.closed[name].strikes
+    }
+
+    /// The probe that started at `start_us` ended at `now_us`: what it was a probe of, among `names`, opens.
+    pub fn probed(&mut self, names: &[&str], now_us: i64, start_us: i64, how: Probed) {
+        for name in names {
+            if let Some(closed) = self.closed.get_mut(*name) {
+                closed.probed(now_us, start_us, how);
+            }
         }
     }
 
-    /// Until when `name` is closed, when it is at `now_us`.
-    pub fn closed_until(&self, name: &str, now_us: i64) -> Option<i64> {
-        let until = self.closed.get(name)?.until_us;
-        (until > now_us).then_some(until)
+    /// Somebody looked at `now_us`: everything that answers closed gets its probe.
+    pub fn reopen(&mut self, now_us: i64) {
+        self.closed.values_mut().for_each(|c| c.reopen(now_us));
     }
 
     /// Sets a quota's mark, which lies in S3 already. `seen_us` is [`super::Answer::now_us`] of the answer

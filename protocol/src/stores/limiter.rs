@@ -18,7 +18,9 @@ use redis::{
 
 use crate::keys::Keys;
 use crate::limit::{
-    Answer, Ask, CLAIM_US, ClaimRef, Closed, Instance, Moment, PROVIDER, SetMark, State, used_now,
+    Answer, Ask, BREAKER, BREAKER_US, CLAIM_US, ClaimRef, Closed, FORGOTTEN_US, Instance,
+    LONGEST_DOUBLED_US, Moment, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark, State,
+    used_now,
 };
 use crate::settings::shown_url;
 use wire::{Fields, WireAnswer};
@@ -87,6 +89,8 @@ struct Scripts {
     claim: Script,
     release: Script,
     close: Script,
+    probed: Script,
+    reopen: Script,
     set_mark: Script,
     peek: Script,
 }
@@ -98,6 +102,8 @@ impl Scripts {
             claim: Script::new(include_str!("limiter/claim.lua")),
             release: Script::new(include_str!("limiter/release.lua")),
             close: Script::new(include_str!("limiter/close.lua")),
+            probed: Script::new(include_str!("limiter/probed.lua")),
+            reopen: Script::new(include_str!("limiter/reopen.lua")),
             set_mark: Script::new(include_str!("limiter/set_mark.lua")),
             peek: Script::new(include_str!("limiter/peek.lua")),
         }
@@ -127,15 +133,22 @@ pub enum Claimed {
     },
 }
 
-/// What is closed: a credential, or (without one) the whole provider.
+/// What an answer closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Closure {
-    /// The credential's public name; `None`: every call of the provider.
-    pub credential: Option<String>,
-    /// How long from now on Redis' clock.
+    /// [`PROVIDER`], a credential's public name, or a limit in one scope ([`Instance::id`]).
+    pub name: String,
+    /// How long from now on Redis' clock; zero: the time is over, but no probe came back yet.
     pub for_: Duration,
-    /// `throttled`, `quota_exhausted`, `auth_expired`, `maintenance`.
+    /// `throttled`, `quota_exhausted`, `auth_expired`, `maintenance`; `breaker:` before it when it is final.
     pub reason: String,
+}
+
+impl Closure {
+    /// The credential or scope; `None`: every call of the provider.
+    pub fn part(&self) -> Option<&str> {
+        (self.name != PROVIDER).then_some(&*self.name)
+    }
 }
 
 /// One limit as `producer limits` shows it.
@@ -308,37 +321,100 @@ impl FleetLimiter {
         self.ask(&nothing_wanted).await
     }
 
-    /// Closes the provider or one credential for the whole fleet; never shortens what is closed longer.
+    /// Closes a name for the whole fleet, see [`State::close`]. Returns its strikes: from [`BREAKER`] on it
+    /// stays closed until somebody looks.
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn close(&self, provider: &str, closure: &Closure) -> Result<(), LimiterError> {
+    pub async fn close(&self, provider: &str, closure: &Closure) -> Result<u32, LimiterError> {
+        self.close_at(provider, closure, None).await
+    }
+
+    /// As [`close`](Self::close), at an instant: for the suite, which passes the clock.
+    ///
+    /// # Errors
+    /// As for [`close`](Self::close).
+    #[doc(hidden)]
+    pub async fn close_at(
+        &self,
+        provider: &str,
+        closure: &Closure,
+        now_us: Option<i64>,
+    ) -> Result<u32, LimiterError> {
         let mut call = self.scripts.close.key(self.keys.closures(provider));
         let for_us = u64::try_from(closure.for_.as_micros())
             .unwrap_or(u64::MAX)
             .min(LONGEST_CLOSURE_US);
-        call.arg(closure.credential.as_deref().unwrap_or(PROVIDER));
-        call.arg(for_us).arg(&closure.reason);
-        let _changed: i64 = self.run(&call).await?;
-        Ok(())
+        call.arg(&closure.name).arg(for_us).arg(&closure.reason);
+        call.arg(BREAKER).arg(BREAKER_US).arg(LONGEST_DOUBLED_US);
+        call.arg(FORGOTTEN_US).arg(RAMP_OVER_US);
+        if let Some(now_us) = now_us {
+            call.arg(now_us);
+        }
+        self.run(&call).await
     }
 
-    /// Closes a name until an instant: for the suite, which passes the clock.
+    /// Tells how a probe ended ([`crate::limit::Grant::probe`]): what it was a probe of, among the `names` of its
+    /// closures, opens.
     ///
     /// # Errors
     /// When Redis does not answer.
-    #[doc(hidden)]
-    pub async fn close_until(
+    pub async fn probed(
         &self,
         provider: &str,
-        name: &str,
-        until_us: i64,
-        reason: &str,
+        names: &[&str],
+        start_us: i64,
+        how: Probed,
     ) -> Result<(), LimiterError> {
-        let mut call = self.scripts.close.key(self.keys.closures(provider));
-        call.arg(name).arg(0).arg(reason).arg(until_us);
-        let _changed: i64 = self.run(&call).await?;
+        self.probed_at(provider, names, start_us, how, None).await
+    }
+
+    /// As [`probed`](Self::probed), at an instant: for the suite.
+    ///
+    /// # Errors
+    /// As for [`probed`](Self::probed).
+    #[doc(hidden)]
+    pub async fn probed_at(
+        &self,
+        provider: &str,
+        names: &[&str],
+        start_us: i64,
+        how: Probed,
+        now_us: Option<i64>,
+    ) -> Result<(), LimiterError> {
+        let mut call = self.scripts.probed.key(self.keys.closures(provider));
+        call.arg(start_us).arg(how.code()).arg(PROBE_AGAIN_US);
+        call.arg(now_us.map_or_else(String::new, |now| now.to_string()));
+        for name in names {
+            call.arg(*name);
+        }
+        let _nothing: i64 = self.run(&call).await?;
         Ok(())
+    }
+
+    /// Opens what answers closed: each closure gets one probe. Returns how many there were.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn reopen(&self, provider: &str) -> Result<u64, LimiterError> {
+        self.reopen_at(provider, None).await
+    }
+
+    /// As [`reopen`](Self::reopen), at an instant: for the suite.
+    ///
+    /// # Errors
+    /// As for [`reopen`](Self::reopen).
+    #[doc(hidden)]
+    pub async fn reopen_at(
+        &self,
+        provider: &str,
+        now_us: Option<i64>,
+    ) -> Result<u64, LimiterError> {
+        let mut call = self.scripts.reopen.key(self.keys.closures(provider));
+        if let Some(now_us) = now_us {
+            call.arg(now_us);
+        }
+        self.run(&call).await
     }
 
     /// Drops what is remembered of limits, as a flush of Redis does: they start anew, empty.
@@ -354,17 +430,6 @@ impl FleetLimiter {
         self.within(command.exec_async(&mut connection)).await
     }
 
-    /// Opens again what answers had closed (`retry`, `resume`).
-    ///
-    /// # Errors
-    /// When Redis does not answer.
-    pub async fn reopen(&self, provider: &str) -> Result<(), LimiterError> {
-        let mut connection = self.connection.clone();
-        let mut command = redis::cmd("DEL");
-        command.arg(self.keys.closures(provider));
-        self.within(command.exec_async(&mut connection)).await
-    }
-
     /// Everything that is closed now.
     ///
     /// # Errors
@@ -377,7 +442,7 @@ impl FleetLimiter {
             .flatten()
             .filter_map(|(name, text)| open_closure(seen.now_us, name, wire::read_closed(text)?))
             .collect();
-        closures.sort_by(|a, b| a.credential.cmp(&b.credential));
+        closures.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(closures)
     }
 
@@ -501,11 +566,10 @@ fn read_seen(reply: Vec<redis::Value>) -> Result<Seen, redis::ParsingError> {
 }
 
 fn open_closure(now_us: i64, name: &str, closed: Closed) -> Option<Closure> {
-    let left = u64::try_from(closed.until_us - now_us)
-        .ok()
-        .filter(|left| *left > 0)?;
-    Some(Closure {
-        credential: (name != PROVIDER).then(|| name.to_owned()),
+    let left = u64::try_from(closed.until_us - now_us).unwrap_or(0);
+    let opened = left == 0 && (closed.ramp_us > 0 || closed.until_us + FORGOTTEN_US < now_us);
+    (!opened).then(|| Closure {
+        name: name.to_owned(),
         for_: Duration::from_micros(left),
         reason: closed.reason,
     })

@@ -68,9 +68,9 @@ pub enum CallEnd {
 /// What a provider's answer closes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CloseScope {
-    /// The credential's public name; `None`: the whole provider.
+    /// The public name of the credential that was used.
     pub credential: Option<String>,
-    /// For how long; `None`: until the reset of the credential's quota.
+    /// For how long; `None`: until the reset of the quota.
     pub wait: Option<Duration>,
     /// Why.
     pub outcome: Outcome,
@@ -102,7 +102,7 @@ impl Call {
             Ok(request) => request,
             Err(error) => return self.ended_without_call(error.to_string()),
         };
-        let Some(late_us) = self.wait_for_start(credential.as_ref()).await else {
+        let Some(late_us) = self.wait_for_start().await else {
             return CallEnd::NotSent;
         };
         let sent = Instant::now();
@@ -143,7 +143,7 @@ impl Call {
 
     /// Sleeps until the fleet's clock has surely reached the start. Returns how late it is then, in
     /// microseconds; `None` when the call must not be sent any more.
-    async fn wait_for_start(&self, credential: Option<&Credential>) -> Option<i64> {
+    async fn wait_for_start(&self) -> Option<i64> {
         loop {
             let now = Instant::now();
             match self
@@ -156,8 +156,7 @@ impl Call {
             }
         }
         let now = Instant::now();
-        let barred =
-            self.shard.is_lost() || self.lane.is_closed(credential.map(Credential::name), now);
+        let barred = self.shard.is_lost() || self.lane.is_closed(&self.drawn.names, now);
         let allowed = !barred && self.shard.at.governor.allows();
         allowed.then(|| self.lane.fleet_us(now) - self.grant.start_us)
     }
@@ -302,12 +301,10 @@ impl Call {
             Outcome::Empty => {
                 CallEnd::Ended(self.result(String::new(), 0, None, attempt.answered_us))
             }
-            Outcome::Throttled | Outcome::Maintenance => CallEnd::Closed(CloseScope {
-                credential: None,
-                wait: verdict.wait,
-                outcome: verdict.outcome,
-            }),
-            Outcome::QuotaExhausted | Outcome::AuthExpired => CallEnd::Closed(CloseScope {
+            Outcome::Throttled
+            | Outcome::Maintenance
+            | Outcome::QuotaExhausted
+            | Outcome::AuthExpired => CallEnd::Closed(CloseScope {
                 credential: of_credential,
                 wait: verdict.wait,
                 outcome: verdict.outcome,

@@ -205,7 +205,7 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
                 shard,
                 parts,
                 since: Instant::now(),
-                permit,
+                permit: Some(permit),
                 company,
             }),
             None => self.give_back(taken, &message, DelayLevel::S5).await,

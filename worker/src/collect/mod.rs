@@ -73,7 +73,9 @@ pub async fn run(
     let look_again = intake.look_again.clone();
     let tasks = intake.context.tasks.clone();
     let taker = servers.taker.clone();
-    let listening = tokio::spawn(async move { listen(&taker, &open_runs, &look_again).await });
+    let (lanes, hearing) = (intake.clone(), open_runs.clone());
+    let listening =
+        tokio::spawn(async move { listen(&taker, &hearing, &look_again, &lanes).await });
     let open_runs = intake.open_runs.clone();
     let registry = tokio::spawn({
         let shutdown = shutdown.clone();
@@ -147,15 +149,23 @@ fn intake(
 }
 
 /// Hears the control exchange. What it says is also in the registry; hearing it only saves time.
-async fn listen(taker: &Taker, open_runs: &OpenRuns, look_again: &Notify) {
+async fn listen(
+    taker: &Taker,
+    open_runs: &OpenRuns,
+    look_again: &Notify,
+    intake: &Intake<ProcessEnvironment>,
+) {
     loop {
         match taker.control().await {
             Control::RunsChanged | Control::Pause { .. } | Control::Cancel { .. } => {
-                open_runs.changed.notify_one()
+                open_runs.changed.notify_one();
             }
             Control::LimitsChanged { provider } => {
-                tracing::info!(provider.name = provider, "limits were changed")
+                tracing::info!(provider.name = provider, "limits were changed");
             }
+        }
+        for lane in intake.lanes.lock().await.values() {
+            lane.look_again();
         }
         look_again.notify_one();
     }

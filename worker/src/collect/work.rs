@@ -204,6 +204,12 @@ impl ShardWork {
         self.ready.push_front(cell);
     }
 
+    /// Gives a cell back that was taken but not called, not to be taken before `until`: its scope is closed.
+    pub fn sleep(&mut self, cell: u64, until: Instant) {
+        self.in_flight -= 1;
+        self.waiting.push(Reverse((until, cell)));
+    }
+
     /// Calls made so far of a cell.
     pub fn attempts(&self, cell: u64) -> u32 {
         self.attempts.get(&cell).copied().unwrap_or(0)

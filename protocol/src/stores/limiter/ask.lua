@@ -1,7 +1,8 @@
 -- The limiter's one step: the same function as `limit::decide`, line by line. See the comments there.
 --
 -- Keys (all of one provider, so of one hash tag; `P` is `<namespace>:{<provider>}`):
---   P:closed            hash   `*` (the provider) or a credential's public name -> `<until us> <reason>`
+--   P:closed            hash   `*` (the provider), a credential's public name or `<limit>:<scope>` ->
+--                              `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`
 --   P:paced:<limit>     hash   next, id, period, used, before           rates and spacings
 --   P:leases:<limit>    hash   #id, #opens, <holder> -> `<calls> <expires us> <seq>`
 --   P:quota:<limit>     hash   id, opened, count, mark, lost ('' unless the counter was lost)
@@ -12,8 +13,8 @@
 --
 -- KEYS  the closures, then the limits, then the runs of the groups, then the claims, as the request lists them.
 -- ARGV  1: the request as JSON (`wire.rs`); 2 and 3, in tests alone: clock and server id instead of Redis' own.
--- Reply {now, {group, choice, start - now, slack, ...}, {group, limit, why, opens - now, ...},
---        {lost claims}, {marks wanted}, {resets}}; places count from 0, -1 is none.
+-- Reply {now, {group, choice, start - now, slack, probe, ...}, {group, limit, why, opens - now, ...},
+--        {lost claims}, {marks wanted}, {resets}}; places count from 0; of a refusal -1 is the provider, -2 the credential.
 -- Numbers are microseconds and stay below 2^53; they are written with %.0f, since 14 digits would not do.
 
 local ask = cjson.decode(ARGV[1])
@@ -31,7 +32,8 @@ else
   server = string.match(call('INFO', 'server'), 'run_id:(%x+)')
 end
 
-local PACED, IN_FLIGHT, QUOTA, CLOSED, MARK, WINDOW = 0, 1, 2, 3, 4, 5
+local PACED, IN_FLIGHT, QUOTA, CLOSED, MARK, WINDOW, DEAD = 0, 1, 2, 3, 4, 5, 6
+local PROVIDER, KEY = -1, -2
 local LATEST, FURTHEST = ask.latest, ask.furthest
 local KEEP_MS = 30 * 86400000
 local limits, groups, holder = ask.limits, ask.groups, ask.holder
@@ -113,6 +115,36 @@ for i, l in ipairs(limits) do loaders[l.kind](l, KEYS[1 + i], i - 1) end
 
 ------------------------------------------------------------------------------------------- deciding
 
+-- What is closed or opening again, by name; what is over is dropped.
+local closed, any_closed, over = {}, false, {}
+do
+  local v = call('HGETALL', KEYS[1])
+  for i = 1, #v, 2 do
+    local till, strikes, probe, ramp, after, reason = string.match(v[i + 1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+    if till then
+      local c = { till = tonumber(till), strikes = tonumber(strikes), probe = tonumber(probe),
+        ramp = tonumber(ramp), next = tonumber(after), reason = reason }
+      if (c.ramp > 0 and now >= c.ramp + ask.ramp_over)
+        or (c.probe == 0 and c.ramp == 0 and now >= c.till + ask.forgotten) then
+        over[#over + 1] = v[i]
+      else
+        closed[v[i]], any_closed = c, true
+      end
+    end
+  end
+end
+
+-- What a closure means for a call: shut until (and whether for good); or the probe; or a ramp's next start.
+local function door(c)
+  if c.till > now then
+    local dead = string.sub(c.reason, 1, 12) == 'auth_expired' or string.sub(c.reason, 1, 7) == 'breaker'
+    return c.till, dead and DEAD or CLOSED
+  end
+  if c.ramp > 0 then return nil, nil, c.next end
+  if c.probe > 0 and now < c.probe + ask.probe then return now + ask.probe_again, CLOSED end
+  return nil
+end
+
 -- When a limit would let the next call start; or nil, why, when it opens.
 local function opening(l)
   if l.kind == 'paced' then return l.next - l.burst end
@@ -130,9 +162,31 @@ local function opening(l)
   return nil, WINDOW, l.opens
 end
 
--- The latest start that any limit gives and the slack; or nil, limit, why, when it opens.
-local function try_call(drawn)
-  local start, binding, slack, horizon = now + ask.lead, -1, LATEST, FURTHEST
+-- The closures of a call, each with what it is named after, the widest first.
+local function doors(drawn, key)
+  local found = {}
+  if not any_closed then return found end
+  if closed['*'] then found[1] = { PROVIDER, closed['*'] } end
+  if key and closed[key] then found[#found + 1] = { KEY, closed[key] } end
+  for d = 1, #drawn do
+    local c = closed[limits[drawn[d] + 1].id]
+    if c then found[#found + 1] = { drawn[d], c } end
+  end
+  return found
+end
+
+-- The latest start that any limit gives, the slack and whether it is a probe; or nil, limit, why, when it opens.
+local function try_call(drawn, key)
+  local start, binding, slack, horizon, probe = now + ask.lead, PROVIDER, LATEST, FURTHEST, 0
+  for _, found in ipairs(doors(drawn, key)) do
+    local opens, why, at = door(found[2])
+    if opens then return nil, found[1], why, opens end
+    if not at then
+      probe = 1
+    elseif at > start then
+      start, binding = at, found[1]
+    end
+  end
   for d = 1, #drawn do
     local index = drawn[d]
     local l = limits[index + 1]
@@ -149,42 +203,28 @@ local function try_call(drawn)
     local l = limits[drawn[d] + 1]
     if l.kind == 'quota' and start >= l.closes - l.guard then return nil, drawn[d], WINDOW, l.closes end
   end
-  return start, slack
-end
-
--- Until when a name is closed, if it is.
-local closed = {}
-do
-  local v = call('HGETALL', KEYS[1])
-  for i = 1, #v, 2 do
-    local till = tonumber(string.match(v[i + 1], '^(%d+)'))
-    if till > now then closed[v[i]] = till end
-  end
+  return start, slack, probe
 end
 
 -- Whether the next credential may serve when this one cannot.
 local function may_skip(choice, limit, why)
-  return choice.own[limit] and (why == PACED or why == IN_FLIGHT or why == QUOTA)
+  return (limit == KEY or choice.own[limit]) and why ~= MARK and why ~= WINDOW
 end
 
--- Start, slack and choice of the group's next call; or nil, limit, why, when it opens.
+-- Start, slack, probe and choice of the group's next call; or nil, limit, why, when it opens.
 local function next_call(g)
   if #g.choices == 0 then
     local start, a, b, c = try_call(g.limits)
-    if start then return start, a, 0 end
+    if start then return start, a, b, 0 end
     return nil, a, b, c
   end
   local best_limit, best_why, best_opens
   for i = 1, #g.choices do
     local choice = g.choices[i]
-    local limit, why, opens = -1, CLOSED, closed[choice.name]
-    if not opens then
-      local start
-      start, limit, why, opens = try_call(choice.drawn)
-      if start then return start, limit, i end
-      if not may_skip(choice, limit, why) then return nil, limit, why, opens end
-    end
-    if not best_opens or opens < best_opens then best_limit, best_why, best_opens = limit, why, opens end
+    local start, a, b, c = try_call(choice.drawn, choice.name)
+    if start then return start, a, b, i end
+    if not may_skip(choice, a, b) then return nil, a, b, c end
+    if not best_opens or c < best_opens then best_limit, best_why, best_opens = a, b, c end
   end
   return nil, best_limit, best_why, best_opens
 end
@@ -194,7 +234,17 @@ local function refuse(group, limit, why, opens)
   refusals[n + 1], refusals[n + 2], refusals[n + 3], refusals[n + 4] = group - 1, limit, why, opens - now
 end
 
-local function grant(group, g, start, slack, choice)
+local function charge_closure(c, start)
+  if not c then return end
+  if c.ramp > 0 then
+    local seconds = min(max(floor((start - c.ramp) / 1000000), 0), 9)
+    c.next, c.dirty = max(c.next, start) + floor(ask.ramp / 2 ^ seconds), true
+  elseif c.till <= now then
+    c.probe, c.dirty = start, true
+  end
+end
+
+local function grant(group, g, start, slack, probe, choice)
   local drawn = choice == 0 and g.limits or g.choices[choice].drawn
   for d = 1, #drawn do
     local l = limits[drawn[d] + 1]
@@ -206,8 +256,14 @@ local function grant(group, g, start, slack, choice)
       l.count, l.dirty = l.count + 1, true
     end
   end
+  if any_closed then
+    charge_closure(closed['*'], start)
+    if choice > 0 then charge_closure(closed[g.choices[choice].name], start) end
+    for d = 1, #drawn do charge_closure(closed[limits[drawn[d] + 1].id], start) end
+  end
   local n = #grants
   grants[n + 1], grants[n + 2], grants[n + 3], grants[n + 4] = group - 1, choice - 1, start - now, slack
+  grants[n + 5] = probe
   g.granted = g.granted + 1
 end
 
@@ -226,13 +282,11 @@ end
 
 -- To the group whose next call can start first, in the order of wish among equals.
 local function give()
-  local bounds, any = {}, false
+  local bounds = {}
   for i, g in ipairs(groups) do
     join(g)
     bounds[i] = g.want > 0 and -1 or false
-    if closed['*'] and g.want > 0 then refuse(i, -1, CLOSED, closed['*']) end
   end
-  if closed['*'] then return end
   while true do
     local group, least, rival, rival_at
     for i = 1, #groups do
@@ -252,7 +306,7 @@ local function give()
     elseif start ~= least and rival and (rival_at < start or (rival_at == start and rival < group)) then
       bounds[group] = start
     else
-      grant(group, g, start, a, b)
+      grant(group, g, start, a, b, c)
       bounds[group] = g.granted < g.want and start
     end
   end
@@ -309,8 +363,19 @@ end
 
 local savers = { paced = save_paced, leases = save_leases, quota = save_quota, other_window = function() end }
 
+local function save_closures()
+  if #over > 0 then call('HDEL', KEYS[1], unpack(over)) end
+  for name, c in pairs(closed) do
+    if c.dirty then
+      call('HSET', KEYS[1], name, table.concat({ int(c.till), int(c.strikes), int(c.probe), int(c.ramp),
+        int(c.next), c.reason }, ' '))
+    end
+  end
+end
+
 renew_claims()
 give()
+save_closures()
 for i, l in ipairs(limits) do
   l.index = i - 1
   savers[l.kind](l, KEYS[1 + i])

@@ -6,9 +6,10 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::limit::{
-    Answer, Ask, CLAIM_US, Closed, FURTHEST_US, Grant, Group, IN_FLIGHT_AGAIN_US, Instance,
-    LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Lease, Leases, Paced, Quota, Refusal, Rule,
-    State, UNMARKED_WINDOW_US, Why, mark_step, window_guard_us,
+    Answer, Ask, CLAIM_US, Closed, FORGOTTEN_US, FURTHEST_US, Grant, Group, IN_FLIGHT_AGAIN_US,
+    Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Lease, Leases, PROBE_AGAIN_US,
+    PROBE_US, Paced, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, State, UNMARKED_WINDOW_US, Why,
+    mark_step, window_guard_us,
 };
 
 use super::LimiterError;
@@ -27,11 +28,23 @@ struct WireAsk<'a> {
     in_flight_again: i64,
     lead: i64,
     claim_ms: i64,
+    probe: i64,
+    probe_again: i64,
+    ramp: i64,
+    ramp_over: i64,
+    forgotten: i64,
+}
+
+#[derive(Serialize)]
+struct WireLimit {
+    id: String,
+    #[serde(flatten)]
+    rule: WireRule,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum WireLimit {
+enum WireRule {
     Paced {
         interval: i64,
         burst: i64,
@@ -86,13 +99,25 @@ pub(super) fn encode(ask: &Ask, seq: u64) -> String {
         in_flight_again: IN_FLIGHT_AGAIN_US,
         lead: LEAD_US,
         claim_ms: CLAIM_US / 1000,
+        probe: PROBE_US,
+        probe_again: PROBE_AGAIN_US,
+        ramp: RAMP_US,
+        ramp_over: RAMP_OVER_US,
+        forgotten: FORGOTTEN_US,
     };
     serde_json::to_string(&wire).expect("numbers and texts always serialise")
 }
 
 fn wire_limit(ask: &Ask, index: usize, limit: &Instance) -> WireLimit {
+    WireLimit {
+        id: limit.id(),
+        rule: wire_rule(ask, index, limit),
+    }
+}
+
+fn wire_rule(ask: &Ask, index: usize, limit: &Instance) -> WireRule {
     match limit.rule {
-        Rule::Concurrency { calls } => WireLimit::Leases {
+        Rule::Concurrency { calls } => WireRule::Leases {
             calls,
             held: ask.held_of(index),
         },
@@ -100,7 +125,7 @@ fn wire_limit(ask: &Ask, index: usize, limit: &Instance) -> WireLimit {
             calls,
             opened_us,
             closes_us,
-        } => WireLimit::Quota {
+        } => WireRule::Quota {
             calls,
             opened: opened_us,
             closes: closes_us,
@@ -110,7 +135,7 @@ fn wire_limit(ask: &Ask, index: usize, limit: &Instance) -> WireLimit {
         },
         Rule::Rate { .. } | Rule::Spacing { .. } => {
             let pace = limit.rule.pace().expect("a rate and a spacing are paced");
-            WireLimit::Paced {
+            WireRule::Paced {
                 interval: pace.interval_us,
                 burst: pace.burst_us,
                 slack: pace.slack_us,
@@ -142,7 +167,7 @@ pub(super) type WireAnswer = (i64, Vec<i64>, Vec<i64>, Vec<usize>, Vec<usize>, V
 /// Reads the script's reply.
 pub(super) fn decode(ask: &Ask, reply: WireAnswer) -> Result<Answer, LimiterError> {
     let (now_us, grants, refusals, lost_claims, marks_wanted, resets) = reply;
-    let grants = grants.chunks(4).map(|row| read_grant(ask, now_us, row));
+    let grants = grants.chunks(5).map(|row| read_grant(ask, now_us, row));
     let refusals = refusals.chunks(4).map(|row| read_refusal(now_us, row));
     Ok(Answer {
         now_us,
@@ -159,11 +184,11 @@ pub(super) fn decode(ask: &Ask, reply: WireAnswer) -> Result<Answer, LimiterErro
 }
 
 fn strange(what: &str) -> LimiterError {
-    LimiterError::Reply(format!("its {what} are not rows of four known numbers"))
+    LimiterError::Reply(format!("its {what} are not rows of known numbers"))
 }
 
 fn read_grant(ask: &Ask, now_us: i64, row: &[i64]) -> Option<Grant> {
-    let [group, choice, start, slack_us] = *row else {
+    let [group, choice, start, slack_us, probe] = *row else {
         return None;
     };
     let group = usize::try_from(group).ok()?;
@@ -176,6 +201,7 @@ fn read_grant(ask: &Ask, now_us: i64, row: &[i64]) -> Option<Grant> {
         credential,
         start_us: now_us + start,
         slack_us,
+        probe: probe == 1,
     })
 }
 
@@ -190,12 +216,15 @@ fn read_refusal(now_us: i64, row: &[i64]) -> Option<Refusal> {
         3 => Why::Closed,
         4 => Why::Mark,
         5 => Why::Window,
+        6 => Why::Dead,
         _ => return None,
     };
+    let key = limit == -2;
     let (group, limit) = (usize::try_from(group).ok()?, usize::try_from(limit).ok());
     Some(Refusal {
         group,
         limit,
+        key,
         why,
         opens_us: now_us + opens,
     })
@@ -267,11 +296,16 @@ fn read_quota(fields: &Fields) -> Option<Quota> {
     })
 }
 
-/// Reads what is closed: `<until us> <reason>`.
+/// Reads what is closed: `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`.
 pub(super) fn read_closed(text: &str) -> Option<Closed> {
-    let (until, reason) = text.split_once(' ')?;
+    let mut parts = text.splitn(6, ' ');
+    let mut number = || parts.next()?.parse::<i64>().ok();
     Some(Closed {
-        until_us: until.parse().ok()?,
-        reason: reason.to_owned(),
+        until_us: number()?,
+        strikes: u32::try_from(number()?).ok()?,
+        probe_us: number()?,
+        ramp_us: number()?,
+        next_us: number()?,
+        reason: parts.next()?.to_owned(),
     })
 }

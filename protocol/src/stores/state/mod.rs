@@ -58,6 +58,9 @@ pub struct State {
     shown: Arc<str>,
 }
 
+/// So begins the reason of a run that was paused because its provider refused again and again.
+pub const STOPPED_BY_PROVIDER: &str = "stopped by provider";
+
 /// An open run in the registry; the same JSON lies at `open-runs/<job>/<run>.json` in S3.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenRun {

@@ -4,9 +4,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use paceline_protocol::connector::{CallContext, NotRequestable, ScopeTemplate};
-use paceline_protocol::limit::{Ask, Choice, ClaimRef, Group, Instance, NotALimit, Rule, instance};
+use paceline_protocol::limit::{
+    Ask, Choice, ClaimRef, Group, Instance, NotALimit, Refusal, Rule, instance,
+};
 use paceline_protocol::spec::PoolUse;
 
+use super::cooldown::{self, DrawnLimit, Narrow};
 use crate::collect::lane::held::ShardInHand;
 
 /// A cell that is ready, taken out of its shard until the answer comes.
@@ -79,6 +82,8 @@ impl Leases {
 #[derive(Default)]
 pub struct Asking {
     limits: Vec<Instance>,
+    /// How few calls each of them holds for.
+    narrow: Vec<Narrow>,
     groups: Vec<AskedGroup>,
 }
 
@@ -100,6 +105,10 @@ pub struct Drawn {
     pub leases: Vec<Instance>,
     /// `limit=scope` of every limit that has a scope, for the ledger.
     pub scopes: Vec<String>,
+    /// Every limit.
+    pub limits: Vec<DrawnLimit>,
+    /// The names under which what the call draws from may be closed.
+    pub names: Vec<String>,
 }
 
 impl Asking {
@@ -175,17 +184,19 @@ impl Asking {
         for (place, template) in connector.scopes_for(context.endpoint()) {
             if template.by_credential == by_credential {
                 let scope = connector.scope(place, context)?;
-                places.push(self.limit(instance(&template.limit, &scope, now_us)?));
+                let instance = instance(&template.limit, &scope, now_us)?;
+                places.push(self.limit(instance, Narrow::of(template)));
             }
         }
         Ok(places)
     }
 
-    fn limit(&mut self, instance: Instance) -> usize {
+    fn limit(&mut self, instance: Instance, narrow: Narrow) -> usize {
         match self.limits.iter().position(|known| *known == instance) {
             Some(place) => place,
             None => {
                 self.limits.push(instance);
+                self.narrow.push(narrow);
                 self.limits.len() - 1
             }
         }
@@ -221,6 +232,26 @@ impl Asking {
         self.limits.get(place)
     }
 
+    /// How many groups.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Whether the cells of `group` draw from other limits than those of other groups.
+    pub fn is_scoped(&self, group: usize) -> bool {
+        self.groups.get(group).is_some_and(|g| !g.scopes.is_empty())
+    }
+
+    /// The name of what a refusal of a key or of a limit is about.
+    pub fn refused_name(&self, refusal: &Refusal) -> Option<String> {
+        let group = self.groups.get(refusal.group)?;
+        match refusal.limit {
+            Some(limit) => self.limit_at(limit).map(Instance::id),
+            None if refusal.key => group.group.choices.first().map(|c| c.name.clone()),
+            None => None,
+        }
+    }
+
     /// The next cell of `group`, for a grant with `credential`; with what the call draws from.
     pub fn grant(&mut self, group: usize, credential: Option<usize>) -> Option<(Wish, Arc<Drawn>)> {
         let asked = self.groups.get_mut(group)?;
@@ -228,21 +259,25 @@ impl Asking {
         if let Some((_, drawn)) = asked.drawn.iter().find(|(known, _)| *known == credential) {
             return Some((wish, drawn.clone()));
         }
-        let drawn = Arc::new(asked.drawn_with(credential, &self.limits));
+        let drawn = Arc::new(asked.drawn_with(credential, &self.limits, &self.narrow));
         asked.drawn.push((credential, drawn.clone()));
         Some((wish, drawn))
     }
 
-    /// The cells that got no grant, last one first.
-    pub fn ungranted(self) -> impl Iterator<Item = Wish> {
-        self.groups
-            .into_iter()
-            .flat_map(|g| g.wishes.into_iter().rev())
+    /// The cells that got no grant, in their order, with their group's number.
+    pub fn ungranted(self) -> impl Iterator<Item = (usize, VecDeque<Wish>)> {
+        let groups = self.groups.into_iter().enumerate();
+        groups.map(|(number, group)| (number, group.wishes))
     }
 }
 
 impl AskedGroup {
-    fn drawn_with(&self, credential: Option<usize>, limits: &[Instance]) -> Drawn {
+    fn drawn_with(
+        &self,
+        credential: Option<usize>,
+        limits: &[Instance],
+        narrow: &[Narrow],
+    ) -> Drawn {
         let chosen = credential.and_then(|c| {
             self.group
                 .choices
@@ -254,7 +289,17 @@ impl AskedGroup {
             .limits
             .iter()
             .chain(chosen.into_iter().flat_map(|choice| &choice.limits));
-        let drawn: Vec<&Instance> = places.filter_map(|place| limits.get(*place)).collect();
+        let places: Vec<usize> = places.copied().collect();
+        let drawn: Vec<&Instance> = places.iter().filter_map(|p| limits.get(*p)).collect();
+        let all: Vec<DrawnLimit> = places
+            .iter()
+            .filter_map(|p| {
+                Some(DrawnLimit {
+                    instance: limits.get(*p)?.clone(),
+                    narrow: *narrow.get(*p)?,
+                })
+            })
+            .collect();
         let concurrent = |limit: &&&Instance| matches!(limit.rule, Rule::Concurrency { .. });
         let scoped = drawn.iter().filter(|limit| !limit.scope.is_empty());
         Drawn {
@@ -266,6 +311,8 @@ impl AskedGroup {
             scopes: scoped
                 .map(|limit| format!("{}={}", limit.limit, limit.scope))
                 .collect(),
+            names: cooldown::names(&all, chosen.map(|choice| choice.name.as_str())),
+            limits: all,
         }
     }
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use paceline_protocol::limit::{Grant, Rule, instance};
+use paceline_protocol::limit::{BREAKER, Grant, PROVIDER, Probed};
+use paceline_protocol::stores::broker::Publisher;
 use paceline_protocol::stores::limiter::Closure;
 
 use super::asking::{Drawn, Wish};
+use super::cooldown;
 use super::{Event, Lane, WAIT_IN_HAND};
 use crate::collect::call::{Call, CallEnd, CloseScope};
 
@@ -37,9 +39,15 @@ impl Lane {
             cut_off: self.cut_off.clone(),
         };
         let events = self.events.clone();
+        let probe = grant.probe.then_some(grant.start_us);
         self.context.tasks.spawn(async move {
             let end = call.run().await;
-            drop(events.send(Event::Called { wish, drawn, end }));
+            drop(events.send(Event::Called {
+                wish,
+                drawn,
+                end,
+                probe,
+            }));
         });
     }
 
@@ -54,8 +62,10 @@ impl Lane {
         if self.wants_lease && !drawn.leases.is_empty() {
             self.ask_at = self.ask_at.min(now + LEASES_GATHER);
         }
-        if let CallEnd::Closed(scope) = &end {
-            self.close(scope.clone(), now);
+        match &end {
+            CallEnd::Closed(scope) => self.close(scope, drawn, now),
+            CallEnd::Ended(_) => self.note_good(drawn),
+            _ => {}
         }
         let Some(in_hand) = self.held.get_mut(&wish.held) else {
             return;
@@ -69,29 +79,43 @@ impl Lane {
         }
     }
 
-    /// Closes a scope here at once and in Redis for the whole fleet.
-    pub(super) fn close(&mut self, scope: CloseScope, now: Instant) {
-        let wait = scope.wait.unwrap_or_else(|| self.until_reset(now));
+    /// Closes what an answer concerns, here at once and in Redis for the whole fleet.
+    pub(super) fn close(&mut self, scope: &CloseScope, drawn: &Drawn, now: Instant) {
+        let (name, resets_us) =
+            cooldown::closes(scope.outcome, &drawn.limits, scope.credential.as_deref());
+        let until_reset = || match resets_us {
+            Some(us) => {
+                Duration::from_micros(u64::try_from(us - self.shared.fleet_us(now)).unwrap_or(0))
+            }
+            None => WITHOUT_RESET,
+        };
+        let wait = scope.wait.unwrap_or_else(until_reset);
         tracing::warn!(
             provider.name = self.provider.name,
-            credential = scope.credential,
+            closes = name,
             outcome = scope.outcome.as_str(),
             closed.s = wait.as_secs_f64(),
             "the provider closed a scope; the whole fleet waits"
         );
         // Redis holds the rest; here it only has to bridge the time until the fleet knows.
-        self.shared
-            .close(scope.credential.as_deref(), now + wait.min(WAIT_IN_HAND));
+        self.shared.close(&name, now + wait.min(WAIT_IN_HAND));
         let closure = Closure {
-            credential: scope.credential,
+            name,
             for_: wait,
             reason: scope.outcome.as_str().to_owned(),
         };
         let (limiter, provider) = (self.context.limiter.clone(), self.provider.name.clone());
+        let (publisher, events) = (self.context.parting.publisher.clone(), self.events.clone());
         self.context.tasks.spawn(async move {
             for _ in 0..5 {
                 match limiter.close(&provider, &closure).await {
-                    Ok(()) => return,
+                    Ok(strikes) => {
+                        tell(&publisher, &provider, &closure, strikes).await;
+                        if strikes >= BREAKER {
+                            drop(events.send(Event::BreakerOpened(closure)));
+                        }
+                        return;
+                    }
                     Err(error) => tracing::warn!(provider.name = provider, error = %error, "the closure did not reach the fleet yet"),
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -99,17 +123,53 @@ impl Lane {
         });
     }
 
-    /// Until the reset of the provider's calendar quota; an hour where there is none.
-    pub(super) fn until_reset(&self, now: Instant) -> Duration {
-        let fleet_now = self.shared.fleet_us(now);
-        let resets = self.provider.limits.iter().filter_map(|limit| {
-            match instance(limit, "", fleet_now).ok()?.rule {
-                Rule::Quota { closes_us, .. } => u64::try_from(closes_us - fleet_now).ok(),
-                _ => None,
+    /// Tells the fleet how the one call that tried a closed scope ended. A refusal closes it anew by itself.
+    pub(super) fn report_probe(&self, end: &CallEnd, drawn: &Arc<Drawn>, start_us: i64) {
+        let how = match end {
+            CallEnd::Closed(_) => return,
+            CallEnd::Ended(_) => Probed::Well,
+            CallEnd::NotSent => Probed::NotSent,
+            CallEnd::Again { .. } | CallEnd::CutOff { .. } => Probed::Unanswered,
+        };
+        let (limiter, provider) = (self.context.limiter.clone(), self.provider.name.clone());
+        let (drawn, events) = (drawn.clone(), self.events.clone());
+        self.context.tasks.spawn(async move {
+            let names: Vec<&str> = drawn.names.iter().map(String::as_str).collect();
+            // Not told: the next probe is due in a while.
+            if let Err(error) = limiter.probed(&provider, &names, start_us, how).await {
+                tracing::warn!(provider.name = provider, error = %error, "how a probe ended did not reach the fleet");
             }
+            drop(events.send(Event::LookAgain));
         });
-        resets
-            .max()
-            .map_or(Duration::from_secs(3600), Duration::from_micros)
+    }
+
+    /// Notes that somebody is served: who is closed for good meanwhile is closed alone.
+    fn note_good(&mut self, drawn: &Drawn) {
+        if self.good.len() < GOOD_AT_MOST {
+            let own = drawn.names.iter().filter(|name| *name != PROVIDER);
+            let new: Vec<String> = own.filter(|n| !self.good.contains(*n)).cloned().collect();
+            self.good.extend(new);
+        }
+    }
+}
+
+/// A quota that nobody declared: nobody knows its reset.
+const WITHOUT_RESET: Duration = Duration::from_secs(3600);
+/// So many names that went well are enough to know that a lane is served.
+const GOOD_AT_MOST: usize = 64;
+
+/// Events for who listens: a credential or scope was closed by its provider.
+async fn tell(publisher: &Publisher, provider: &str, closure: &Closure, strikes: u32) {
+    let topic = if strikes >= BREAKER {
+        "provider.blocked"
+    } else {
+        "provider.closed"
+    };
+    let body = serde_json::json!({
+        "event": topic, "provider": provider, "closed": closure.name, "reason": closure.reason,
+        "for_s": closure.for_.as_secs_f64(), "strikes": strikes,
+    });
+    if let Err(error) = publisher.event(topic, &body).await {
+        tracing::debug!(error = %error, "an event was not announced");
     }
 }

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use paceline_protocol::limit::{Answer, Ask, ClaimRef, Instance, Why};
+use paceline_protocol::limit::{Answer, Ask, ClaimRef, Instance, Refusal, Why};
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::limiter::{Answered, LimiterError};
 use paceline_protocol::topology::DelayLevel;
 
 use super::asking::{Asking, Wish};
+use super::held::Company;
+use super::scopes::{self, Sleep};
 use super::{Event, Lane, WAIT_IN_HAND};
 use crate::collect::marks;
 use crate::collect::part_ways::Back;
@@ -21,6 +23,10 @@ use crate::output::failures::Failure;
 const APART: Duration = Duration::from_millis(4);
 /// The most cells of one request.
 const BATCH: usize = 256;
+/// Who got nothing twice in a row asks once in so long.
+const HUNGRY: Duration = Duration::from_secs(1);
+/// So many shards may wait for their own scopes beside those that are worked on.
+const WAITING_AT_MOST: usize = 64;
 
 impl Lane {
     pub(super) fn ready(&self) -> usize {
@@ -128,6 +134,7 @@ impl Lane {
     ) {
         self.asking = false;
         let now = Instant::now();
+        let mut sleeps = Vec::new();
         match answer {
             Ok(Answered {
                 answer,
@@ -142,7 +149,7 @@ impl Lane {
                     }
                 }
                 self.count_permits(&answer, &asking);
-                self.on_refusals(&answer, &asking, now);
+                sleeps = self.on_refusals(&answer, &asking, now);
                 self.put_marks(&answer, &asking);
             }
             Err(error) => {
@@ -150,11 +157,7 @@ impl Lane {
                 self.ask_at = now + Duration::from_millis(250).mul_f64(0.5 + rand::random::<f64>());
             }
         }
-        for wish in asking.ungranted() {
-            if let Some(in_hand) = self.held.get_mut(&wish.held) {
-                in_hand.held.work.untake(wish.cell);
-            }
-        }
+        self.take_back(asking, &sleeps, now);
     }
 
     pub(super) fn lose_claims(&mut self, claims: &[ClaimRef], answer: &Answer) {
@@ -196,30 +199,113 @@ impl Lane {
         }
     }
 
-    /// When to ask again, and whether the lane's budget is closed for longer than a shard may wait.
-    pub(super) fn on_refusals(&mut self, answer: &Answer, asking: &Asking, now: Instant) {
-        let Some(first) = answer.refusals.iter().map(|r| r.opens_us).min() else {
-            self.ask_at = now;
-            self.wants_lease = false;
-            self.open();
-            return;
-        };
-        let wait = Duration::from_micros(u64::try_from(first - answer.now_us).unwrap_or(0));
+    /// When to ask again, and whether the lane's budget is closed for longer than a shard may wait. Returns what
+    /// concerns single scopes: their cells sleep while the others go on.
+    fn on_refusals(&mut self, answer: &Answer, asking: &Asking, now: Instant) -> Vec<Sleep> {
         self.wants_lease = answer.refusals.iter().any(|r| r.why == Why::InFlight);
-        let urgent = answer
-            .refusals
-            .iter()
-            .any(|r| matches!(r.why, Why::Mark | Why::Window));
         for refusal in answer.refusals.iter().filter(|r| r.why == Why::Mark) {
             if let Some(quota) = refusal.limit.and_then(|place| asking.limit_at(place)) {
                 self.mark(quota.clone(), answer.now_us);
             }
         }
-        self.ask_at = now + wait.min(WAIT_IN_HAND) + APART.mul_f64(0.5 + rand::random::<f64>());
-        if wait > WAIT_IN_HAND && !urgent && answer.grants.is_empty() {
+        let hungry = self.is_hungry(answer);
+        let (sleeps, wide) = scopes::part(answer, asking);
+        let apart = APART.mul_f64(0.5 + rand::random::<f64>());
+        let Some(first) = wide.iter().map(|r| r.opens_us).min() else {
+            self.ask_at = if sleeps.is_empty() { now } else { now + apart };
+            self.open();
+            return sleeps;
+        };
+        let wait = Duration::from_micros(u64::try_from(first - answer.now_us).unwrap_or(0));
+        let urgent = wide
+            .iter()
+            .any(|r| matches!(r.why, Why::Mark | Why::Window));
+        self.ask_at = now + wait.min(WAIT_IN_HAND) + apart;
+        if hungry && !urgent {
+            self.ask_at = self
+                .ask_at
+                .max(now + HUNGRY.mul_f64(1.0 + 0.3 * rand::random::<f64>()));
+        }
+        let all_shut = wide.iter().map(|r| r.group).eq(0..asking.groups());
+        if wait > WAIT_IN_HAND && !urgent && answer.grants.is_empty() && all_shut {
             self.closed(now, wait, answer);
         } else {
             self.open();
+        }
+        sleeps
+    }
+
+    /// Whether others got everything, several times in a row: waiting workers do not crowd around Redis.
+    fn is_hungry(&mut self, answer: &Answer) -> bool {
+        let refused = |r: &Refusal| matches!(r.why, Why::Paced | Why::InFlight);
+        let nothing = answer.grants.is_empty() && answer.refusals.iter().any(refused);
+        self.empties = if nothing { self.empties + 1 } else { 0 };
+        self.empties >= 2
+    }
+
+    /// Takes cells back that got no grant: those of a scope that opens later sleep until then.
+    fn take_back(&mut self, asking: Asking, sleeps: &[Sleep], now: Instant) {
+        let hungry = self.empties >= 2;
+        let mut slept = Vec::new();
+        let served: Vec<Option<String>> = (0..asking.groups())
+            .map(|g| self.dead_reason(sleeps.iter().find(|s| s.group == g)))
+            .collect();
+        for (group, wishes) in asking.ungranted() {
+            let sleep = sleeps.iter().find(|sleep| sleep.group == group);
+            let dead = served.get(group).cloned().flatten();
+            let number = wishes.len();
+            // The last one first, since taking back puts to the front.
+            for (place, wish) in wishes.into_iter().enumerate().rev() {
+                let Some(in_hand) = self.held.get_mut(&wish.held) else {
+                    continue;
+                };
+                let work = &mut in_hand.held.work;
+                match (sleep, &dead) {
+                    (_, Some(reason)) => {
+                        let result =
+                            unaskable(wish.cell, reason.clone(), self.shared.fleet_us(now));
+                        in_hand.settling.extend(work.finish(wish.cell, result));
+                    }
+                    (Some(sleep), _) => {
+                        work.sleep(wish.cell, now + sleep.of(place, number, hungry));
+                        slept.push(wish.held);
+                    }
+                    (None, _) => work.untake(wish.cell),
+                }
+            }
+        }
+        slept.sort_unstable();
+        slept.dedup();
+        slept.into_iter().for_each(|key| self.make_room(key));
+    }
+
+    /// Why the cells of a scope fail that stays closed until somebody looks, while others are served.
+    fn dead_reason(&self, sleep: Option<&Sleep>) -> Option<String> {
+        let sleep = sleep.filter(|sleep| sleep.why == Why::Dead)?;
+        let name = sleep.name.as_deref()?;
+        let kin = |good: &&String| {
+            let stem = |n: &str| n.split_once(':').map(|(limit, _)| limit.to_owned());
+            good.as_str() != name && stem(good) == stem(name)
+        };
+        self.good.iter().any(|good| kin(&good)).then(|| {
+            format!("`{name}` is closed by its provider until somebody looks; `producer retry` tries again")
+        })
+    }
+
+    /// A shard that waits for its own scope alone makes room for another one.
+    fn make_room(&mut self, key: u64) {
+        let waiting = self
+            .held
+            .values()
+            .filter(|h| h.held.permit.is_none())
+            .count();
+        if let Some(in_hand) = self.held.get_mut(&key)
+            && waiting < WAITING_AT_MOST
+            && in_hand.held.work.ready() == 0
+            && matches!(in_hand.held.company, Company::Shared(_))
+        {
+            in_hand.held.permit = None;
+            self.context.shard_left.notify_one();
         }
     }
 

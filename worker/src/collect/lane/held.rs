@@ -27,8 +27,8 @@ pub struct Held {
     pub parts: Vec<PartSummary>,
     /// When it was taken: no delivery is held longer than ten minutes.
     pub since: Instant,
-    /// One of the shards that this process holds at once.
-    pub permit: OwnedSemaphorePermit,
+    /// One of the shards that this process works on at once; none while its scope alone is waited for.
+    pub permit: Option<OwnedSemaphorePermit>,
     /// Beside others, or alone.
     pub company: Company,
 }

@@ -5,14 +5,17 @@
 //! file each.
 
 pub mod asking;
+mod breaker;
 mod calls;
+pub mod cooldown;
 mod grants;
 pub mod held;
 mod reading;
+mod scopes;
 mod shards;
 pub mod shared;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -20,7 +23,7 @@ use std::time::{Duration, Instant};
 use paceline_protocol::limit::{ClaimRef, Instance};
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::spec::Provider;
-use paceline_protocol::stores::limiter::{Answered, FleetLimiter, LimiterError};
+use paceline_protocol::stores::limiter::{Answered, Closure, FleetLimiter, LimiterError};
 use paceline_protocol::stores::state::OpenRun;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -90,6 +93,11 @@ impl LaneHandle {
         drop(self.events.send(Event::HandBackAll));
     }
 
+    /// Limits or closures changed.
+    pub fn look_again(&self) {
+        drop(self.events.send(Event::LookAgain));
+    }
+
     /// Whether the lane's budget is closed for longer than a shard should wait in hand.
     pub fn is_closed(&self, now: Instant) -> bool {
         self.closed_until.borrow().is_some_and(|until| until > now)
@@ -112,7 +120,13 @@ enum Event {
         wish: Wish,
         drawn: Arc<Drawn>,
         end: CallEnd,
+        /// When it started, if it was the one that tries whether a closure is over.
+        probe: Option<i64>,
     },
+    /// Limits or closures changed: ask at once.
+    LookAgain,
+    /// A scope was refused again and again.
+    BreakerOpened(Closure),
     Settled {
         held: u64,
         summary: Option<PartSummary>,
@@ -137,6 +151,10 @@ struct Lane {
     /// The last answer refused for want of leases: a call of ours that ends frees one.
     wants_lease: bool,
     renewed_at: Instant,
+    /// Asks in a row that brought nothing because others got it.
+    empties: u32,
+    /// Names of closures (credentials, limits in a scope) under which calls went well.
+    good: BTreeSet<String>,
     marking: Vec<(String, String)>,
     cut_off: CancellationToken,
 }
@@ -177,6 +195,8 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         ask_at: now,
         wants_lease: false,
         renewed_at: now,
+        empties: 0,
+        good: BTreeSet::new(),
         marking: Vec::new(),
         cut_off: CancellationToken::new(),
         context: context.clone(),
@@ -266,7 +286,19 @@ impl Lane {
                 answer,
             } => self.on_answer(asking, &claims, answer),
             Event::Renewed { claims, answer } => self.on_renewed(&claims, answer),
-            Event::Called { wish, drawn, end } => self.on_called(wish, &drawn, end),
+            Event::Called {
+                wish,
+                drawn,
+                end,
+                probe,
+            } => {
+                if let Some(start_us) = probe {
+                    self.report_probe(&end, &drawn, start_us);
+                }
+                self.on_called(wish, &drawn, end);
+            }
+            Event::LookAgain => self.look_again(),
+            Event::BreakerOpened(closure) => self.on_breaker(&closure),
             Event::Settled { held, summary } => self.on_settled(held, summary),
             Event::Parted => self.context.shard_left.notify_one(),
             Event::Marked(quota) => {

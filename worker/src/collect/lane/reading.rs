@@ -72,11 +72,18 @@ impl Lane {
         let drawn = Arc::new(Drawn {
             leases: Vec::new(),
             scopes: Vec::new(),
+            limits: Vec::new(),
+            names: Vec::new(),
         });
         let events = self.events.clone();
         self.context.tasks.spawn(async move {
             let end = reading.run().await;
-            drop(events.send(Event::Called { wish, drawn, end }));
+            drop(events.send(Event::Called {
+                wish,
+                drawn,
+                end,
+                probe: None,
+            }));
         });
         true
     }

@@ -9,9 +9,9 @@ use paceline_protocol::clock::FleetClock;
 /// Shared by a lane and its calls.
 pub struct LaneShared {
     clock: RwLock<FleetClock>,
-    /// Until when a credential (or, under `None`, the whole provider) is closed as far as this process
-    /// knows: calls with a grant in hand look here before they are sent.
-    closed: Mutex<HashMap<Option<String>, Instant>>,
+    /// Until when a name (of a closure, see the limiter) is closed as far as this process knows: calls with
+    /// a grant in hand look here before they are sent.
+    closed: Mutex<HashMap<String, Instant>>,
 }
 
 impl Default for LaneShared {
@@ -51,12 +51,12 @@ impl LaneShared {
     }
 
     /// Closes for this process at once; the fleet hears of it through Redis.
-    pub fn close(&self, credential: Option<&str>, until: Instant) {
+    pub fn close(&self, name: &str, until: Instant) {
         let mut closed = self
             .closed
             .lock()
             .expect("no panic while closures are locked");
-        let entry = closed.entry(credential.map(str::to_owned)).or_insert(until);
+        let entry = closed.entry(name.to_owned()).or_insert(until);
         *entry = (*entry).max(until);
     }
 
@@ -68,13 +68,16 @@ impl LaneShared {
             .clear();
     }
 
-    /// Whether a call with `credential` must not be sent at `at`.
-    pub fn is_closed(&self, credential: Option<&str>, at: Instant) -> bool {
-        let closed = self
+    /// Whether a call whose closures would have one of these `names` must not be sent at `at`.
+    pub fn is_closed(&self, names: &[String], at: Instant) -> bool {
+        let mut closed = self
             .closed
             .lock()
             .expect("no panic while closures are locked");
-        let until = |key: Option<String>| closed.get(&key).is_some_and(|until| *until > at);
-        until(None) || (credential.is_some() && until(credential.map(str::to_owned)))
+        if closed.is_empty() {
+            return false;
+        }
+        closed.retain(|_, until| *until > at);
+        names.iter().any(|name| closed.contains_key(name))
     }
 }

@@ -1,0 +1,105 @@
+//! What a provider's answer closes: its own scope, one probe after it, then a ramp; refused again and again,
+//! the run is paused.
+
+use std::time::Duration;
+
+use harness::calendar::calls_of;
+use harness::{Calendar, Shape};
+use paceline_loadtest::simulator::{Call, Fault, FaultRule, RetryAfter};
+
+const RUN: &str = "night";
+
+/// A limit for each destination beside the shared one.
+fn by_place() -> (&'static str, String) {
+    (
+        "  - {name: in-flight",
+        "  - {name: place, rate: 40/s, per: \"{{ destination }}\"}\n  - {name: in-flight".into(),
+    )
+}
+
+fn inside(calls: &[Call], from: u64, to: u64) -> usize {
+    let hit = |call: &&Call| (from..to).contains(&call.arrived_us);
+    calls.iter().filter(hit).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_429_closes_its_own_scope_and_one_probe_opens_it() {
+    let throttle = Fault::Throttle {
+        wait_ms: 2_000,
+        retry_after: RetryAfter::Float,
+    };
+    let shape = Shape {
+        destinations: &["NRT", "KIX"],
+        days: 60,
+        latency: Duration::from_millis(150),
+        faults: vec![FaultRule::cells(throttle, "NRT/2026-12-05/2026-12-06").first(1)],
+        provider: vec![by_place(), ("attempts: 5", "attempts: 1".into())],
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("scopes", shape).expect("a calendar");
+    let _loader = calendar.load().expect("started");
+    let _workers = [calendar.collect(), calendar.collect()].map(|w| w.expect("started"));
+    calendar
+        .enqueue_and_wait(RUN)
+        .expect("it ends")
+        .expect_code(0);
+    calendar.check(RUN).await.expect("checked").assert_kept();
+    let log = calendar.provider.log();
+    let refused = log.iter().find(|call| call.status == 429).expect("a 429");
+    // Grants that were on their way when the fleet heard of it may still come.
+    let (from, to) = (refused.arrived_us + 500_000, refused.arrived_us + 1_950_000);
+    let (closed, other) = (calls_of(&log, "NRT/"), calls_of(&log, "KIX/"));
+    assert_eq!(inside(&closed, from, to), 0, "the closed scope");
+    assert!(inside(&other, from, to) > 20, "the other one goes on");
+    let mut after = closed.iter().filter(|c| c.arrived_us >= to);
+    let probe = after.next().expect("the probe").arrived_us;
+    // The probe's answer takes 150 ms; then two a second, then four.
+    assert_eq!(inside(&closed, probe, probe + 150_000), 1, "one probe");
+    let second = inside(&closed, probe, probe + 1_150_000);
+    assert!(
+        (2..=5).contains(&second),
+        "{second} calls in the ramp's first second"
+    );
+    assert_eq!(calendar.provider.report().repeated, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_again_and_again_the_run_is_paused() {
+    let throttle = Fault::Throttle {
+        wait_ms: 100,
+        retry_after: RetryAfter::Float,
+    };
+    let shape = Shape {
+        faults: vec![FaultRule::share(throttle, 1.0)],
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("breaker", shape).expect("a calendar");
+    let _loader = calendar.load().expect("started");
+    let _workers = [calendar.collect(), calendar.collect()].map(|w| w.expect("started"));
+    let stopped = calendar
+        .enqueue_and_wait(RUN)
+        .expect("it ends")
+        .expect_code(5);
+    assert!(
+        stopped.stderr.contains("stopped by provider fare-search"),
+        "{}",
+        stopped.stderr
+    );
+    let status = calendar.json(&["status", RUN]).expect("a status");
+    assert_eq!(status["state"], "paused", "{status}");
+    let calls = calendar
+        .provider
+        .log()
+        .iter()
+        .filter(|c| c.status == 429)
+        .count();
+    assert!((7..40).contains(&calls), "{calls} refusals: no loop");
+
+    calendar.provider.set_faults(Vec::new());
+    calendar
+        .producer(&["resume", RUN])
+        .expect("it ends")
+        .expect_code(0);
+    calendar.watch(RUN).expect("it ends").expect_code(0);
+    calendar.check(RUN).await.expect("checked").assert_kept();
+}

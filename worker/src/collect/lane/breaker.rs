@@ -1,0 +1,75 @@
+//! Refused again and again: the runs of the lane are paused with a reason instead of knocking on and on.
+
+use std::time::Instant;
+
+use paceline_protocol::layout;
+use paceline_protocol::limit::PROVIDER;
+use paceline_protocol::message::Control;
+use paceline_protocol::stores::limiter::Closure;
+use paceline_protocol::stores::state::{OpenRun, STOPPED_BY_PROVIDER};
+
+use super::Lane;
+
+impl Lane {
+    /// Asks at once: something was opened or changed.
+    pub(super) fn look_again(&mut self) {
+        self.ask_at = Instant::now();
+        self.empties = 0;
+        if self.closed_until.borrow().is_some() {
+            self.closed_until.send_replace(None);
+            self.context.shard_left.notify_one();
+        }
+    }
+
+    /// A scope was refused too often. While others are served its cells fail with that reason; else the runs
+    /// of this lane are paused.
+    pub(super) fn on_breaker(&mut self, closure: &Closure) {
+        let alone = closure.name != PROVIDER && self.good.iter().any(|good| *good != closure.name);
+        tracing::error!(
+            provider.name = self.provider.name,
+            closes = closure.name,
+            reason = closure.reason,
+            "refused again and again: it stays closed until somebody looks"
+        );
+        if alone {
+            return;
+        }
+        let reason = format!(
+            "{STOPPED_BY_PROVIDER} {}: it answered {} again and again; `producer resume` tries again",
+            self.provider.name, closure.reason
+        );
+        let open = self.context.open_runs.borrow().clone();
+        let ours = open
+            .into_iter()
+            .filter(|run| run.lanes.contains(&self.name) && !run.paused);
+        for run in ours {
+            self.pause(OpenRun {
+                paused: true,
+                reason: Some(reason.clone()),
+                ..run
+            });
+        }
+    }
+
+    /// S3 first: the registry is made from it when Redis is lost.
+    fn pause(&self, run: OpenRun) {
+        let context = self.context.clone();
+        self.context.tasks.spawn(async move {
+            let stores = &context.parting.stores;
+            let key = layout::open_run(&context.prefix, &run.run);
+            let body = serde_json::to_vec(&run).expect("an open run is plain JSON");
+            let paused = async {
+                stores.objects.put(&key, body.into(), &[]).await?;
+                stores.state.set_open_run(&run).await?;
+                let control = Control::Pause {
+                    run: run.run.clone(),
+                };
+                context.parting.publisher.control(&control).await?;
+                anyhow::Ok(())
+            };
+            if let Err(error) = paused.await {
+                tracing::error!(run.id = %run.run, error = %error, "the run could not be paused");
+            }
+        });
+    }
+}

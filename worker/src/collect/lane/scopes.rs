@@ -1,0 +1,71 @@
+//! Refusals of single scopes: their cells sleep, so that they neither fill a batch nor hold the cells of other
+//! scopes (the slow seller does not hold the others).
+
+use std::time::Duration;
+
+use paceline_protocol::limit::{Answer, Refusal, Why};
+
+use super::asking::Asking;
+
+/// A scope opens again this soon: its cells stay ready.
+const SOON: Duration = Duration::from_millis(15);
+/// So many cells of a scope wake when it opens; the same number each time it opens again.
+const WAKE: usize = 8;
+/// Nobody looks at a waiting scope more often when others get all of it.
+const HUNGRY: Duration = Duration::from_secs(1);
+
+/// The cells of one group sleep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sleep {
+    /// Which group of the asking.
+    pub group: usize,
+    /// Until its scope opens.
+    pub wait: Duration,
+    /// Why it was refused.
+    pub why: Why,
+    /// The name of what is closed.
+    pub name: Option<String>,
+}
+
+impl Sleep {
+    /// How long the cell at `place` of `number` sleeps. A paced scope opens for a few calls each time, so that
+    /// its cells wake a few at a time.
+    pub fn of(&self, place: usize, _number: usize, hungry: bool) -> Duration {
+        if self.why != Why::Paced {
+            return self.wait;
+        }
+        let least = if hungry { HUNGRY } else { SOON };
+        let turns = u32::try_from(place / WAKE)
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        self.wait.max(least).saturating_mul(turns.min(20))
+    }
+}
+
+/// Parts the refusals of an answer into those of single scopes and those of the whole lane.
+pub fn part<'a>(answer: &'a Answer, asking: &Asking) -> (Vec<Sleep>, Vec<&'a Refusal>) {
+    let (mut sleeps, mut wide) = (Vec::new(), Vec::new());
+    for refusal in &answer.refusals {
+        let wait = u64::try_from(refusal.opens_us - answer.now_us).unwrap_or(0);
+        if asking.is_scoped(refusal.group) && is_of_scope(refusal, asking) {
+            sleeps.push(Sleep {
+                group: refusal.group,
+                wait: Duration::from_micros(wait),
+                why: refusal.why,
+                name: asking.refused_name(refusal),
+            });
+        } else {
+            wide.push(refusal);
+        }
+    }
+    (sleeps, wide)
+}
+
+fn is_of_scope(refusal: &Refusal, asking: &Asking) -> bool {
+    let scoped = refusal
+        .limit
+        .and_then(|place| asking.limit_at(place))
+        .is_some_and(|limit| !limit.scope.is_empty());
+    let urgent = matches!(refusal.why, Why::Mark | Why::Window);
+    (scoped || refusal.key) && !urgent
+}
