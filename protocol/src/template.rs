@@ -9,6 +9,10 @@ use jiff::{Span, Timestamp};
 use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior};
 
+mod signing;
+
+pub use signing::TOTP_STEP_S;
+
 /// The filters that exist beside minijinja's own; the reader uses this list to name the nearest one.
 pub const FILTERS: [&str; 10] = [
     "plus_days",
@@ -27,12 +31,16 @@ pub const FILTERS: [&str; 10] = [
 pub fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
+    // An error would carry the values of its template, secrets among them.
+    env.set_debug(false);
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     env.add_filter("plus_days", plus_days);
     env.add_filter("date", date);
     env.add_filter("sha256", sha256);
     env.add_filter("base64", base64);
     env.add_filter("hex", hex_digits);
+    env.add_filter("bcrypt", signing::bcrypt);
+    env.add_filter("totp", signing::totp);
     env
 }
 

@@ -366,3 +366,97 @@ fn graphql_is_a_post_of_json_with_variables() {
             .is_some_and(|q| q.starts_with("query($to: String!") && !q.contains("admin"))
     );
 }
+
+/// The published way to sign, its string and signature from two other implementations.
+#[test]
+fn a_request_signed_over_its_final_form() {
+    let connector = connector(|plan| {
+        let provider = plan.providers.get_mut("fare-search").expect("its provider");
+        provider.base_url = Some("https://api-gateway.test".into());
+        provider.auth = vec![paceline_protocol::spec::Auth::Sign {
+            algorithm: "hmac_sha256_hex".into(),
+            key: "{{ credential.key }}".into(),
+            message: "{{ now | date('%y%m%dT%H%M%SZ') }}{{ request.method }}{{ request.path }}{{ request.query }}".into(),
+            header: "authorization".into(),
+            value: "CEA algorithm=HmacSHA256, access-key=K, signed-date={{ now | date('%y%m%dT%H%M%SZ') }}, signature={{ signature }}".into(),
+        }];
+        let endpoint = provider.endpoints.get_mut("fares").expect("its endpoint");
+        let request = endpoint.request.as_mut().expect("a request");
+        request.path =
+            "/v2/providers/openapi/apis/api/v4/vendors/{{ destination }}/ordersheets".into();
+        request.query = [
+            ("createdAtFrom", json!("2026-05-20")),
+            ("createdAtTo", json!("2026-05-20")),
+            ("status", json!("ACCEPT")),
+            ("maxPerPage", json!(50)),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    });
+    let signed_at: jiff::Timestamp = "2026-05-20T14:30:22Z".parse().expect("an instant");
+    let context = connector
+        .cell(cell("A00012345"))
+        .with_credential(&key("secret"))
+        .at(signed_at.as_microsecond());
+    let request = connector.request(context).expect("built");
+    let header = request
+        .headers
+        .iter()
+        .find(|(name, _)| name == "authorization");
+    assert_eq!(
+        header.map(|(_, value)| value.as_str()),
+        Some(
+            "CEA algorithm=HmacSHA256, access-key=K, signed-date=260520T143022Z, signature=6757950d98fe59646226e2a3154b9120efdf033776a0c53100aa69a5a8a6e283"
+        )
+    );
+}
+
+/// The example of RFC 7519's kind: checked by taking the token apart again.
+#[test]
+fn a_token_that_the_fleet_signs_itself() {
+    use base64::Engine;
+    let connector = connector(|plan| {
+        let provider = plan.providers.get_mut("fare-search").expect("its provider");
+        provider.auth = vec![paceline_protocol::spec::Auth::Jwt {
+            key: "{{ credential.key }}".into(),
+            head: [("kid".to_owned(), "master".to_owned())]
+                .into_iter()
+                .collect(),
+            claims: [
+                ("sub".to_owned(), json!("sell")),
+                ("iat".to_owned(), json!("{{ now_ms }}")),
+            ]
+            .into_iter()
+            .collect(),
+            header: "authorization".into(),
+            value: "Bearer {{ token }}".into(),
+        }];
+    });
+    let context = connector
+        .cell(cell("HKG"))
+        .with_credential(&key("secret"))
+        .at(NOW_US);
+    let request = connector.request(context).expect("built");
+    let (_, value) = request
+        .headers
+        .iter()
+        .find(|(n, _)| n == "authorization")
+        .expect("signed");
+    let token = value.strip_prefix("Bearer ").expect("a bearer");
+    let parts: Vec<Vec<u8>> = token
+        .split('.')
+        .map(|part| {
+            base64::engine::general_purpose::URL_SAFE_NO_PAD
+                .decode(part)
+                .expect("base64url")
+        })
+        .collect();
+    let read = |place: usize| serde_json::from_slice::<Value>(&parts[place]).expect("JSON");
+    assert_eq!(
+        read(0),
+        json!({"alg": "HS256", "typ": "JWT", "kid": "master"})
+    );
+    assert_eq!(read(1), json!({"sub": "sell", "iat": NOW_US / 1000}));
+    assert_eq!(parts[2].len(), 32);
+}

@@ -42,6 +42,8 @@ pub struct Judged {
     pub verdict: Verdict,
     /// The body, when it parsed.
     pub body: Option<Body>,
+    /// A rule of the provider's file decided, not the built-in list.
+    pub ruled: bool,
 }
 
 #[derive(Debug)]
@@ -225,6 +227,7 @@ impl Connector {
         };
         Judged {
             verdict,
+            ruled: rule.is_some(),
             body: parsed.ok(),
         }
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use minijinja::value::{Enumerator, Object, Value};
 
+use super::seal::Sealer;
+use super::tokens::Token;
 use crate::plan::Plan;
 use crate::template::value_of;
 
@@ -74,6 +76,21 @@ impl Credential {
         }
     }
 
+    /// The same with another value of a field, which a provider gave in its place.
+    pub fn with_field(&self, field: &str, value: &str) -> Self {
+        let mut fields = BTreeMap::clone(&self.fields);
+        fields.insert(field.to_owned(), value.to_owned());
+        Credential {
+            name: self.name.clone(),
+            fields: Arc::new(fields),
+        }
+    }
+
+    /// What is kept for it is sealed with a key made of its own secrets.
+    pub fn sealer(&self, provider: &str) -> Sealer {
+        Sealer::of(provider, &self.fields)
+    }
+
     /// Its public name: place in the pool and six hex digits of a keyed hash.
     pub fn name(&self) -> &str {
         &self.name
@@ -112,6 +129,8 @@ pub struct CallContext {
     credential: Option<Value>,
     /// The fleet's clock at this attempt, microseconds since 1970.
     now_us: Option<i64>,
+    /// Headers that a token or session of the credential comes in.
+    pub(super) token: Option<Arc<Token>>,
 }
 
 impl CallContext {
@@ -126,7 +145,14 @@ impl CallContext {
             values,
             credential: None,
             now_us: None,
+            token: None,
         }
+    }
+
+    /// The same cell, its call signed in with `token`.
+    pub fn with_token(mut self, token: Arc<Token>) -> Self {
+        self.token = Some(token);
+        self
     }
 
     /// The same cell, served by `credential`.

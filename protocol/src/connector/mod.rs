@@ -3,6 +3,7 @@
 //! A [`Connector`] is compiled once for a run's endpoint. It knows neither time nor sockets: the
 //! worker passes the fleet's clock in, sends what [`Connector::request`] built and hands back what came.
 
+mod accounts;
 mod body;
 mod classify;
 mod context;
@@ -10,8 +11,12 @@ mod credential_name;
 mod extract;
 mod request;
 mod scope;
+mod seal;
+mod sign;
+mod tokens;
 mod wait;
 
+pub use accounts::{Accounts, AccountsError};
 pub use body::{Body, MOST_DEPTH, Page, Unreadable, css_selector, is_charset};
 pub use classify::{Answer, Judged, MAX_BODY_DEFAULT};
 pub use context::{CallContext, Credential, RunNames};
@@ -19,13 +24,15 @@ pub use credential_name::{pool_entries, public_name};
 pub use extract::Misfit;
 pub use request::{HttpRequest, NotRequestable};
 pub use scope::{ScopeTemplate, Scopes};
+pub use seal::Sealer;
+pub use tokens::{Granted, Secret, Token, TokenAnswer, TokenTemplates};
 
 use std::sync::Arc;
 
 use crate::plan::Plan;
 use crate::record::Columns;
 use crate::spec::{Endpoint, Provider};
-use crate::template::{Templates, environment};
+use crate::template::{Compiled, Templates, environment};
 
 /// Why a plan's endpoint cannot be called by this build. `check` finds these before a run starts.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +80,8 @@ pub struct Connector {
     rules: classify::Rules,
     records: extract::Extractor,
     scopes: Vec<ScopeTemplate>,
+    pick: Option<Compiled>,
+    tokens: Option<TokenTemplates>,
 }
 
 impl Connector {
@@ -102,6 +111,8 @@ impl Connector {
             bodies,
             records,
             scopes: scope::compile(spec, &mut templates)?,
+            pick: compile_pick(spec, &mut templates)?,
+            tokens: TokenTemplates::compile(spec, &mut templates)?,
             templates,
             endpoint: endpoint.into(),
         })
@@ -122,10 +133,41 @@ impl Connector {
         &self.columns
     }
 
+    /// Whether `pick:` binds each cell to one credential.
+    pub fn picks(&self) -> bool {
+        self.pick.is_some()
+    }
+
+    /// The name of the credential that serves a cell; `None` when any of the pool may.
+    ///
+    /// # Errors
+    /// When `pick:` cannot be rendered for it.
+    pub fn pick(&self, context: &CallContext) -> Option<Result<String, NotRequestable>> {
+        let pick = self.pick.as_ref()?;
+        let rendered = self.templates.render(pick, &context.clone().value());
+        Some(rendered.map_err(|e| NotRequestable(e.to_string())))
+    }
+
     /// The context of one cell, from its values in the order of the plan's names.
     pub fn cell(&self, values: Vec<serde_json::Value>) -> CallContext {
         CallContext::new(self.names.clone(), self.endpoint.clone(), values)
     }
+}
+
+fn compile_pick(
+    provider: &Provider,
+    templates: &mut Templates,
+) -> Result<Option<Compiled>, CompileError> {
+    let pick = provider
+        .credentials
+        .as_ref()
+        .and_then(|c| c.pick.as_deref());
+    pick.map(|source| {
+        templates
+            .compile(source)
+            .map_err(|e| CompileError::syntax(source, e))
+    })
+    .transpose()
 }
 
 fn find<'a>(

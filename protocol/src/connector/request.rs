@@ -4,12 +4,13 @@ use minijinja::value::Value;
 use minijinja::{Error, ErrorKind};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::sign::Signer;
 use super::{CallContext, CompileError, Connector};
 use crate::spec::{Auth, Endpoint, Method, Provider, Request, RequestBody};
 use crate::template::{Compiled, Templates, environment, value_of};
 
 /// Unreserved characters of RFC 3986 stay, everything else is encoded.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -44,6 +45,7 @@ pub(super) struct RequestTemplates {
     query: Vec<(String, Compiled)>,
     headers: Vec<(String, Compiled)>,
     body: Option<Body>,
+    signers: Vec<Signer>,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,7 @@ enum Body {
 
 /// A JSON value whose texts are templates; a text that is one whole `{{ name }}` keeps its type.
 #[derive(Debug)]
-enum JsonTemplate {
+pub(super) enum JsonTemplate {
     Fixed(serde_json::Value),
     Name(String),
     Text(Compiled),
@@ -100,11 +102,12 @@ impl RequestTemplates {
             query,
             headers,
             body: compile_body(request, templates)?,
+            signers: Signer::compile_all(&provider.auth, templates)?,
         })
     }
 }
 
-fn compile(templates: &mut Templates, source: &str) -> Result<Compiled, CompileError> {
+pub(super) fn compile(templates: &mut Templates, source: &str) -> Result<Compiled, CompileError> {
     templates
         .compile(source)
         .map_err(|e| CompileError::syntax(source, e))
@@ -123,10 +126,8 @@ fn compile_auth(
         Auth::Query { query: name, value } => {
             query.push((name.clone(), compile(templates, value)?))
         }
-        Auth::Sign { .. } => return Err(CompileError::NotBuilt("signed requests".into())),
-        Auth::Oauth2 { .. } => return Err(CompileError::NotBuilt("OAuth2".into())),
-        Auth::Session { .. } => return Err(CompileError::NotBuilt("log-in sessions".into())),
-        Auth::Jwt { .. } => return Err(CompileError::NotBuilt("self-signed tokens".into())),
+        // Signers need the final request; tokens and sessions come with the call.
+        Auth::Sign { .. } | Auth::Jwt { .. } | Auth::Oauth2 { .. } | Auth::Session { .. } => {}
     }
     Ok(())
 }
@@ -169,7 +170,7 @@ fn compile_body(
     })
 }
 
-fn compile_json(
+pub(super) fn compile_json(
     json: &serde_json::Value,
     templates: &mut Templates,
 ) -> Result<JsonTemplate, CompileError> {
@@ -196,7 +197,7 @@ fn compile_json(
 
 /// An environment whose values are encoded as one segment of a path. A value that is `.` or `..` would
 /// change which path is meant, however it is encoded, and is refused.
-fn path_environment() -> minijinja::Environment<'static> {
+pub(super) fn path_environment() -> minijinja::Environment<'static> {
     let mut env = environment();
     env.set_formatter(|out, _, value| {
         let text = value.to_string();
@@ -237,7 +238,7 @@ fn xml_text(text: &str) -> Result<String, &'static str> {
     Ok(quick_xml::escape::escape(text).into_owned())
 }
 
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, ENCODED).to_string()
 }
 
@@ -247,17 +248,23 @@ impl Connector {
     /// # Errors
     /// When a value cannot stand where its template puts it.
     pub fn request(&self, context: CallContext) -> Result<HttpRequest, NotRequestable> {
+        let token = context.token.clone();
         let context = context.value();
         let parts = &self.requests;
         let mut url = parts.base_url.clone();
         url.push_str(&self.render_path(&context)?);
         self.push_query(&mut url, &context)?;
-        Ok(HttpRequest {
+        let mut request = HttpRequest {
             method: parts.method,
             url,
             headers: self.headers(&context)?,
             body: self.body(&context)?,
-        })
+        };
+        if let Some(token) = token {
+            request.headers.extend(token.headers.iter().cloned());
+        }
+        self.sign(&parts.signers, &mut request, &context)?;
+        Ok(request)
     }
 
     fn render_path(&self, context: &Value) -> Result<String, NotRequestable> {
@@ -346,7 +353,7 @@ impl Connector {
         }
     }
 
-    fn json(
+    pub(super) fn json(
         &self,
         template: &JsonTemplate,
         context: &Value,
@@ -378,7 +385,7 @@ impl Connector {
     }
 }
 
-fn render(
+pub(super) fn render(
     templates: &Templates,
     template: &Compiled,
     context: &Value,

@@ -12,6 +12,7 @@ mod diagnostic;
 mod dimension;
 mod endpoint;
 mod environment;
+mod fields;
 mod folder;
 mod jinja;
 mod job;
@@ -32,6 +33,7 @@ mod words;
 
 pub use diagnostic::{Diagnostic, Position, Severity, any_error, choose};
 pub use environment::{MissingNames, expand_env, names_in};
+pub use fields::{NamedFields, mapping_of_fields};
 pub use folder::{LoadError, LoadedJob, SpecFolder, Unreadable};
 pub use jinja::{
     Fault as TemplateFault, expression as expression_names, template as template_names,

@@ -89,20 +89,12 @@ fn of_provider(source: &Source, provider: &Provider, endpoint: &str) -> Vec<Diag
 }
 
 fn of_credentials(found: &mut Found, provider: &Provider) {
-    if let Some(credentials) = &provider.credentials {
-        let file = matches!(credentials.from, CredentialSource::File(_));
-        found.when(
-            file,
-            "credentials.from_file",
-            "credentials from a file of names",
-        );
-    }
     for (i, auth) in provider.auth.iter().enumerate() {
-        let plain = matches!(auth, Auth::Header { .. } | Auth::Query { .. });
+        let kept = matches!(auth, Auth::Oauth2 { .. } | Auth::Session { .. });
         found.when(
-            !plain,
+            kept,
             &format!("auth[{i}]"),
-            "signing in other than by a header or query key",
+            "signing in by a token request or a log-in",
         );
     }
 }

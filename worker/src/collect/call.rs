@@ -224,6 +224,7 @@ impl Call {
             judged: Judged {
                 verdict,
                 body: None,
+                ruled: false,
             },
         }
     }
@@ -416,6 +417,7 @@ fn no_answer(error: &HttpError) -> Judged {
             reason: error.to_string(),
         },
         body: None,
+        ruled: false,
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use paceline_protocol::connector::{Credential, pool_entries, public_name};
+use paceline_protocol::connector::{
+    Accounts, AccountsError, Credential, pool_entries, public_name,
+};
 use paceline_protocol::settings::{Environment, SettingError};
 use paceline_protocol::spec::{CredentialSource, Credentials, PoolUse, Provider};
 
@@ -14,6 +16,8 @@ pub struct Pool {
     pub credentials: Vec<Credential>,
     /// How it is used up.
     pub use_: PoolUse,
+    /// Where `pick` finds the credential of a name.
+    pub places: BTreeMap<String, usize>,
 }
 
 /// Why a worker cannot serve a provider.
@@ -47,9 +51,9 @@ pub enum PoolError {
         /// Their names.
         fields: String,
     },
-    /// Not in this build.
-    #[error("provider {0}: credentials from a file are not in this build")]
-    NotBuilt(String),
+    /// A file of names that cannot be used.
+    #[error(transparent)]
+    Accounts(#[from] AccountsError),
     /// A file that cannot be read.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -64,8 +68,16 @@ impl Pool {
         let Some(declared) = &provider.credentials else {
             return Ok(Pool::default());
         };
-        let CredentialSource::Env(name) = &declared.from else {
-            return Err(PoolError::NotBuilt(provider.name.clone()));
+        let name = match &declared.from {
+            CredentialSource::Env(name) => name,
+            CredentialSource::File(path) => {
+                let accounts = Accounts::read(&provider.name, path, env)?;
+                return Ok(Pool {
+                    credentials: accounts.credentials,
+                    places: accounts.places,
+                    use_: declared.use_,
+                });
+            }
         };
         let list = env.secret(name)?.unwrap_or_default();
         let entries = pool_entries(&list);
@@ -83,7 +95,13 @@ impl Pool {
         Ok(Pool {
             credentials,
             use_: declared.use_,
+            places: BTreeMap::new(),
         })
+    }
+
+    /// The credential of a public name.
+    pub fn named(&self, name: &str) -> Option<&Credential> {
+        self.credentials.iter().find(|c| c.name() == name)
     }
 }
 

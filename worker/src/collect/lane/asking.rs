@@ -91,6 +91,8 @@ struct AskedGroup {
     group: Group,
     /// The endpoint that all of its calls go to.
     endpoint: String,
+    /// The credential that all of its cells are bound to.
+    picked: Option<usize>,
     /// The rendered scopes that all of its cells share.
     scopes: Vec<String>,
     wishes: VecDeque<Wish>,
@@ -112,11 +114,17 @@ pub struct Drawn {
 }
 
 impl Asking {
-    /// Adds a cell. `now_us` is the fleet's clock, which decides the calendar windows of quotas.
+    /// Adds a cell; `picked` is the credential that alone may serve it. `now_us` is the fleet's clock, which decides the calendar windows of quotas.
     ///
     /// # Errors
     /// When a scope or limit cannot be made for this cell: it has no call.
-    pub fn add(&mut self, wish: Wish, shard: &ShardInHand, now_us: i64) -> Result<(), WishError> {
+    pub fn add(
+        &mut self,
+        wish: Wish,
+        shard: &ShardInHand,
+        picked: Option<usize>,
+        now_us: i64,
+    ) -> Result<(), WishError> {
         let context = || {
             let values = shard.run.plan.matrix.cell(wish.cell);
             shard.at.connector.cell(values)
@@ -124,17 +132,21 @@ impl Asking {
         let scopes = cell_scopes(shard, wish.cell, context)?;
         let endpoint = shard.at.connector.endpoint();
         let same = |g: &&mut AskedGroup| {
-            g.group.run == shard.run.name && g.endpoint == endpoint && g.scopes == scopes
+            g.group.run == shard.run.name
+                && g.endpoint == endpoint
+                && g.picked == picked
+                && g.scopes == scopes
         };
         if let Some(known) = self.groups.iter_mut().find(same) {
             known.group.want += 1;
             known.wishes.push_back(wish);
             return Ok(());
         }
-        let group = self.group(shard, &context(), now_us)?;
+        let group = self.group(shard, &context(), picked, now_us)?;
         self.groups.push(AskedGroup {
             group,
             endpoint: endpoint.to_owned(),
+            picked,
             scopes,
             wishes: VecDeque::from([wish]),
             drawn: Vec::new(),
@@ -146,11 +158,13 @@ impl Asking {
         &mut self,
         shard: &ShardInHand,
         context: &CallContext,
+        picked: Option<usize>,
         now_us: i64,
     ) -> Result<Group, WishError> {
         let limits = self.limits_of(shard, context, false, now_us)?;
         let mut choices = Vec::new();
-        for (credential, with) in shard.at.pool.credentials.iter().enumerate() {
+        let pool = shard.at.pool.credentials.iter().enumerate();
+        for (credential, with) in pool.filter(|(place, _)| picked.is_none_or(|p| p == *place)) {
             let context = context.clone().with_credential(with);
             let own = self.limits_of(shard, &context, true, now_us)?;
             choices.push(Choice {
@@ -340,12 +354,39 @@ fn cell_scopes(
     by_cell.map(scope).collect()
 }
 
+/// The place of the credential that `pick` names for a cell; `None` when any of the pool may serve it.
+///
+/// # Errors
+/// When the pool has none of that name.
+pub fn picked(shard: &ShardInHand, cell: u64) -> Result<Option<usize>, WishError> {
+    let context = || {
+        let values = shard.run.plan.matrix.cell(cell);
+        shard.at.connector.cell(values)
+    };
+    if !shard.at.connector.picks() {
+        return Ok(None);
+    }
+    let Some(name) = shard.at.connector.pick(&context()).transpose()? else {
+        return Ok(None);
+    };
+    match shard.at.pool.places.get(&name) {
+        Some(place) => Ok(Some(*place)),
+        None => Err(WishError::NoCredential(name)),
+    }
+}
+
 /// Why a cell cannot even be asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum WishError {
     /// Its scope cannot be rendered.
     #[error(transparent)]
     Scope(#[from] NotRequestable),
+    /// Nobody can serve it.
+    #[error("the file of credentials has none called {0:?}")]
+    NoCredential(String),
+    /// Who alone can serve it is not accepted any more.
+    #[error("{0}")]
+    Dead(String),
     /// Its limit cannot be counted.
     #[error(transparent)]
     Limit(#[from] NotALimit),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::limit::{BREAKER, Grant, PROVIDER, Probed};
+use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::broker::Publisher;
 use paceline_protocol::stores::limiter::Closure;
 
@@ -63,7 +64,13 @@ impl Lane {
             self.ask_at = self.ask_at.min(now + LEASES_GATHER);
         }
         match &end {
-            CallEnd::Closed(scope) => self.close(scope, drawn, now),
+            CallEnd::Closed(scope) => {
+                if let (Outcome::AuthExpired, Some(credential)) = (scope.outcome, &scope.credential)
+                {
+                    self.died(credential, now);
+                }
+                self.close(scope, drawn, now);
+            }
             CallEnd::Ended(_) => self.note_good(drawn),
             _ => {}
         }

@@ -9,7 +9,7 @@ use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::limiter::{Answered, LimiterError};
 use paceline_protocol::topology::DelayLevel;
 
-use super::asking::{Asking, Wish};
+use super::asking::{self, Asking, Wish, WishError};
 use super::held::Company;
 use super::scopes::{self, Sleep};
 use super::{Event, Lane, WAIT_IN_HAND};
@@ -105,10 +105,22 @@ impl Lane {
             };
             turn.push_back(key);
             let shard = in_hand.held.shard.clone();
-            match asking.add(Wish { held: key, cell }, &shard, fleet_now) {
+            let picked = asking::picked(&shard, cell);
+            let picked = picked.and_then(|place| {
+                match place.and_then(|place| self.why_dead(&shard, place, now)) {
+                    Some(reason) => Err(WishError::Dead(reason)),
+                    None => Ok(place),
+                }
+            });
+            let added = picked
+                .and_then(|place| asking.add(Wish { held: key, cell }, &shard, place, fleet_now));
+            let Some(in_hand) = self.held.get_mut(&key) else {
+                continue;
+            };
+            match added {
                 Ok(()) => gathered += 1,
                 Err(error) => {
-                    let result = unaskable(cell, error.to_string(), fleet_now);
+                    let result = unaskable(cell, error.to_string(), error.outcome(), fleet_now);
                     in_hand
                         .settling
                         .extend(in_hand.held.work.finish(cell, result));
@@ -150,6 +162,7 @@ impl Lane {
                 }
                 self.count_permits(&answer, &asking);
                 sleeps = self.on_refusals(&answer, &asking, now);
+                self.look_for_dead(&answer);
                 self.put_marks(&answer, &asking);
             }
             Err(error) => {
@@ -262,8 +275,12 @@ impl Lane {
                 let work = &mut in_hand.held.work;
                 match (sleep, &dead) {
                     (_, Some(reason)) => {
-                        let result =
-                            unaskable(wish.cell, reason.clone(), self.shared.fleet_us(now));
+                        let result = unaskable(
+                            wish.cell,
+                            reason.clone(),
+                            Outcome::Permanent,
+                            self.shared.fleet_us(now),
+                        );
                         in_hand.settling.extend(work.finish(wish.cell, result));
                     }
                     (Some(sleep), _) => {
@@ -409,12 +426,22 @@ impl Lane {
     }
 }
 
+impl WishError {
+    /// How a cell without a call ends.
+    fn outcome(&self) -> Outcome {
+        match self {
+            WishError::Dead(_) => Outcome::AuthExpired,
+            _ => Outcome::Permanent,
+        }
+    }
+}
+
 /// A cell whose limits cannot even be named has no call: it fails with the reason.
-fn unaskable(cell: u64, reason: String, answered_us: i64) -> CellResult {
+fn unaskable(cell: u64, reason: String, outcome: Outcome, answered_us: i64) -> CellResult {
     let failure = Failure {
         cell,
         reason,
-        outcome: Outcome::Permanent,
+        outcome,
         status: 0,
         field: None,
         attempts: 0,

@@ -8,6 +8,7 @@ pub mod asking;
 mod breaker;
 mod calls;
 pub mod cooldown;
+mod dead;
 mod grants;
 pub mod held;
 mod reading;
@@ -15,7 +16,7 @@ mod scopes;
 mod shards;
 pub mod shared;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
@@ -133,6 +134,8 @@ enum Event {
     },
     Parted,
     Marked(Instance),
+    /// These credentials are closed because their provider does not accept them.
+    Dead(Vec<String>),
 }
 
 struct Lane {
@@ -156,6 +159,9 @@ struct Lane {
     /// Names of closures (credentials, limits in a scope) under which calls went well.
     good: BTreeSet<String>,
     marking: Vec<(String, String)>,
+    /// Credentials that are not accepted, and until when that is believed.
+    dead: HashMap<String, Instant>,
+    looking_for_dead: bool,
     cut_off: CancellationToken,
 }
 
@@ -198,6 +204,8 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         empties: 0,
         good: BTreeSet::new(),
         marking: Vec::new(),
+        dead: HashMap::new(),
+        looking_for_dead: false,
         cut_off: CancellationToken::new(),
         context: context.clone(),
     };
@@ -300,6 +308,7 @@ impl Lane {
             Event::LookAgain => self.look_again(),
             Event::BreakerOpened(closure) => self.on_breaker(&closure),
             Event::Settled { held, summary } => self.on_settled(held, summary),
+            Event::Dead(names) => self.on_dead(names),
             Event::Parted => self.context.shard_left.notify_one(),
             Event::Marked(quota) => {
                 self.marking
