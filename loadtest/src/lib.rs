@@ -6,5 +6,6 @@
 pub mod bench;
 pub mod chance;
 pub mod fares;
+pub mod providers;
 pub mod referee;
 pub mod simulator;

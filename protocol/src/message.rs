@@ -78,6 +78,13 @@ pub struct PartSummary {
     pub ends: CellEnds,
     /// Records in it.
     pub records: u64,
+    /// Cells that an engine's documented end cut off.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub truncated: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// How each cell of a block ended, over its parts so far: for each cell the newest round that covers it.

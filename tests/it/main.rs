@@ -12,6 +12,7 @@ mod faults;
 mod readme;
 mod resume;
 mod scene;
+mod search;
 mod sources;
 mod stack;
 mod stores;

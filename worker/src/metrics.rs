@@ -24,6 +24,11 @@ pub struct Metrics {
     pub limiter_permits: IntCounterVec,
     /// Seconds that a call waited for its grant's start, by `provider`.
     pub limiter_wait: HistogramVec,
+    /// Cells that could not go on although their call was answered, by `provider` and `reason` (`misfit`,
+    /// `foreign_url`, `bad_cursor`, `repeated`, `max_pages`, `overflow`, `missing_ids`).
+    pub steps_failed: IntCounterVec,
+    /// Ids without a detail that are only counted, by `provider`.
+    pub missing_details: IntCounterVec,
     /// Whether a provider is closed for this worker (0, 1), by `provider`.
     pub provider_blocked: IntGaugeVec,
     /// The provider said too fast although we had granted the call, by `provider`.
@@ -103,6 +108,18 @@ impl Metrics {
                 "Waiting for a grant's start.",
                 &["provider"],
                 &SECONDS,
+            )?,
+            steps_failed: counters(
+                &r,
+                "steps_failed_total",
+                "Cells that could not go on.",
+                &["provider", "reason"],
+            )?,
+            missing_details: counters(
+                &r,
+                "missing_details_total",
+                "Ids without a detail that are only counted.",
+                &["provider"],
             )?,
             provider_blocked: gauges(
                 &r,

@@ -213,6 +213,7 @@ impl CollectedRun {
             round: 0,
             ends: CellEnds(vec![CellEnd::Succeeded; cells as usize]),
             records: u64::from(cells) * self.records,
+            truncated: 0,
         }
     }
 

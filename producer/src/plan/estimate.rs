@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 
 use paceline_protocol::plan::{Matrix, Plan};
 use paceline_protocol::settings::Environment;
-use paceline_protocol::spec::{CalendarWindow, Limit, LimitRule, Provider, template_names};
+use paceline_protocol::spec::{
+    CalendarWindow, Endpoint, Limit, LimitRule, Provider, template_names,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -18,11 +20,13 @@ pub struct Estimate {
     pub run: String,
     /// Cells in all.
     pub cells: u64,
-    /// Calls at least: one for each cell, without retries.
+    /// Calls at least: one for each cell and item of `each`, without further pages, details and retries.
     pub calls: u64,
     /// Calls that are saved by reading only some of another job's records.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls_saved: Option<u64>,
+    /// Cells may need more calls: pages or details, whose number only the answers say.
+    pub at_least: bool,
     /// Shards, each one message.
     pub shards: u64,
     /// Seconds at the allowed rate, lanes side by side; `None` when no limit paces the run.
@@ -89,8 +93,13 @@ pub fn estimate(plan: &Plan, env: &(impl Environment + ?Sized)) -> Estimate {
         job: plan.job.name.clone(),
         run: plan.run.to_string(),
         cells,
-        calls: if plan.job.source.is_some() { 0 } else { cells },
+        calls: if plan.job.source.is_some() {
+            0
+        } else {
+            plan.providers.keys().map(|name| calls_at(plan, name)).sum()
+        },
         calls_saved: plan.inputs.calls_saved(cells),
+        at_least: has_more_calls(plan),
         shards: plan.shards(),
         seconds: slowest.and_then(|l| l.seconds),
         binds: slowest.and_then(|l| l.binds.clone()),
@@ -118,6 +127,29 @@ fn calls_of(plan: &Plan, is_it: impl Fn(&paceline_protocol::plan::Segment) -> bo
         .sum()
 }
 
+fn endpoint_of<'p>(plan: &Plan, provider: &'p Provider) -> Option<&'p Endpoint> {
+    provider.endpoints.get(plan.job.endpoint.as_deref()?)
+}
+
+/// Calls that a cell needs at least.
+fn calls_of_cell(plan: &Plan, provider: &Provider) -> u64 {
+    endpoint_of(plan, provider).map_or(1, |e| (e.each.len() as u64).max(1))
+}
+
+fn calls_at(plan: &Plan, provider: &str) -> u64 {
+    let cells = calls_of(plan, |s| s.provider == provider);
+    let of_cell = plan.providers.get(provider);
+    cells * of_cell.map_or(1, |p| calls_of_cell(plan, p))
+}
+
+/// Whether answers decide how many calls a cell needs.
+fn has_more_calls(plan: &Plan) -> bool {
+    let endpoints = plan.providers.values().filter_map(|p| endpoint_of(plan, p));
+    let mut more =
+        endpoints.map(|e| e.page.is_some() || e.detail.is_some() || e.split_on.is_some());
+    more.any(|more| more)
+}
+
 fn lane_estimate(
     plan: &Plan,
     lane: &str,
@@ -125,7 +157,7 @@ fn lane_estimate(
 ) -> Option<LaneEstimate> {
     let segment = plan.segments.iter().find(|s| s.lane == lane)?;
     let provider = plan.providers.get(&segment.provider)?;
-    let calls = calls_of(plan, |s| s.lane == lane);
+    let calls = calls_of(plan, |s| s.lane == lane) * calls_of_cell(plan, provider);
     let slowest = provider
         .limits
         .iter()
@@ -232,7 +264,7 @@ fn quota_share(
         return None;
     };
     let scopes = scopes(plan, provider, limit, env);
-    let calls = calls_of(plan, |s| s.provider == provider.name);
+    let calls = calls_at(plan, &provider.name);
     let of_pool = limit
         .per
         .as_deref()
@@ -257,13 +289,7 @@ impl Estimate {
         let mut lines: Vec<(String, String)> = vec![
             ("job".into(), self.job.clone()),
             ("cells".into(), grouped(self.cells)),
-            (
-                "calls".into(),
-                format!(
-                    "{} (one for each cell, without retries)",
-                    grouped(self.calls)
-                ),
-            ),
+            ("calls".into(), self.calls_text()),
             ("shards".into(), grouped(self.shards)),
             ("time".into(), self.time_text()),
         ];
@@ -314,6 +340,15 @@ impl Estimate {
             .map(|(name, value)| format!("{name}={}", super::only::shown(value)))
             .collect();
         pairs.join(" ")
+    }
+
+    fn calls_text(&self) -> String {
+        let calls = grouped(self.calls);
+        match (self.at_least, self.calls == self.cells) {
+            (true, _) => format!("at least {calls} (first pages alone, without retries)"),
+            (false, true) => format!("{calls} (one for each cell, without retries)"),
+            (false, false) => format!("{calls} (one for each item, without retries)"),
+        }
     }
 
     fn time_text(&self) -> String {

@@ -103,6 +103,10 @@ fn summary(
         round: part.round,
         ends: metadata.get("ends")?.parse().ok()?,
         records: metadata.get("records")?.parse().ok()?,
+        truncated: metadata
+            .get("truncated")
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0),
     })
 }
 
@@ -128,6 +132,7 @@ mod tests {
             round,
             ends: ends.parse().expect("ends"),
             records: 0,
+            truncated: 0,
         }
     }
 

@@ -75,6 +75,7 @@ fn add_shard(
     shard: &Shard<'_>,
     heads: &[PartSummary],
 ) {
+    manifest.truncated += heads.iter().map(|part| part.truncated).sum::<u64>();
     for ends in parts::shard_ends(plan, shard, heads) {
         manifest.succeeded += ends.count(CellEnd::Succeeded);
         manifest.empty += ends.count(CellEnd::Empty);

@@ -63,13 +63,13 @@ struct Rule {
 }
 
 #[derive(Debug)]
-enum Test {
+pub(super) enum Test {
     Is(Value),
     Matches(Regex),
 }
 
 impl Test {
-    fn compile(test: &ValueTest) -> Result<Self, CompileError> {
+    pub(super) fn compile(test: &ValueTest) -> Result<Self, CompileError> {
         Ok(match test {
             ValueTest::Is(value) => Test::Is(value.clone()),
             ValueTest::Matches(source) => {
@@ -78,7 +78,7 @@ impl Test {
         })
     }
 
-    fn holds(&self, value: &Value) -> bool {
+    pub(super) fn holds(&self, value: &Value) -> bool {
         match self {
             Test::Is(wanted) => wanted == value || shown(wanted) == shown(value),
             Test::Matches(regex) => regex.is_match(&shown(value)),

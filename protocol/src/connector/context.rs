@@ -7,6 +7,7 @@ use std::sync::Arc;
 use minijinja::value::{Enumerator, Object, Value};
 
 use super::seal::Sealer;
+use super::steps::Asked;
 use super::tokens::Token;
 use crate::plan::Plan;
 use crate::template::value_of;
@@ -131,6 +132,8 @@ pub struct CallContext {
     now_us: Option<i64>,
     /// Headers that a token or session of the credential comes in.
     pub(super) token: Option<Arc<Token>>,
+    /// What the cell's step adds.
+    asked: Arc<Asked>,
 }
 
 impl CallContext {
@@ -146,6 +149,7 @@ impl CallContext {
             credential: None,
             now_us: None,
             token: None,
+            asked: Arc::default(),
         }
     }
 
@@ -159,6 +163,15 @@ impl CallContext {
     pub fn with_credential(mut self, credential: &Credential) -> Self {
         self.credential = Some(Value::from_object(credential.clone()));
         self
+    }
+
+    pub(super) fn asking(mut self, asked: Asked) -> Self {
+        self.asked = Arc::new(asked);
+        self
+    }
+
+    pub(super) fn asked(&self) -> &Arc<Asked> {
+        &self.asked
     }
 
     /// The same cell, called at another endpoint: a second step, a token or log-in request.
@@ -202,6 +215,8 @@ impl Object for CallContext {
         match key {
             "credential" => self.credential.clone(),
             "endpoint" => Some(Value::from(&*self.endpoint)),
+            "item" => self.asked.item.as_ref().map(value_of),
+            "ids" => self.asked.ids.as_ref().map(value_of),
             "now" => {
                 let now = jiff::Timestamp::from_microsecond(self.now_us?).ok()?;
                 Some(Value::from(now.to_string()))

@@ -58,16 +58,6 @@ impl Extractor {
         reader: &BodyReader,
         templates: &mut Templates,
     ) -> Result<Self, CompileError> {
-        for (there, what) in [
-            (endpoint.page.is_some(), "pages"),
-            (!endpoint.each.is_empty(), "each"),
-            (endpoint.split_on.is_some(), "split_on"),
-            (endpoint.detail.is_some(), "detail"),
-        ] {
-            if there {
-                return Err(CompileError::NotBuilt(what.into()));
-            }
-        }
         let records = match &endpoint.records {
             Some(place) => Spot::compile(place, reader)?,
             None => Spot::Path(JsonPath::root()),
@@ -311,15 +301,26 @@ impl Connector {
     /// # Errors
     /// When a field of any record is missing, null or does not fit, and is not optional.
     pub fn records(&self, context: &CallContext, body: &Body) -> Result<Vec<Record>, Misfit> {
+        self.records_of(context, self.found(body).into_iter())
+    }
+
+    /// What the records of a body are read from.
+    pub(super) fn found<'b>(&'b self, body: &'b Body) -> Vec<Found<'b>> {
+        self.records.records.all(body)
+    }
+
+    /// The records that are read from what was found.
+    pub(super) fn records_of<'b>(
+        &self,
+        context: &CallContext,
+        found: impl Iterator<Item = Found<'b>>,
+    ) -> Result<Vec<Record>, Misfit> {
         let dimensions: Vec<Scalar> = context
             .values
             .iter()
             .map(|v| as_found(v).unwrap_or(Scalar::Null))
             .collect();
-        self.records
-            .records
-            .all(body)
-            .into_iter()
+        found
             .map(|found| self.record(context, &dimensions, found))
             .collect()
     }

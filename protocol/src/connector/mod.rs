@@ -13,6 +13,7 @@ mod request;
 mod scope;
 mod seal;
 mod sign;
+mod steps;
 mod tokens;
 mod wait;
 
@@ -25,13 +26,14 @@ pub use extract::Misfit;
 pub use request::{HttpRequest, NotRequestable};
 pub use scope::{ScopeTemplate, Scopes};
 pub use seal::Sealer;
+pub use steps::{Advance, Gathered, Position, Progress, StepAnswer, StepError, digest};
 pub use tokens::{Granted, Secret, Token, TokenAnswer, TokenTemplates};
 
 use std::sync::Arc;
 
 use crate::plan::Plan;
 use crate::record::Columns;
-use crate::spec::{Endpoint, Provider};
+use crate::spec::{Endpoint, Provider, Request};
 use crate::template::{Compiled, Templates, environment};
 
 /// Why a plan's endpoint cannot be called by this build. `check` finds these before a run starts.
@@ -79,6 +81,7 @@ pub struct Connector {
     bodies: body::BodyReader,
     rules: classify::Rules,
     records: extract::Extractor,
+    steps: steps::Steps,
     scopes: Vec<ScopeTemplate>,
     pick: Option<Compiled>,
     tokens: Option<TokenTemplates>,
@@ -93,9 +96,21 @@ impl Connector {
         let endpoint = plan.job.endpoint.clone().unwrap_or_default();
         let (spec, declared) = find(plan, provider, &endpoint)?;
         let mut templates = Templates::new(environment());
-        let requests = request::RequestTemplates::compile(spec, declared, &mut templates)?;
+        let nothing = Request::nothing();
+        let request = match &declared.request {
+            Some(request) => request,
+            // Cells of such a source are read; nobody asks for a request.
+            None if spec.source.is_some() => &nothing,
+            None => {
+                return Err(CompileError::NotBuilt(
+                    "an endpoint without a request".into(),
+                ));
+            }
+        };
+        let requests = request::RequestTemplates::compile(spec, request, &mut templates)?;
         let bodies = body::BodyReader::compile(&spec.format)?;
         let records = extract::Extractor::compile(declared, &bodies, &mut templates)?;
+        let steps = steps::Steps::compile(spec, &endpoint, declared, &mut templates)?;
         let columns: Columns = plan
             .matrix
             .names()
@@ -110,6 +125,7 @@ impl Connector {
             rules: classify::Rules::compile(spec, &bodies)?,
             bodies,
             records,
+            steps,
             scopes: scope::compile(spec, &mut templates)?,
             pick: compile_pick(spec, &mut templates)?,
             tokens: TokenTemplates::compile(spec, &mut templates)?,

@@ -5,8 +5,9 @@ use minijinja::{Error, ErrorKind};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::sign::Signer;
+use super::steps::Asked;
 use super::{CallContext, CompileError, Connector};
-use crate::spec::{Auth, Endpoint, Method, Provider, Request, RequestBody};
+use crate::spec::{Auth, Method, Provider, Request, RequestBody};
 use crate::template::{Compiled, Templates, environment, value_of};
 
 /// Unreserved characters of RFC 3986 stay, everything else is encoded.
@@ -43,6 +44,8 @@ pub(super) struct RequestTemplates {
     paths: Templates,
     path: Compiled,
     query: Vec<(String, Compiled)>,
+    /// From this place on, `query` is what authorises.
+    own_query: usize,
     headers: Vec<(String, Compiled)>,
     body: Option<Body>,
     signers: Vec<Signer>,
@@ -69,20 +72,9 @@ pub(super) enum JsonTemplate {
 impl RequestTemplates {
     pub(super) fn compile(
         provider: &Provider,
-        endpoint: &Endpoint,
+        request: &Request,
         templates: &mut Templates,
     ) -> Result<Self, CompileError> {
-        let nothing = Request::nothing();
-        let request = match &endpoint.request {
-            Some(request) => request,
-            // Cells of such a source are read; nobody asks for a request.
-            None if provider.source.is_some() => &nothing,
-            None => {
-                return Err(CompileError::NotBuilt(
-                    "an endpoint without a request".into(),
-                ));
-            }
-        };
         let base_url = provider.base_url.clone().unwrap_or_default();
         let mut paths = Templates::new(path_environment());
         let path = compile(&mut paths, &request.path)?;
@@ -91,6 +83,7 @@ impl RequestTemplates {
         for (name, value) in &request.headers {
             headers.push((name.to_ascii_lowercase(), compile(templates, value)?));
         }
+        let own_query = query.len();
         for auth in &provider.auth {
             compile_auth(auth, templates, &mut query, &mut headers)?;
         }
@@ -100,6 +93,7 @@ impl RequestTemplates {
             paths,
             path,
             query,
+            own_query,
             headers,
             body: compile_body(request, templates)?,
             signers: Signer::compile_all(&provider.auth, templates)?,
@@ -248,17 +242,22 @@ impl Connector {
     /// # Errors
     /// When a value cannot stand where its template puts it.
     pub fn request(&self, context: CallContext) -> Result<HttpRequest, NotRequestable> {
-        let token = context.token.clone();
+        let (token, asked) = (context.token.clone(), context.asked().clone());
         let context = context.value();
-        let parts = &self.requests;
-        let mut url = parts.base_url.clone();
-        url.push_str(&self.render_path(&context)?);
-        self.push_query(&mut url, &context)?;
+        let parts = match self.steps.detail() {
+            Some(detail) if asked.detail => &detail.requests,
+            _ => &self.requests,
+        };
+        let mut url = match &asked.url {
+            Some(url) => url.clone(),
+            None => format!("{}{}", parts.base_url, self.render_path(parts, &context)?),
+        };
+        self.push_query(parts, &asked, &mut url, &context)?;
         let mut request = HttpRequest {
             method: parts.method,
             url,
-            headers: self.headers(&context)?,
-            body: self.body(&context)?,
+            headers: self.headers(parts, &context)?,
+            body: self.body(parts, &asked, &context)?,
         };
         if let Some(token) = token {
             request.headers.extend(token.headers.iter().cloned());
@@ -267,8 +266,31 @@ impl Connector {
         Ok(request)
     }
 
-    fn render_path(&self, context: &Value) -> Result<String, NotRequestable> {
+    /// The URL of the endpoint without its query, which a relative next URL begins from.
+    pub(super) fn first_url(&self, context: &CallContext) -> String {
         let parts = &self.requests;
+        let path = self.render_path(parts, &context.clone().value());
+        format!("{}{}", parts.base_url, path.unwrap_or_default())
+    }
+
+    /// The value of a query parameter of the endpoint.
+    pub(super) fn parameter(
+        &self,
+        name: &str,
+        context: &CallContext,
+    ) -> Result<String, NotRequestable> {
+        let found = self.requests.query.iter().find(|(known, _)| known == name);
+        match found {
+            Some((_, template)) => render(&self.templates, template, &context.clone().value()),
+            None => Err(NotRequestable(format!("the query has no {name}"))),
+        }
+    }
+
+    fn render_path(
+        &self,
+        parts: &RequestTemplates,
+        context: &Value,
+    ) -> Result<String, NotRequestable> {
         let rendered = match &parts.path {
             // A lone name is looked up without the formatter.
             Compiled::Name(_) => encode(&render(&parts.paths, &parts.path, context)?),
@@ -285,24 +307,49 @@ impl Connector {
         })
     }
 
-    fn push_query(&self, url: &mut String, context: &Value) -> Result<(), NotRequestable> {
+    /// The query, with the step's parameters in the place of the file's. A URL that an answer gave has its
+    /// own query already: only what authorises is added.
+    fn push_query(
+        &self,
+        parts: &RequestTemplates,
+        asked: &Asked,
+        url: &mut String,
+        context: &Value,
+    ) -> Result<(), NotRequestable> {
         let mut separator = if url.contains('?') { '&' } else { '?' };
-        for (name, template) in &self.requests.query {
+        let mut push = |name: &str, value: &str| {
             url.push(separator);
             separator = '&';
             url.extend(utf8_percent_encode(name, ENCODED));
             url.push('=');
-            url.extend(utf8_percent_encode(
-                &render(&self.templates, template, context)?,
-                ENCODED,
-            ));
+            url.extend(utf8_percent_encode(value, ENCODED));
+        };
+        if asked.url.is_some() {
+            for (name, template) in &parts.query[parts.own_query..] {
+                push(name, &render(&self.templates, template, context)?);
+            }
+            return Ok(());
+        }
+        for (name, template) in &parts.query {
+            if !asked.set.iter().any(|(known, _)| known == name) {
+                push(name, &render(&self.templates, template, context)?);
+            }
+        }
+        for (name, value) in &asked.set {
+            if !parts.is_in_body(name) {
+                push(name, &shown(value));
+            }
         }
         Ok(())
     }
 
-    fn headers(&self, context: &Value) -> Result<Vec<(String, String)>, NotRequestable> {
-        let mut headers = Vec::with_capacity(self.requests.headers.len());
-        for (name, template) in &self.requests.headers {
+    fn headers(
+        &self,
+        parts: &RequestTemplates,
+        context: &Value,
+    ) -> Result<Vec<(String, String)>, NotRequestable> {
+        let mut headers = Vec::with_capacity(parts.headers.len());
+        for (name, template) in &parts.headers {
             let value = render(&self.templates, template, context)?;
             if value.chars().any(char::is_control) {
                 return Err(NotRequestable(format!(
@@ -314,11 +361,20 @@ impl Connector {
         Ok(headers)
     }
 
-    fn body(&self, context: &Value) -> Result<Option<(&'static str, Vec<u8>)>, NotRequestable> {
-        match &self.requests.body {
+    fn body(
+        &self,
+        parts: &RequestTemplates,
+        asked: &Asked,
+        context: &Value,
+    ) -> Result<Option<(&'static str, Vec<u8>)>, NotRequestable> {
+        let set = asked.set.iter().filter(|(name, _)| parts.is_in_body(name));
+        match &parts.body {
             None => Ok(None),
             Some(Body::Json(template)) => {
-                let json = self.json(template, context)?;
+                let mut json = self.json(template, context)?;
+                for (name, value) in set {
+                    put(&mut json, name, value.clone());
+                }
                 Ok(Some(("application/json", json.to_string().into_bytes())))
             }
             Some(Body::Xml(documents, document)) => {
@@ -334,16 +390,21 @@ impl Connector {
             }
             Some(Body::Form(pairs)) => {
                 let mut form = String::new();
-                for (name, template) in pairs {
+                let mut push = |name: &str, value: &str| {
                     if !form.is_empty() {
                         form.push('&');
                     }
                     form.extend(utf8_percent_encode(name, ENCODED));
                     form.push('=');
-                    form.extend(utf8_percent_encode(
-                        &render(&self.templates, template, context)?,
-                        ENCODED,
-                    ));
+                    form.extend(utf8_percent_encode(value, ENCODED));
+                };
+                for (name, template) in pairs {
+                    if !asked.set.iter().any(|(known, _)| known == name) {
+                        push(name, &render(&self.templates, template, context)?);
+                    }
+                }
+                for (name, value) in set {
+                    push(name, &shown(value));
                 }
                 Ok(Some((
                     "application/x-www-form-urlencoded",
@@ -382,6 +443,34 @@ impl Connector {
                     .collect::<Result<_, NotRequestable>>()?,
             ),
         })
+    }
+}
+
+impl RequestTemplates {
+    /// Whether the step's parameter `name` goes into the body: a POST's does, unless its query names it.
+    fn is_in_body(&self, name: &str) -> bool {
+        self.body.is_some() && !self.query.iter().any(|(known, _)| known == name)
+    }
+}
+
+/// Puts a step's parameter into a JSON body; `variables.after` goes below what is there as `variables`.
+fn put(json: &mut serde_json::Value, name: &str, value: serde_json::Value) {
+    let Some(fields) = json.as_object_mut() else {
+        return;
+    };
+    if let Some((outer, inner)) = name.split_once('.')
+        && !fields.contains_key(name)
+        && let Some(below) = fields.get_mut(outer).filter(|below| below.is_object())
+    {
+        return put(below, inner, value);
+    }
+    fields.insert(name.to_owned(), value);
+}
+
+fn shown(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 

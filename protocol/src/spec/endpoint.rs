@@ -1,10 +1,9 @@
 //! Reads `endpoints:`.
 
 use indexmap::IndexMap;
-use serde_json::Value;
 
 use super::model::*;
-use super::outcomes::body_place;
+use super::outcomes::{body_place, place, value_test};
 use super::reader::{Fields, IDENTIFIER_RULE, NAME_RULE, Reader, is_identifier};
 use super::scope::Spot;
 use super::tree::{Data, Node};
@@ -227,16 +226,38 @@ fn page(r: &Reader, node: &Node) -> Option<Page> {
 /// The name under which a page's one `next` path is kept where it fills no parameter.
 const NEXT: &str = "next";
 
-fn next(r: &Reader, node: &Node, style: Option<PageStyle>) -> Option<IndexMap<String, Path>> {
+fn next(r: &Reader, node: &Node, style: Option<PageStyle>) -> Option<IndexMap<String, Place>> {
     match (&node.data, style) {
-        (Data::Map(_), Some(PageStyle::Cursor)) => r.map(node, Reader::path),
+        (Data::Map(_), Some(PageStyle::Cursor)) if is_header(node) => {
+            Some(IndexMap::from([(NEXT.to_owned(), place(r, node)?)]))
+        }
+        (Data::Map(_), Some(PageStyle::Cursor)) => r.map(node, one_next),
         (Data::Map(_), _) => r.fault(
             node.at,
             "several cursors",
             "only `style: cursor` has them; write one path",
         ),
-        _ => Some(IndexMap::from([(NEXT.to_owned(), r.path(node)?)])),
+        _ => Some(IndexMap::from([(NEXT.to_owned(), one_next(r, node)?)])),
     }
+}
+
+fn one_next(r: &Reader, node: &Node) -> Option<Place> {
+    match &node.data {
+        Data::Map(_) => place(r, node),
+        _ => r.path(node).map(Place::Path),
+    }
+}
+
+/// `{header: x-next}`: a place, and no parameter called `header`, whose path would begin with `$`.
+fn is_header(node: &Node) -> bool {
+    let Data::Map(entries) = &node.data else {
+        return false;
+    };
+    let text = |n: &Node| match &n.data {
+        Data::Scalar(value) => value.to_string(),
+        _ => String::new(),
+    };
+    matches!(entries.as_slice(), [one] if one.key == "header" && !text(&one.node).contains('$'))
 }
 
 fn needs_by_style(f: &Fields, style: Option<PageStyle>) {
@@ -251,50 +272,89 @@ fn needs_by_style(f: &Fields, style: Option<PageStyle>) {
     }
     let one_cursor = f
         .node("next")
-        .is_some_and(|n| matches!(n.data, Data::Scalar(_)));
+        .is_some_and(|n| matches!(n.data, Data::Scalar(_)) || is_header(n));
     if style == Some(PageStyle::Cursor) && one_cursor {
         f.need("query", |_, _| Some(()));
     }
 }
 
-fn stop(r: &Reader, node: &Node) -> Option<Value> {
-    if matches!(node.data, Data::Map(_)) {
-        let f = r.fields(node, STOP)?;
-        f.take("matches", Reader::regex);
-        f.need("path", Reader::path)?;
-    } else {
-        r.choice(node, &[("empty", ()), ("short", ())])?;
+fn stop(r: &Reader, node: &Node) -> Option<Stop> {
+    if !matches!(node.data, Data::Map(_)) {
+        return r
+            .choice(node, &[("empty", false), ("short", true)])
+            .map(|short| match short {
+                true => Stop::Short,
+                false => Stop::Empty,
+            });
     }
-    r.value(node)
+    let f = r.fields(node, STOP)?;
+    Some(Stop::Test {
+        test: value_test(&f),
+        path: f.need("path", Reader::path)?,
+    })
 }
 
-fn split_on(r: &Reader, node: &Node) -> Option<Value> {
+fn split_on(r: &Reader, node: &Node) -> Option<SplitOn> {
     let f = r.fields(node, SPLIT_ON)?;
-    f.need("overflow", Reader::path);
-    f.need("bisect", |r, n| {
+    let overflow = f.need("overflow", Reader::path);
+    let (from, to, days) = f.need("bisect", |r, n| {
         let f = r.fields(n, BISECT)?;
-        f.need("from", Reader::text);
-        f.need("to", Reader::text);
-        f.need("over", |r, n| r.parsed(n, "length of time", words::span))
-    });
-    r.value(node)
+        let from = f.need("from", Reader::text);
+        let to = f.need("to", Reader::text);
+        let days = f.need("over", whole_days);
+        Some((from?, to?, days?))
+    })?;
+    Some(SplitOn {
+        overflow: overflow?,
+        from,
+        to,
+        days,
+    })
 }
 
-fn detail(r: &Reader, node: &Node, spot: &Spot) -> Option<Value> {
+/// A stretch that is halved by days is a number of them.
+fn whole_days(r: &Reader, node: &Node) -> Option<u32> {
+    const DAY: u64 = 24 * 3600;
+    const MOST: u64 = 366 * 100;
+    let span = r.parsed(node, "length of time", words::span)?.0;
+    let days = span.as_secs() / DAY;
+    if span.as_secs() % DAY != 0 || span.subsec_nanos() != 0 || !(1..=MOST).contains(&days) {
+        return r.fault(
+            node.at,
+            "a stretch that is no number of days",
+            "halves share no day: write 365d",
+        );
+    }
+    u32::try_from(days).ok()
+}
+
+fn detail(r: &Reader, node: &Node, spot: &Spot) -> Option<Detail> {
     let f = r.fields(node, DETAIL)?;
-    request(&f, spot);
-    f.take("batch", |r, n| r.count(n, 1, 10_000));
-    f.need("ids", Reader::path);
-    f.need("records", body_place);
-    f.take("missing", |r, n| {
-        r.choice(n, &[("fail", ()), ("report", ())])
-    });
-    f.need("join", |r, n| {
+    let request = request(&f, spot);
+    let batch = f.take("batch", |r, n| r.count(n, 1, 10_000));
+    let ids = f.need("ids", Reader::path);
+    let records = f.need("records", body_place);
+    let report_missing = f
+        .take("missing", |r, n| {
+            r.choice(n, &[("fail", false), ("report", true)])
+        })
+        .unwrap_or(false);
+    let join = f.need("join", |r, n| {
         let f = r.fields(n, JOIN)?;
-        f.need("left", Reader::path);
-        f.need("right", Reader::path)
+        let left = f.need("left", Reader::path);
+        let right = f.need("right", Reader::path);
+        Some((left?, right?))
     });
-    r.value(node)
+    let (left, right) = join?;
+    Some(Detail {
+        request: request?,
+        batch,
+        ids: ids?,
+        records: records?,
+        left,
+        right,
+        report_missing,
+    })
 }
 
 fn field(r: &Reader, node: &Node, spot: &Spot) -> Option<Field> {

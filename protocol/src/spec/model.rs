@@ -853,12 +853,12 @@ pub struct Endpoint {
     pub each: Vec<Value>,
     /// `page:`
     pub page: Option<Page>,
-    /// `split_on:`; kept as written.
-    pub split_on: Option<Value>,
+    /// `split_on:`
+    pub split_on: Option<SplitOn>,
     /// `records:` where they are.
     pub records: Option<BodyPlace>,
-    /// `detail:`; kept as written.
-    pub detail: Option<Value>,
+    /// `detail:`
+    pub detail: Option<Detail>,
     /// `fields:` of a record, in order.
     pub fields: IndexMap<String, Field>,
 }
@@ -920,8 +920,8 @@ pub struct Page {
     pub style: PageStyle,
     /// `query:` the parameter.
     pub query: Option<String>,
-    /// `next:` one path, or parameter -> path.
-    pub next: IndexMap<String, Path>,
+    /// `next:` one place, or parameter -> place.
+    pub next: IndexMap<String, Place>,
     /// `first:` value (1).
     pub first: u64,
     /// `step:` of an offset.
@@ -930,12 +930,61 @@ pub struct Page {
     pub last: Option<u64>,
     /// `total:` path.
     pub total: Option<Path>,
-    /// `stop:` `empty`, `short` or a test; kept as written.
-    pub stop: Option<Value>,
+    /// `stop:` `empty`, `short` or a test.
+    pub stop: Option<Stop>,
     /// `max_pages:` (1000)
     pub max_pages: u32,
     /// `resume: false`: the cursor does not outlive its session.
     pub resume: bool,
+}
+
+/// `stop:` which page is the last one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// One without records.
+    Empty,
+    /// One with fewer records than a full one.
+    Short,
+    /// One that says so.
+    Test {
+        /// Where.
+        path: Path,
+        /// The test; absent: something is there.
+        test: Option<ValueTest>,
+    },
+}
+
+/// `split_on:` asks again in halves what overflows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SplitOn {
+    /// `overflow:` where an answer says that there is more than it can page.
+    pub overflow: Path,
+    /// `bisect.from:` the query parameter of the first day.
+    pub from: String,
+    /// `bisect.to:` the query parameter of the last day.
+    pub to: String,
+    /// `bisect.over:` how many days the whole stretch reaches beyond its first.
+    pub days: u32,
+}
+
+/// `detail:` a second step for the records of a page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detail {
+    /// The request, `ids` in its templates.
+    pub request: Request,
+    /// `batch:` ids of one request; absent: all of a page.
+    pub batch: Option<u32>,
+    /// `ids:` the id below a page's record.
+    pub ids: Path,
+    /// `records:` where an answer's details are.
+    pub records: BodyPlace,
+    /// `join.left:` below a page's record.
+    pub left: Path,
+    /// `join.right:` below a detail.
+    pub right: Path,
+    /// `missing: report` counts ids without an answer instead of failing the cell.
+    pub report_missing: bool,
 }
 
 /// `style:` of pages.

@@ -118,16 +118,8 @@ fn of_limit(found: &mut Found, path: &str, limit: &Limit) {
 }
 
 fn of_endpoint(found: &mut Found, path: &str, endpoint: &Endpoint) {
-    found.when(!endpoint.each.is_empty(), &format!("{path}.each"), "`each`");
-    found.when(endpoint.page.is_some(), &format!("{path}.page"), "paging");
-    found.when(
-        endpoint.split_on.is_some(),
-        &format!("{path}.split_on"),
-        "`split_on`",
-    );
-    found.when(
-        endpoint.detail.is_some(),
-        &format!("{path}.detail"),
-        "`detail`",
-    );
+    if let Some(detail) = &endpoint.detail {
+        let css = matches!(detail.records, BodyPlace::Css(_));
+        found.when(css, &format!("{path}.detail.records"), "a CSS selector");
+    }
 }

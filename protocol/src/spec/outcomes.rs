@@ -94,7 +94,7 @@ fn body_test(r: &Reader, node: &Node) -> Option<BodyTest> {
     Some(BodyTest { at, test })
 }
 
-fn value_test(f: &super::reader::Fields) -> Option<ValueTest> {
+pub(super) fn value_test(f: &super::reader::Fields) -> Option<ValueTest> {
     match f.at_most_one_of(&["is", "matches"])? {
         "is" => f.take("is", Reader::scalar).map(ValueTest::Is),
         _ => f.take("matches", Reader::regex).map(ValueTest::Matches),

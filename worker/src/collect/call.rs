@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 
 use crate::output::failures::Failure;
 use paceline_protocol::clock::SendDecision;
-use paceline_protocol::connector::{Answer, CallContext, Credential, HttpRequest, Judged};
+use paceline_protocol::connector::{
+    Advance, Answer, Body, CallContext, Credential, HttpRequest, Judged, Position, StepAnswer,
+    StepError, digest,
+};
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::limit::Grant;
 use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::spec::Retry;
+use reqwest::header::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use super::aside::aside;
@@ -30,7 +34,9 @@ pub struct Call {
     pub metrics: Arc<Metrics>,
     /// The cell.
     pub cell: u64,
-    /// Calls of this cell before that count.
+    /// Which of the cell's calls.
+    pub position: Position,
+    /// Attempts at it before that count.
     pub attempts: u32,
     /// What the call draws from.
     pub drawn: Arc<Drawn>,
@@ -49,6 +55,13 @@ pub enum CallEnd {
     NotSent,
     /// The cell has ended.
     Ended(CellResult),
+    /// It was answered: the cell has come further.
+    Advanced {
+        /// What the answer brought.
+        advance: Advance,
+        /// The fleet's clock at the answer.
+        answered_us: i64,
+    },
     /// Another attempt is due after the wait.
     Again {
         /// Calls made so far that count.
@@ -91,6 +104,9 @@ struct Attempt {
     duration: Duration,
     answered_us: i64,
     judged: Judged,
+    headers: HeaderMap,
+    /// Tells a page from another.
+    digest: u64,
 }
 
 impl Call {
@@ -118,7 +134,13 @@ impl Call {
             Err(NotSent::Unfit(reason)) => return self.ended_without_call(reason),
         };
         crate::crash::point("call-after-answer");
-        self.account(&attempt, credential.as_ref(), sent_us, late_us);
+        self.account(
+            &attempt,
+            context.endpoint(),
+            credential.as_ref(),
+            sent_us,
+            late_us,
+        );
         if self.cut_off.is_cancelled() && attempt.status == 0 {
             return CallEnd::CutOff {
                 attempts: self.attempts + 1,
@@ -135,10 +157,11 @@ impl Call {
     fn context(&self, credential: Option<&Credential>) -> CallContext {
         let values = self.shard.run.plan.matrix.cell(self.cell);
         let context = self.shard.at.connector.cell(values).at(self.grant.start_us);
-        match credential {
+        let context = match credential {
             Some(credential) => context.with_credential(credential),
             None => context,
-        }
+        };
+        self.shard.at.connector.step(context, &self.position)
     }
 
     /// Sleeps until the fleet's clock has surely reached the start. Returns how late it is then, in
@@ -177,6 +200,11 @@ impl Call {
                 duration,
                 answered_us,
                 judged: aside(answer.body.len(), || self.judge(&answer, answered_us)),
+                digest: match self.shard.at.connector.compares_bodies() {
+                    true => digest(&answer.body),
+                    false => 0,
+                },
+                headers: answer.headers,
             },
             Err(error) => Attempt {
                 status: 0,
@@ -184,6 +212,8 @@ impl Call {
                 duration,
                 answered_us,
                 judged: no_answer(&error),
+                headers: HeaderMap::new(),
+                digest: 0,
             },
         })
     }
@@ -226,6 +256,8 @@ impl Call {
                 body: None,
                 ruled: false,
             },
+            headers: HeaderMap::new(),
+            digest: 0,
         }
     }
 
@@ -233,14 +265,12 @@ impl Call {
     fn account(
         &self,
         attempt: &Attempt,
+        endpoint: &str,
         credential: Option<&Credential>,
         sent_us: i64,
         late_us: i64,
     ) {
-        let (provider, endpoint) = (
-            self.shard.at.connector.provider(),
-            self.shard.at.connector.endpoint(),
-        );
+        let provider = self.shard.at.connector.provider();
         let verdict = &attempt.judged.verdict;
         let reason = match verdict.outcome {
             Outcome::Ok | Outcome::Empty => String::new(),
@@ -254,7 +284,7 @@ impl Call {
             credential: credential.map(|c| c.name().to_owned()),
             scopes: self.drawn.scopes.clone(),
             cell: self.cell,
-            page: 0,
+            page: self.position.call(),
             attempt: self.attempts + 1,
             outcome: verdict.outcome,
             status: attempt.status,
@@ -298,10 +328,13 @@ impl Call {
         let verdict = &attempt.judged.verdict;
         let of_credential = credential.map(|c| c.name().to_owned());
         match verdict.outcome {
-            Outcome::Ok => aside(attempt.bytes as usize, || self.extract(&attempt, context)),
-            Outcome::Empty => {
-                CallEnd::Ended(self.result(String::new(), 0, None, attempt.answered_us))
-            }
+            Outcome::Ok => match &attempt.judged.body {
+                Some(body) => aside(attempt.bytes as usize, || {
+                    self.advance(&attempt, Some(body), context)
+                }),
+                None => self.again(&attempt),
+            },
+            Outcome::Empty => self.advance(&attempt, None, context),
             Outcome::Throttled
             | Outcome::Maintenance
             | Outcome::QuotaExhausted
@@ -315,20 +348,41 @@ impl Call {
         }
     }
 
-    fn extract(&self, attempt: &Attempt, context: &CallContext) -> CallEnd {
-        let Some(body) = &attempt.judged.body else {
-            return self.again(attempt);
+    /// The cell's next step; `body` is `None` for an answer that is rightly empty.
+    fn advance(&self, attempt: &Attempt, body: Option<&Body>, context: &CallContext) -> CallEnd {
+        let connector = &self.shard.at.connector;
+        let header = |name: &str| {
+            let values = attempt.headers.get_all(name).iter();
+            let values: Vec<&str> = values.filter_map(|v| v.to_str().ok()).collect();
+            (!values.is_empty()).then(|| values.join(", "))
         };
-        match self.shard.at.connector.records(context, body) {
-            Ok(records) => {
-                let mut lines = Vec::with_capacity(records.len() * 160);
-                records
-                    .iter()
-                    .for_each(|record| record.write_ndjson(&mut lines));
-                let lines = String::from_utf8(lines).expect("JSON is UTF-8");
-                CallEnd::Ended(self.result(lines, records.len() as u64, None, attempt.answered_us))
+        let answer = StepAnswer {
+            body,
+            header: &header,
+            digest: attempt.digest,
+        };
+        match connector.advance(&self.position, context, &answer) {
+            Ok(advance) => {
+                self.metrics
+                    .missing_details
+                    .with_label_values(&[connector.provider()])
+                    .inc_by(advance.missing);
+                CallEnd::Advanced {
+                    advance,
+                    answered_us: attempt.answered_us,
+                }
             }
-            Err(misfit) => self.failed(attempt, misfit.to_string(), Some(misfit.field)),
+            Err(error) => {
+                self.metrics
+                    .steps_failed
+                    .with_label_values(&[connector.provider(), error.kind()])
+                    .inc();
+                let field = match &error {
+                    StepError::Misfit(misfit) => Some(misfit.field.clone()),
+                    _ => None,
+                };
+                self.failed(attempt, error.to_string(), field)
+            }
         }
     }
 
@@ -401,6 +455,7 @@ impl Call {
             records,
             failure,
             answered_us,
+            truncated: false,
         }
     }
 }

@@ -46,6 +46,7 @@ impl Reading {
                 lines,
                 records,
                 failure: None,
+                truncated: false,
                 answered_us: self.lane.fleet_us(Instant::now()),
             }),
             Err(Unread::Again(reason)) => self.again(reason),
@@ -83,6 +84,7 @@ impl Reading {
             lines: String::new(),
             records: 0,
             failure: Some(failure),
+            truncated: false,
             answered_us: self.lane.fleet_us(Instant::now()),
         }
     }

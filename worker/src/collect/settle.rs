@@ -136,6 +136,7 @@ impl Stores {
             records: block.records(),
             version: block.answered_us(),
             round: shard.message.round,
+            truncated: block.truncated(),
         };
         let lines: String = block
             .results

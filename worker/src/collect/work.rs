@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::output::failures::Failure;
 use paceline_protocol::block::{CellEnd, CellEnds};
+use paceline_protocol::connector::{Advance, Gathered, Position, Progress};
 use serde::{Deserialize, Serialize};
 
 /// A finished cell.
@@ -20,9 +21,23 @@ pub struct CellResult {
     pub failure: Option<Failure>,
     /// The fleet's clock at its last answer, microseconds since 1970.
     pub answered_us: i64,
+    /// An engine's documented end cut something off.
+    #[serde(default)]
+    pub truncated: bool,
 }
 
 impl CellResult {
+    /// Of a cell whose last call was answered at `answered_us`.
+    fn of(gathered: Gathered, answered_us: i64) -> Self {
+        CellResult {
+            lines: gathered.lines,
+            records: gathered.records,
+            failure: None,
+            answered_us,
+            truncated: gathered.truncated,
+        }
+    }
+
     fn end(&self) -> CellEnd {
         match (&self.failure, self.records) {
             (Some(_), _) => CellEnd::Failed,
@@ -42,12 +57,15 @@ pub struct OpenCells {
 }
 
 /// An unfinished cell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unfinished {
-    /// Calls made so far.
+    /// Calls made so far of its next page.
     pub attempts: u32,
     /// Not called again before this instant of the fleet's clock, microseconds since 1970.
     pub not_before_us: i64,
+    /// Its pages so far and its next call, when it needs more than one.
+    #[serde(default)]
+    pub progress: Option<Progress>,
 }
 
 /// A block whose cells have all ended, to be made a part.
@@ -85,6 +103,15 @@ impl FullBlock {
             .map(|r| r.answered_us)
             .max()
             .unwrap_or(0)
+    }
+
+    /// Cells that an engine's documented end cut off.
+    pub fn truncated(&self) -> u64 {
+        self.results
+            .iter()
+            .flatten()
+            .filter(|r| r.truncated)
+            .count() as u64
     }
 
     /// Its failures.
@@ -125,6 +152,8 @@ pub struct ShardWork {
     ready: VecDeque<u64>,
     waiting: BinaryHeap<Reverse<(Instant, u64)>>,
     attempts: HashMap<u64, u32>,
+    /// Cells that were answered and need further calls.
+    progress: HashMap<u64, Progress>,
     in_flight: usize,
 }
 
@@ -149,6 +178,7 @@ impl ShardWork {
         for (cell, unfinished) in open.unfinished {
             if work.is_open(cell) {
                 work.attempts.insert(cell, unfinished.attempts);
+                work.progress.extend(unfinished.progress.map(|p| (cell, p)));
                 work.ready.retain(|c| *c != cell);
                 work.waiting
                     .push(Reverse((instant_of(unfinished.not_before_us), cell)));
@@ -210,7 +240,12 @@ impl ShardWork {
         self.waiting.push(Reverse((until, cell)));
     }
 
-    /// Calls made so far of a cell.
+    /// The next call of a cell; `None` for its first one.
+    pub fn position(&self, cell: u64) -> Option<&Position> {
+        self.progress.get(&cell).map(|progress| &progress.position)
+    }
+
+    /// Calls made so far of a cell's next page.
     pub fn attempts(&self, cell: u64) -> u32 {
         self.attempts.get(&cell).copied().unwrap_or(0)
     }
@@ -222,6 +257,20 @@ impl ShardWork {
         self.waiting.push(Reverse((not_before, cell)));
     }
 
+    /// A call of a taken cell was answered. Returns the cell's block when that is now full.
+    pub fn advance(&mut self, cell: u64, advance: Advance, answered_us: i64) -> Option<FullBlock> {
+        let mut progress = self.progress.remove(&cell).unwrap_or_default();
+        if progress.apply(advance) {
+            return self.finish(cell, CellResult::of(progress.gathered, answered_us));
+        }
+        self.in_flight -= 1;
+        self.attempts.remove(&cell);
+        self.progress.insert(cell, progress);
+        // A cell that was begun is ended first: what it holds is in memory.
+        self.ready.push_front(cell);
+        None
+    }
+
     /// A taken cell has ended. Returns its block when that is now full.
     pub fn finish(&mut self, cell: u64, result: CellResult) -> Option<FullBlock> {
         self.in_flight -= 1;
@@ -231,6 +280,7 @@ impl ShardWork {
     fn end(&mut self, cell: u64, result: CellResult) -> Option<FullBlock> {
         let number = self.block_of.remove(&cell)?;
         self.attempts.remove(&cell);
+        self.progress.remove(&cell);
         let block = self.open.get_mut(&number)?;
         let place = usize::try_from(cell - block.first_cell).ok()?;
         block.results[place] = Some(result);
@@ -278,8 +328,8 @@ impl ShardWork {
     }
 
     /// What to keep in `open/` when the shard is handed back now. `clock_of` turns a local instant into
-    /// one of the fleet's clock.
-    pub fn open_cells(&self, clock_of: impl Fn(Instant) -> i64) -> OpenCells {
+    /// one of the fleet's clock; `resumes` says whether a cursor may be used by somebody else.
+    pub fn open_cells(&self, resumes: bool, clock_of: impl Fn(Instant) -> i64) -> OpenCells {
         let mut kept = OpenCells::default();
         for block in self.open.values() {
             for (place, result) in block.results.iter().enumerate() {
@@ -295,15 +345,17 @@ impl ShardWork {
             .iter()
             .map(|Reverse((at, cell))| (*cell, *at))
             .collect();
-        for (cell, attempts) in &self.attempts {
-            let not_before_us = not_before.get(cell).map_or(0, |at| clock_of(*at));
-            kept.unfinished.insert(
-                *cell,
-                Unfinished {
-                    attempts: *attempts,
-                    not_before_us,
-                },
-            );
+        for cell in self.attempts.keys().chain(self.progress.keys()) {
+            let mut progress = self.progress.get(cell).cloned();
+            if let Some(progress) = &mut progress {
+                progress.hand_back(resumes);
+            }
+            let unfinished = Unfinished {
+                attempts: self.attempts(*cell),
+                not_before_us: not_before.get(cell).map_or(0, |at| clock_of(*at)),
+                progress,
+            };
+            kept.unfinished.insert(*cell, unfinished);
         }
         kept
     }
@@ -320,6 +372,7 @@ mod tests {
             records,
             failure: None,
             answered_us: 7,
+            truncated: false,
         }
     }
 
@@ -362,7 +415,7 @@ mod tests {
                     full.extend(work.finish(cell, result(cell % 3)));
                 }
             }
-            let kept = work.open_cells(|_| 0);
+            let kept = work.open_cells(true, |_| 0);
             let done: Vec<u32> = full.iter().map(|b| b.number).collect();
             let rest = blocks(cells, checkpoint).into_iter().filter(|b| !done.contains(&b.number)).collect();
             let (mut work, complete) = start(rest, kept, now);

@@ -158,6 +158,7 @@ impl Loader {
             records: 0,
             version: 0,
             round: shard.round,
+            truncated: 0,
         };
         Ok(self
             .stores
@@ -222,6 +223,7 @@ mod tests {
             round,
             ends: ends.parse().expect("ends"),
             records: 0,
+            truncated: 0,
         }
     }
 

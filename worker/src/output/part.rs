@@ -19,6 +19,8 @@ pub struct PartMeta {
     pub version: i64,
     /// 0 for the run itself, else which retry.
     pub round: u32,
+    /// Cells that an engine's documented end cut off.
+    pub truncated: u64,
 }
 
 /// Why an object cannot be read as a part.
@@ -40,12 +42,13 @@ pub enum PartError {
 
 impl PartMeta {
     /// As it is put with the object.
-    pub fn to_metadata(&self) -> [(&'static str, String); 4] {
+    pub fn to_metadata(&self) -> [(&'static str, String); 5] {
         [
             ("ends", self.ends.to_string()),
             ("records", self.records.to_string()),
             ("version", self.version.to_string()),
             ("round", self.round.to_string()),
+            ("truncated", self.truncated.to_string()),
         ]
     }
 
@@ -59,6 +62,7 @@ impl PartMeta {
             records: entry(metadata, "records")?,
             version: entry(metadata, "version")?,
             round: entry(metadata, "round")?,
+            truncated: entry(metadata, "truncated").unwrap_or(0),
         })
     }
 
@@ -69,6 +73,7 @@ impl PartMeta {
             round: self.round,
             ends: self.ends.clone(),
             records: self.records,
+            truncated: self.truncated,
         }
     }
 }
@@ -140,6 +145,7 @@ mod tests {
             records: 7,
             version: 1_795_000_000_000_001,
             round: 2,
+            truncated: 3,
         };
         let metadata = meta.to_metadata().map(|(k, v)| (k.to_owned(), v));
         assert_eq!(PartMeta::from_metadata(&metadata.into()).ok(), Some(meta));

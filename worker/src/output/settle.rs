@@ -215,6 +215,7 @@ pub(crate) mod tests {
             round,
             ends: ends.parse().expect("ends"),
             records: 1,
+            truncated: 0,
         }
     }
 

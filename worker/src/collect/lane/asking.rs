@@ -114,23 +114,24 @@ pub struct Drawn {
 }
 
 impl Asking {
-    /// Adds a cell; `picked` is the credential that alone may serve it. `now_us` is the fleet's clock, which decides the calendar windows of quotas.
+    /// Adds a cell whose next call goes to `endpoint`; `picked` is the credential that alone may serve it. `now_us` is the
+    /// fleet's clock, which decides the calendar windows of quotas.
     ///
     /// # Errors
     /// When a scope or limit cannot be made for this cell: it has no call.
     pub fn add(
         &mut self,
         wish: Wish,
+        endpoint: &str,
         shard: &ShardInHand,
         picked: Option<usize>,
         now_us: i64,
     ) -> Result<(), WishError> {
         let context = || {
             let values = shard.run.plan.matrix.cell(wish.cell);
-            shard.at.connector.cell(values)
+            shard.at.connector.cell(values).of_endpoint(endpoint)
         };
-        let scopes = cell_scopes(shard, wish.cell, context)?;
-        let endpoint = shard.at.connector.endpoint();
+        let scopes = cell_scopes(shard, wish.cell, endpoint, context)?;
         let same = |g: &&mut AskedGroup| {
             g.group.run == shard.run.name
                 && g.endpoint == endpoint
@@ -336,11 +337,12 @@ impl AskedGroup {
 fn cell_scopes(
     shard: &ShardInHand,
     cell: u64,
+    endpoint: &str,
     context: impl Fn() -> CallContext,
 ) -> Result<Vec<String>, NotRequestable> {
     let connector = &shard.at.connector;
     let mut by_cell = connector
-        .scopes_for(connector.endpoint())
+        .scopes_for(endpoint)
         .filter(|(_, scope)| scope.by_cell)
         .peekable();
     if by_cell.peek().is_none() {

@@ -33,6 +33,12 @@ impl Lane {
             lane: self.shared.clone(),
             metrics: self.context.metrics.clone(),
             cell: wish.cell,
+            position: in_hand
+                .held
+                .work
+                .position(wish.cell)
+                .cloned()
+                .unwrap_or_default(),
             attempts: in_hand.held.work.attempts(wish.cell),
             drawn: drawn.clone(),
             grant,
@@ -71,7 +77,7 @@ impl Lane {
                 }
                 self.close(scope, drawn, now);
             }
-            CallEnd::Ended(_) => self.note_good(drawn),
+            CallEnd::Ended(_) | CallEnd::Advanced { .. } => self.note_good(drawn),
             _ => {}
         }
         let Some(in_hand) = self.held.get_mut(&wish.held) else {
@@ -81,6 +87,12 @@ impl Lane {
         match end {
             CallEnd::NotSent | CallEnd::Closed(_) => work.untake(wish.cell),
             CallEnd::Ended(result) => in_hand.settling.extend(work.finish(wish.cell, result)),
+            CallEnd::Advanced {
+                advance,
+                answered_us,
+            } => in_hand
+                .settling
+                .extend(work.advance(wish.cell, advance, answered_us)),
             CallEnd::Again { attempts, wait } => work.again(wish.cell, attempts, now + wait),
             CallEnd::CutOff { attempts } => work.again(wish.cell, attempts, now),
         }
@@ -134,7 +146,7 @@ impl Lane {
     pub(super) fn report_probe(&self, end: &CallEnd, drawn: &Arc<Drawn>, start_us: i64) {
         let how = match end {
             CallEnd::Closed(_) => return,
-            CallEnd::Ended(_) => Probed::Well,
+            CallEnd::Ended(_) | CallEnd::Advanced { .. } => Probed::Well,
             CallEnd::NotSent => Probed::NotSent,
             CallEnd::Again { .. } | CallEnd::CutOff { .. } => Probed::Unanswered,
         };

@@ -105,6 +105,11 @@ impl Lane {
             };
             turn.push_back(key);
             let shard = in_hand.held.shard.clone();
+            let endpoint = shard
+                .at
+                .connector
+                .endpoint_of(in_hand.held.work.position(cell))
+                .to_owned();
             let picked = asking::picked(&shard, cell);
             let picked = picked.and_then(|place| {
                 match place.and_then(|place| self.why_dead(&shard, place, now)) {
@@ -112,8 +117,15 @@ impl Lane {
                     None => Ok(place),
                 }
             });
-            let added = picked
-                .and_then(|place| asking.add(Wish { held: key, cell }, &shard, place, fleet_now));
+            let added = picked.and_then(|place| {
+                asking.add(
+                    Wish { held: key, cell },
+                    &endpoint,
+                    &shard,
+                    place,
+                    fleet_now,
+                )
+            });
             let Some(in_hand) = self.held.get_mut(&key) else {
                 continue;
             };
@@ -451,5 +463,6 @@ fn unaskable(cell: u64, reason: String, outcome: Outcome, answered_us: i64) -> C
         records: 0,
         failure: Some(failure),
         answered_us,
+        truncated: false,
     }
 }

@@ -140,7 +140,7 @@ impl Lane {
                     fleet_now
                         + i64::try_from(at.saturating_duration_since(now).as_micros()).unwrap_or(0)
                 };
-                let open = work.open_cells(clock_of);
+                let open = work.open_cells(shard.at.connector.resumes(), clock_of);
                 parting
                     .hand_back(&shard, taken, open, leaving.unwrap_or(Back::Now))
                     .await;

@@ -228,7 +228,7 @@ impl Finish<'_> {
             rejected: tally.rejected,
             sets,
             limits: limits(self.run),
-            truncated: 0,
+            truncated: tally.truncated,
             gone: 0,
             calls_saved: plan.inputs.calls_saved(plan.cells()),
             notes: verdict.notes.clone(),

@@ -18,6 +18,8 @@ pub(super) struct Tally {
     pub(super) not_collected: u64,
     pub(super) records: u64,
     pub(super) rejected: u64,
+    /// Cells that an engine's documented end cut off.
+    pub(super) truncated: u64,
 }
 
 impl Tally {
@@ -33,6 +35,7 @@ impl Tally {
                 tally.failed += ends.count(CellEnd::Failed);
             }
             tally.records += parts.iter().map(|part| part.records).sum::<u64>();
+            tally.truncated += parts.iter().map(|part| part.truncated).sum::<u64>();
             tally.rejected += rejected;
         }
         let ended = tally.succeeded + tally.empty + tally.failed;
@@ -87,6 +90,7 @@ mod tests {
             round,
             ends: ends.parse().expect("ends"),
             records,
+            truncated: 0,
         }
     }
 
@@ -118,7 +122,8 @@ mod tests {
                 failed: 1,
                 not_collected: 4,
                 records: 12,
-                rejected: 1
+                rejected: 1,
+                truncated: 0,
             }
         );
         assert_eq!(failed_cells(&plan, 0, &shards[&0].0), [3]);
