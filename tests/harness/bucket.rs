@@ -94,6 +94,16 @@ impl Bucket {
     /// # Errors
     /// When it is not there or cannot be decompressed.
     pub async fn get(&self, key: &str) -> anyhow::Result<Object> {
+        let mut object = self.get_as_it_is(key).await?;
+        object.body = decompress(key, &object.body).with_context(|| key.to_owned())?;
+        Ok(object)
+    }
+
+    /// One object, its bytes as they are.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub async fn get_as_it_is(&self, key: &str) -> anyhow::Result<Object> {
         let request = self.client.get_object().bucket(&self.name).key(key);
         let answer = request.send().await.with_context(|| key.to_owned())?;
         let metadata = answer.metadata().cloned().unwrap_or_default();
@@ -103,7 +113,7 @@ impl Bucket {
             .await
             .context("the body")?
             .into_bytes();
-        let body = decompress(key, &bytes).with_context(|| key.to_owned())?;
+        let body = bytes.to_vec();
         Ok(Object { body, metadata })
     }
 

@@ -19,6 +19,8 @@ pub struct Column {
     pub name: Arc<str>,
     /// What its values are.
     pub kind: ColumnKind,
+    /// A value that does not fit is null.
+    pub optional: bool,
 }
 
 /// What the values of a column are.
@@ -60,11 +62,20 @@ impl Column {
         Column {
             name: name.into(),
             kind,
+            optional: false,
         }
     }
 
     /// Gives a value the form that Parquet gives back.
     pub(super) fn fit(&self, value: &mut Scalar) -> Result<(), Unfit> {
+        match self.fitted(value) {
+            Err(_) if self.optional => *value = Scalar::Null,
+            fitted => return fitted,
+        }
+        Ok(())
+    }
+
+    fn fitted(&self, value: &mut Scalar) -> Result<(), Unfit> {
         match (self.kind, &*value) {
             (ColumnKind::Decimal(Some(scale)), Scalar::Number(found)) => {
                 let fitting = decimal::unscaled(found, scale).ok_or_else(|| self.unfit(value))?;
@@ -161,7 +172,9 @@ fn add_fields(plan: &Plan, columns: &mut Vec<Column>) {
         let kind = field
             .kind
             .map_or(ColumnKind::Found, |kind| kind_of(kind, field.scale));
-        add(columns, Column::new(name.as_str(), kind));
+        let optional = field.optional;
+        let column = Column::new(name.as_str(), kind);
+        add(columns, Column { optional, ..column });
     }
 }
 

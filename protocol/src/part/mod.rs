@@ -10,6 +10,8 @@ mod line;
 mod parquet;
 mod writer;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 pub use columns::{Column, ColumnKind, Unfit, columns_of};
@@ -93,6 +95,30 @@ impl PartFormat {
             }
         }
         Ok(())
+    }
+
+    /// The same for records that are lines already.
+    ///
+    /// # Errors
+    /// As [`PartFormat::fit`].
+    pub fn fit_lines(&self, text: String) -> Result<String, Unfit> {
+        if self.format != OutputFormat::Parquet {
+            return Ok(text);
+        }
+        let mut fitted = Vec::with_capacity(text.len());
+        for line in self::lines(&text) {
+            let fields: indexmap::IndexMap<String, serde_json::Value> =
+                serde_json::from_str(line).expect("the fleet's own lines are JSON objects");
+            let (names, values): (Vec<Arc<str>>, Vec<_>) =
+                fields.into_iter().map(|(k, v)| (Arc::from(k), v)).unzip();
+            let mut record = Record {
+                columns: names.into_iter().collect(),
+                values,
+            };
+            self.fit(&mut record)?;
+            record.write_ndjson(&mut fitted);
+        }
+        Ok(String::from_utf8(fitted).expect("JSON is UTF-8"))
     }
 
     /// A part's body out of its records' lines.

@@ -49,11 +49,6 @@ fn of_job(source: &Source, job: &Job) -> Vec<Diagnostic> {
 fn of_outputs(found: &mut Found, outputs: &Outputs) {
     let s3 = &outputs.s3;
     found.when(
-        s3.format != OutputFormat::Ndjson,
-        "outputs.s3.format",
-        "an output that is not ndjson",
-    );
-    found.when(
         s3.key.is_some(),
         "outputs.s3.key",
         "an object for each value (`key`)",

@@ -6,6 +6,7 @@ use anyhow::{Context, anyhow};
 use paceline_protocol::block::{CellEnd, CellEnds};
 use paceline_protocol::layout::{PartName, RunLayout};
 use paceline_protocol::manifest::Manifest;
+use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::Plan;
 use serde_json::Value;
 
@@ -35,12 +36,14 @@ pub struct Collected {
 }
 
 impl Collected {
-    /// Reads parts and failures. Parts must be NDJSON.
+    /// Reads parts and failures. Parts are read as the plan says.
     pub async fn read(bucket: &Bucket, layout: &RunLayout) -> anyhow::Result<Self> {
+        let plan: Plan = serde_json::from_slice(&bucket.get(&layout.plan()).await?.body)?;
+        let format = PartFormat::of(&plan);
         let mut parts = BTreeMap::new();
         for key in bucket.keys(&layout.data()).await? {
             let name = PartName::from_key(&key).with_context(|| format!("{key} is no part"))?;
-            parts.insert(name, read_part(bucket, key).await?);
+            parts.insert(name, read_part(bucket, key, &format).await?);
         }
         let mut collected = Collected {
             parts,
@@ -199,8 +202,10 @@ impl Collected {
     }
 }
 
-async fn read_part(bucket: &Bucket, key: String) -> anyhow::Result<Part> {
-    let object = bucket.get(&key).await?;
+async fn read_part(bucket: &Bucket, key: String, format: &PartFormat) -> anyhow::Result<Part> {
+    let mut object = bucket.get_as_it_is(&key).await?;
+    let lines = format.read(&object.body.into());
+    object.body = lines.with_context(|| key.clone())?.into_bytes();
     let field = |name: &str| {
         let value = object.metadata.get(name);
         value.with_context(|| format!("{key} has no metadata {name:?}"))

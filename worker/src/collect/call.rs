@@ -362,7 +362,13 @@ impl Call {
             digest: attempt.digest,
         };
         match connector.advance(&self.position, context, &answer) {
-            Ok(advance) => {
+            Ok(mut advance) => {
+                match self.shard.run.format.fit_lines(advance.lines) {
+                    Ok(lines) => advance.lines = lines,
+                    Err(unfit) => {
+                        return self.failed(attempt, unfit.to_string(), Some(unfit.column));
+                    }
+                }
                 self.metrics
                     .missing_details
                     .with_label_values(&[connector.provider()])

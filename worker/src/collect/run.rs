@@ -6,6 +6,7 @@ use std::sync::Arc;
 use paceline_protocol::connector::{CompileError, Connector};
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, RunLayout};
+use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::{PLAN_VERSION, Plan};
 use paceline_protocol::settings::Environment;
 use paceline_protocol::stores::objects::{ObjectError, Objects};
@@ -44,6 +45,8 @@ pub struct Run {
     pub plan: Arc<Plan>,
     /// Where its objects lie.
     pub layout: RunLayout,
+    /// How its parts are written.
+    pub format: PartFormat,
     /// Its sorted sets.
     pub rankings: Rankings,
     /// This worker's rows of its ledger.
@@ -123,6 +126,7 @@ impl Run {
         Ok(Run {
             name: id.to_string(),
             id: id.clone(),
+            format: PartFormat::of(&plan),
             rankings: Rankings::compile(&plan).map_err(|e| broken(e.to_string()))?,
             ledger: Ledger::new(layout.clone(), worker),
             plan: Arc::new(plan),

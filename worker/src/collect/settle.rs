@@ -12,9 +12,8 @@ use paceline_protocol::stores::state::{State, StateError};
 use super::lane::held::{FailureRows, ShardInHand};
 use super::work::FullBlock;
 use crate::metrics::Metrics;
-use crate::output::part::{PartError, PartMeta, name_of, read_body, write_body};
+use crate::output::part::{PartError, PartMeta, name_of};
 use crate::output::settle::{BlockPlace, block_counts};
-use paceline_protocol::layout::part_suffix;
 use paceline_protocol::message::merged_ends;
 
 /// The stores that settling writes to.
@@ -130,7 +129,7 @@ impl Stores {
         shard: &ShardInHand,
         block: &FullBlock,
     ) -> Result<Stored, SettleError> {
-        let output = &shard.run.plan.job.outputs.s3;
+        let format = &shard.run.format;
         let meta = PartMeta {
             ends: block.ends(),
             records: block.records(),
@@ -145,14 +144,13 @@ impl Stores {
             .map(|r| r.lines.as_str())
             .collect();
         let name = name_of(&meta.summary(block.number));
-        let key = shard.run.layout.part(
-            shard.message.shard,
-            name,
-            part_suffix(output.format, output.compress),
-        );
-        let body = write_body(lines.as_bytes(), output).map_err(|why| SettleError::Part {
+        let key = shard
+            .run
+            .layout
+            .part(shard.message.shard, name, format.suffix());
+        let body = format.write(&lines).map_err(|why| SettleError::Part {
             key: key.clone(),
-            why,
+            why: why.into(),
         })?;
         let began = Instant::now();
         let put = self.objects.put_new(&key, body, &meta.to_metadata()).await;
@@ -179,7 +177,7 @@ impl Stores {
         })?;
         let read = || {
             let meta = PartMeta::from_metadata(&object.metadata)?;
-            let lines = read_body(&object.body, &shard.run.plan.job.outputs.s3)?;
+            let lines = shard.run.format.read(&object.body)?;
             Ok(Stored { meta, lines })
         };
         read().map_err(|why| SettleError::Part { key, why })

@@ -1,6 +1,5 @@
 //! A shard that came back dead: its missing cells become failures, so that the run ends.
 
-use bytes::Bytes;
 use paceline_protocol::block::{CellEnd, CellEnds};
 use paceline_protocol::layout::PartName;
 use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt, ShardMessage};
@@ -10,7 +9,7 @@ use paceline_protocol::stores::objects::PutNew;
 use super::runs::OpenedRun;
 use super::{LoadError, Loader};
 use crate::output::failures::{self, Failure};
-use crate::output::part::{PartMeta, write_body};
+use crate::output::part::PartMeta;
 use paceline_protocol::message::merged_ends;
 
 /// The reason of its cells' failures.
@@ -147,11 +146,10 @@ impl Loader {
             round: shard.round,
         };
         let key = run.layout.part(shard.shard, name, run.suffix());
-        let body: Bytes =
-            write_body(b"", &run.plan.job.outputs.s3).map_err(|error| LoadError::Part {
-                key: key.clone(),
-                why: error.to_string(),
-            })?;
+        let body = run.format.write("").map_err(|error| LoadError::Part {
+            key: key.clone(),
+            why: error.to_string(),
+        })?;
         // Nothing was answered, so no document has this version.
         let meta = PartMeta {
             ends: block.ends.clone(),

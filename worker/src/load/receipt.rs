@@ -15,7 +15,7 @@ use super::stores::Stores;
 use super::{LoadError, Loader};
 use crate::crash;
 use crate::output::documents::Rejected;
-use crate::output::part::{PartMeta, name_of, read_body};
+use crate::output::part::{PartMeta, name_of};
 use crate::output::settle::{BlockPlace, block_counts};
 use paceline_protocol::message::merged_ends;
 
@@ -250,10 +250,12 @@ impl Stores {
 impl OpenedRun {
     /// A part's records.
     pub(crate) fn text(&self, part: &LoadedPart) -> Result<String, LoadError> {
-        read_body(&part.body, &self.plan.job.outputs.s3).map_err(|error| LoadError::Part {
-            key: part.key.clone(),
-            why: error.to_string(),
-        })
+        self.format
+            .read(&part.body)
+            .map_err(|error| LoadError::Part {
+                key: part.key.clone(),
+                why: error.to_string(),
+            })
     }
 
     fn place(&self, shard: u64, part: &LoadedPart) -> Result<BlockPlace, LoadError> {

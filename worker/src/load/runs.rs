@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::{self, RunLayout, part_suffix};
+use paceline_protocol::layout::{self, RunLayout};
+use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::{PLAN_VERSION, Plan};
 use paceline_protocol::spec::{IndexMode, IndexOutput};
 use paceline_protocol::stores::state::OpenRun;
@@ -16,7 +17,6 @@ use super::LoadError;
 use super::bulk::BulkWriter;
 use super::stores::Stores;
 use crate::output::documents::DocumentIds;
-use crate::output::part::{self, PartError};
 use crate::output::rankings::Rankings;
 
 /// The runs, by name. Cheap to clone.
@@ -39,6 +39,7 @@ pub(crate) struct OpenedRun {
     pub(crate) run: RunRef,
     pub(crate) plan: Plan,
     pub(crate) layout: RunLayout,
+    pub(crate) format: PartFormat,
     pub(crate) rankings: Rankings,
     pub(crate) ids: Option<DocumentIds>,
     /// Why this version cannot load what the run should give; then `plan` is without those outputs.
@@ -116,15 +117,8 @@ struct Loading {
 impl Loading {
     /// What loading a run needs, or why this version cannot.
     fn of(plan: &Plan) -> Result<Self, String> {
-        let outputs = &plan.job.outputs;
         if plan.job.dedupe.is_some() || plan.job.changes.is_some() {
             return Err("this version loads neither `dedupe` nor `changes`".to_owned());
-        }
-        let is_read = outputs.index.is_some() || !outputs.rankings.is_empty();
-        if is_read && !part::is_readable(&outputs.s3) {
-            let (format, compress) = (outputs.s3.format, outputs.s3.compress);
-            let unread = PartError::Format(format, compress);
-            return Err(unread.to_string());
         }
         Self::compile(plan)
     }
@@ -168,6 +162,7 @@ impl OpenedRun {
             rankings,
             ids,
             unloadable,
+            format: PartFormat::of(&plan),
             plan,
             layout,
             writer: OnceCell::new(),
@@ -182,8 +177,7 @@ impl OpenedRun {
 
     /// The end of a part's file name.
     pub(crate) fn suffix(&self) -> &'static str {
-        let s3 = &self.plan.job.outputs.s3;
-        part_suffix(s3.format, s3.compress)
+        self.format.suffix()
     }
 
     /// The writer of the run's index, which is created on first use.
@@ -284,15 +278,9 @@ fn meta(plan: &Plan, namespace: &str) -> Value {
 mod tests {
     use super::*;
     use crate::output::settle::tests::{plan, snapshot};
-    use paceline_protocol::spec::OutputFormat;
 
     #[test]
     fn what_this_version_cannot_load_is_said() {
-        let mut csv = plan(4);
-        csv.job.outputs.s3.format = OutputFormat::Csv;
-        assert!(Loading::of(&csv).is_ok(), "nothing of it is read");
-        csv.job.outputs.index = Some(snapshot("{{ night }}"));
-        assert!(Loading::of(&csv).is_err_and(|why| why.contains("Csv")));
         let mut broken = plan(4);
         broken.job.outputs.index = Some(snapshot("{{ night"));
         assert!(Loading::of(&broken).is_err_and(|why| why.contains("{{ night")));

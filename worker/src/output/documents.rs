@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use paceline_protocol::part;
 use paceline_protocol::plan::Plan;
 use sha2::{Digest, Sha256};
 
-use super::part;
 use super::record_templates::{Constants, RecordTemplates, TemplateError};
 
 /// The longest id that Elasticsearch takes, in bytes.

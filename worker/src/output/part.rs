@@ -1,12 +1,11 @@
-//! A part: its metadata and its records' lines.
+//! What lies beside a part as its metadata.
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use paceline_protocol::block::CellEnds;
 use paceline_protocol::layout::PartName;
 use paceline_protocol::message::PartSummary;
-use paceline_protocol::spec::{Compression, OutputFormat, S3Output};
+use paceline_protocol::part::BodyError;
 
 /// What lies beside a part as the object's user metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,15 +28,9 @@ pub enum PartError {
     /// The metadata lacks a name or holds nonsense.
     #[error("its metadata `{0}` is missing or makes no sense")]
     Metadata(&'static str),
-    /// This version does not read the format.
-    #[error("this version does not read parts in {0:?} with {1:?}")]
-    Format(OutputFormat, Compression),
-    /// The body is damaged.
-    #[error("its body cannot be decompressed: {0}")]
-    Damaged(#[from] std::io::Error),
-    /// The body is not text.
-    #[error("its body is not UTF-8")]
-    NotText,
+    /// The body cannot be read or written.
+    #[error(transparent)]
+    Body(#[from] BodyError),
 }
 
 impl PartMeta {
@@ -94,52 +87,12 @@ pub fn name_of(part: &PartSummary) -> PartName {
     }
 }
 
-/// Whether this version reads and writes parts of this kind.
-pub fn is_readable(output: &S3Output) -> bool {
-    matches!(
-        (output.format, output.compress),
-        (OutputFormat::Ndjson, Compression::None | Compression::Zstd)
-    )
-}
-
-/// The records of a part, one line each.
-///
-/// # Errors
-/// [`PartError`], but never about metadata.
-pub fn read_body(body: &Bytes, output: &S3Output) -> Result<String, PartError> {
-    let plain = match (output.format, output.compress) {
-        (OutputFormat::Ndjson, Compression::None) => body.to_vec(),
-        (OutputFormat::Ndjson, Compression::Zstd) => zstd::decode_all(body.as_ref())?,
-        (format, compress) => return Err(PartError::Format(format, compress)),
-    };
-    String::from_utf8(plain).map_err(|_| PartError::NotText)
-}
-
-/// A part's body out of its lines.
-///
-/// # Errors
-/// [`PartError::Format`]
-pub fn write_body(lines: &[u8], output: &S3Output) -> Result<Bytes, PartError> {
-    /// Level 3: the library's own default, fast enough for a worker and half the size of level 1.
-    const LEVEL: i32 = 3;
-    match (output.format, output.compress) {
-        (OutputFormat::Ndjson, Compression::None) => Ok(Bytes::copy_from_slice(lines)),
-        (OutputFormat::Ndjson, Compression::Zstd) => Ok(zstd::bulk::compress(lines, LEVEL)?.into()),
-        (format, compress) => Err(PartError::Format(format, compress)),
-    }
-}
-
-/// The records' lines of a body.
-pub fn lines(body: &str) -> impl Iterator<Item = &str> {
-    body.split('\n').filter(|line| !line.is_empty())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn metadata_and_body_read_back_as_written() {
+    fn metadata_read_back_as_written() {
         let meta = PartMeta {
             ends: "2S1E1F".parse().expect("ends"),
             records: 7,
@@ -150,12 +103,5 @@ mod tests {
         let metadata = meta.to_metadata().map(|(k, v)| (k.to_owned(), v));
         assert_eq!(PartMeta::from_metadata(&metadata.into()).ok(), Some(meta));
         assert!(PartMeta::from_metadata(&HashMap::new()).is_err());
-
-        let output = S3Output::default();
-        let body = write_body(b"{\"a\":1}\n{\"a\":2}\n", &output).expect("compresses");
-        let text = read_body(&body, &output).expect("reads");
-        assert_eq!(lines(&text).collect::<Vec<_>>(), ["{\"a\":1}", "{\"a\":2}"]);
-        let empty = write_body(b"", &output).expect("compresses");
-        assert_eq!(read_body(&empty, &output).ok().as_deref(), Some(""));
     }
 }

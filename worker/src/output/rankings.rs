@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use paceline_protocol::block::{CellEnd, CellEnds};
+use paceline_protocol::part;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::spec::KeepScore;
 use paceline_protocol::stores::state::SetUpdate;
 
-use super::part;
 use super::record_templates::{Constants, RecordTemplates, TemplateError};
 use super::settle::BlockPlace;
 

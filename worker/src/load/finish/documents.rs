@@ -13,7 +13,8 @@ use super::super::runs::index_name;
 use super::Finish;
 use super::gate::Verdict;
 use super::tally::Tally;
-use crate::output::part::{lines, name_of};
+use crate::output::part::name_of;
+use paceline_protocol::part::lines;
 
 /// Hashes that are held at once: 64 MiB.
 const HASHES_AT_ONCE: u64 = 4 << 20;
