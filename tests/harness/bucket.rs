@@ -151,7 +151,11 @@ fn status<E>(
 fn decompress(key: &str, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     match key.rsplit('.').next() {
         Some("zst") => Ok(zstd::decode_all(bytes)?),
-        Some("gz") => bail!("nobody has needed gzip here yet"),
+        Some("gz") => {
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain)?;
+            Ok(plain)
+        }
         _ => Ok(bytes.to_vec()),
     }
 }

@@ -29,12 +29,13 @@ const COLLECTOR: [(&str, u32); 10] = [
 ];
 
 /// The same of the loader.
-const LOADER: [(&str, u32); 13] = [
+const LOADER: [(&str, u32); 14] = [
     ("load-before-bulk", 2),
     ("load-before-mark", 2),
     ("load-before-ack", 2),
     ("finish-begun", 1),
     ("finish-before-swap", 1),
+    ("finish-before-objects", 1),
     ("finish-before-sets", 1),
     ("finish-before-live", 1),
     ("finish-before-manifest", 1),

@@ -9,6 +9,7 @@ mod drain;
 mod failures;
 mod fares;
 mod faults;
+mod outputs;
 mod readme;
 mod resume;
 mod scene;

@@ -4,7 +4,7 @@
 //! The points lie between any two steps that change something outside the process.
 
 /// Every crash point, for the test that dies at each of them.
-pub const POINTS: [&str; 25] = [
+pub const POINTS: [&str; 26] = [
     "call-before-send",
     "call-after-answer",
     "read-before",
@@ -22,6 +22,7 @@ pub const POINTS: [&str; 25] = [
     "load-before-ack",
     "finish-begun",
     "finish-before-swap",
+    "finish-before-objects",
     "finish-before-sets",
     "finish-before-live",
     "finish-before-manifest",

@@ -10,8 +10,6 @@ mod line;
 mod parquet;
 mod writer;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
 pub use columns::{Column, ColumnKind, Unfit, columns_of};
@@ -20,7 +18,7 @@ pub use writer::RecordWriter;
 
 use crate::layout::part_suffix;
 use crate::plan::Plan;
-use crate::record::Record;
+use crate::record::{Columns, Record};
 use crate::spec::{Compression, OutputFormat};
 
 /// Why a body cannot be read, or records cannot be written.
@@ -105,14 +103,12 @@ impl PartFormat {
         if self.format != OutputFormat::Parquet {
             return Ok(text);
         }
+        let columns: Columns = self.columns.iter().map(|c| c.name.clone()).collect();
         let mut fitted = Vec::with_capacity(text.len());
         for line in self::lines(&text) {
-            let fields: indexmap::IndexMap<String, serde_json::Value> =
-                serde_json::from_str(line).expect("the fleet's own lines are JSON objects");
-            let (names, values): (Vec<Arc<str>>, Vec<_>) =
-                fields.into_iter().map(|(k, v)| (Arc::from(k), v)).unzip();
+            let values = read_line(line, &self.columns).expect("the fleet's own lines are objects");
             let mut record = Record {
-                columns: names.into_iter().collect(),
+                columns: columns.clone(),
                 values,
             };
             self.fit(&mut record)?;

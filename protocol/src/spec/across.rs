@@ -13,7 +13,7 @@ use super::model::{AddedColumn, Dimension, DimensionValues, Job, Provider};
 use super::names::{self, Known};
 use super::scope::{FAILURE_KEYS, Names, RESERVED, Spot, TemplateUse, fixed_names};
 use super::source::{Source, Sourced};
-use crate::template::{environment, value_of};
+use crate::template::{environment, value_of, whole_name};
 
 /// More providers of one job than anybody has.
 const MOST_PROVIDERS: usize = 1000;
@@ -28,6 +28,7 @@ pub(super) fn check_job(folder: &SpecFolder, source: &Source, job: &Job) -> Vec<
     record_names(folder, source, job, &mut found);
     job_templates(folder, source, job, &mut found);
     object_key(source, job, &mut found);
+    merged_object(source, job, &mut found);
     found
 }
 
@@ -295,6 +296,36 @@ fn object_key(source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// `merged:` is the first ranking as rows: its members and their scores, nothing else.
+fn merged_object(source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    let s3 = &job.outputs.s3;
+    if s3.merged.is_none() {
+        return;
+    }
+    let Some(ranking) = job.outputs.rankings.first() else {
+        let message = "`merged` is the job's first ranking as rows, and the job has none";
+        found.push(
+            source
+                .fault("outputs.s3.merged", message.to_owned())
+                .hint("add one to `outputs.rankings`, or write objects of records with `key`"),
+        );
+        return;
+    };
+    let member = whole_name(&ranking.member).unwrap_or("member");
+    for (i, column) in s3.columns.iter().enumerate() {
+        if s3.key.is_none() && column != member && column != "score" {
+            let message = format!(
+                "`{column}` is no column of the merged object, which has `{member}` and `score`"
+            );
+            found.push(
+                source
+                    .fault(&format!("outputs.s3.columns[{i}]"), message)
+                    .hint(format!("take `{member}` or `score`")),
+            );
+        }
+    }
+}
+
 // -------------------------------------------------------------------------------------- other jobs
 
 fn other_jobs(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
@@ -554,8 +585,8 @@ fn record_names(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec
         ignore.chain(moved)
     });
     for (path, field) in columns.chain(changes).chain(mapped) {
-        // The score of a merged ranking is a column of it.
-        if field != "score" || !path.starts_with("outputs.s3") {
+        // Those of a merged object are not names of records.
+        if job.outputs.s3.merged.is_none() || !path.starts_with("outputs.s3") {
             not_known(
                 source,
                 &path,

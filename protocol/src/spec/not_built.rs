@@ -42,25 +42,7 @@ fn of_job(source: &Source, job: &Job) -> Vec<Diagnostic> {
     };
     found.when(job.dedupe.is_some(), "dedupe", "`dedupe`");
     found.when(job.changes.is_some(), "changes", "`changes`");
-    of_outputs(&mut found, &job.outputs);
     found.list
-}
-
-fn of_outputs(found: &mut Found, outputs: &Outputs) {
-    let s3 = &outputs.s3;
-    found.when(
-        s3.key.is_some(),
-        "outputs.s3.key",
-        "an object for each value (`key`)",
-    );
-    found.when(s3.merged.is_some(), "outputs.s3.merged", "a merged object");
-    for (i, ranking) in outputs.rankings.iter().enumerate() {
-        found.when(
-            ranking.normalise.is_some(),
-            &format!("outputs.rankings[{i}].normalise"),
-            "`normalise`",
-        );
-    }
 }
 
 fn of_provider(source: &Source, provider: &Provider, endpoint: &str) -> Vec<Diagnostic> {

@@ -68,6 +68,12 @@ pub(crate) enum LoadError {
         /// What is wrong with it.
         why: String,
     },
+    /// What was made of the parts cannot be written in the job's format.
+    #[error("an object cannot be written: {0}")]
+    Body(#[from] paceline_protocol::part::BodyError),
+    /// The folder of temporary files.
+    #[error("a temporary file: {0}")]
+    Disk(#[from] std::io::Error),
     /// The run's plan cannot be read by this version.
     #[error("{0}")]
     Unsupported(String),

@@ -258,7 +258,7 @@ impl OpenedRun {
             })
     }
 
-    fn place(&self, shard: u64, part: &LoadedPart) -> Result<BlockPlace, LoadError> {
+    pub(crate) fn place(&self, shard: u64, part: &LoadedPart) -> Result<BlockPlace, LoadError> {
         let PartSummary { block, round, .. } = part.summary;
         let place = BlockPlace::of(&self.plan, shard, block, round);
         place.ok_or_else(|| LoadError::Part {

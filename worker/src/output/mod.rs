@@ -3,7 +3,11 @@
 
 pub mod documents;
 pub mod failures;
+pub mod normalise;
+pub mod object_keys;
 pub mod part;
 pub mod rankings;
 pub mod record_templates;
 pub mod settle;
+pub mod sorted;
+pub mod spooled;

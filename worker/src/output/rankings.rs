@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use paceline_protocol::block::{CellEnd, CellEnds};
 use paceline_protocol::part;
 use paceline_protocol::plan::Plan;
-use paceline_protocol::spec::KeepScore;
+use paceline_protocol::spec::{KeepScore, Ranking};
 use paceline_protocol::stores::state::SetUpdate;
 
 use super::record_templates::{Constants, RecordTemplates, TemplateError};
@@ -14,9 +14,11 @@ use super::settle::BlockPlace;
 /// The rankings of a job, compiled once for a run.
 #[derive(Debug)]
 pub struct Rankings {
-    /// Key, member and score of each ranking, in this order.
+    /// Key, member, score and group of each ranking, in this order.
     templates: RecordTemplates,
     keeps: Vec<KeepScore>,
+    /// Which of them are made when the run is finished, since they need all its records.
+    normalised: Vec<bool>,
 }
 
 /// What a part adds to the sets.
@@ -29,16 +31,23 @@ pub struct Ranked {
     pub left_out: u64,
 }
 
-/// Why a job's rankings cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RankingError {
-    /// A template is broken.
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// This version does not do it.
-    #[error("this version does not normalise rankings")]
-    Normalise,
+/// A record's score in a ranking.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scored {
+    /// The set's name.
+    pub set: String,
+    /// The records that are normalised together; empty where nothing is normalised.
+    pub group: String,
+    /// The member.
+    pub member: String,
+    /// Its score, as found.
+    pub score: f64,
+    /// The record's cell.
+    pub cell: u64,
 }
+
+/// Templates of a ranking.
+const TEMPLATES: usize = 4;
 
 type Members = BTreeMap<String, (f64, u64)>;
 
@@ -46,19 +55,28 @@ impl Rankings {
     /// The rankings of a plan's job.
     ///
     /// # Errors
-    /// [`RankingError`]
-    pub fn compile(plan: &Plan) -> Result<Self, RankingError> {
+    /// [`TemplateError::Broken`]
+    pub fn compile(plan: &Plan) -> Result<Self, TemplateError> {
         let rankings = &plan.job.outputs.rankings;
-        if rankings.iter().any(|ranking| ranking.normalise.is_some()) {
-            return Err(RankingError::Normalise);
+        fn within(ranking: &Ranking) -> &str {
+            let normalise = ranking.normalise.as_ref();
+            normalise.map_or("", |normalise| normalise.within.as_str())
         }
         let sources: Vec<&str> = rankings
             .iter()
-            .flat_map(|r| [r.key.as_str(), r.member.as_str(), r.score.as_str()])
+            .flat_map(|r| {
+                [
+                    r.key.as_str(),
+                    r.member.as_str(),
+                    r.score.as_str(),
+                    within(r),
+                ]
+            })
             .collect();
         Ok(Rankings {
             templates: RecordTemplates::compile(&sources, Constants::of(plan))?,
             keeps: rankings.iter().map(|ranking| ranking.keep).collect(),
+            normalised: rankings.iter().map(|r| r.normalise.is_some()).collect(),
         })
     }
 
@@ -67,7 +85,43 @@ impl Rankings {
         self.keeps.is_empty()
     }
 
-    /// What the records of a part add. `version` is the part's.
+    /// Whether some of its sets are made part by part.
+    pub fn has_plain(&self) -> bool {
+        self.normalised.contains(&false)
+    }
+
+    /// The scores of a part's records in ranking `ranking`, as they were found.
+    pub fn scored(
+        &self,
+        ranking: usize,
+        plan: &Plan,
+        place: &BlockPlace,
+        ends: &CellEnds,
+        version: i64,
+        body: &str,
+    ) -> Vec<Scored> {
+        let mut cells = CellsOfRecords::new(plan, place, ends);
+        let scored = part::lines(body).filter_map(|line| {
+            let cell = cells.of(line);
+            let (set, member, score) = self.member(ranking, line, version)?;
+            let mut group = String::new();
+            let record = self.templates.read(line, version).ok()?;
+            self.templates
+                .render(ranking * TEMPLATES + 3, &record, &mut group)
+                .ok()?;
+            Some(Scored {
+                set,
+                group,
+                member,
+                score,
+                cell,
+            })
+        });
+        scored.collect()
+    }
+
+    /// What the records of a part add; rankings that are normalised are left for the finish. `version` is
+    /// the part's.
     pub fn updates(
         &self,
         plan: &Plan,
@@ -76,7 +130,7 @@ impl Rankings {
         version: i64,
         body: &str,
     ) -> Ranked {
-        if self.is_empty() {
+        if !self.has_plain() {
             return Ranked::default();
         }
         let mut cells = CellsOfRecords::new(plan, place, ends);
@@ -84,7 +138,7 @@ impl Rankings {
         let mut left_out = 0;
         for line in part::lines(body) {
             let cell = cells.of(line);
-            for ranking in 0..self.keeps.len() {
+            for ranking in (0..self.keeps.len()).filter(|n| !self.normalised[*n]) {
                 match self.member(ranking, line, version) {
                     Some((set, member, score)) => {
                         let members = sets.entry((set, ranking)).or_default();
@@ -107,9 +161,9 @@ impl Rankings {
         let record = self.templates.read(line, version).ok()?;
         let text = |template: usize| {
             let mut text = String::new();
-            let rendered = self
-                .templates
-                .render(ranking * 3 + template, &record, &mut text);
+            let rendered =
+                self.templates
+                    .render(ranking * TEMPLATES + template, &record, &mut text);
             rendered.ok().map(|()| text)
         };
         let score: f64 = text(2)?.trim().parse().ok()?;
@@ -129,6 +183,16 @@ impl Rankings {
     }
 }
 
+/// What is kept of two scores of a member, the second being the later one.
+pub fn kept(keep: KeepScore, so_far: f64, score: f64) -> f64 {
+    match keep {
+        KeepScore::Min => so_far.min(score),
+        KeepScore::Max => so_far.max(score),
+        KeepScore::Last => score,
+        KeepScore::Sum => so_far + score,
+    }
+}
+
 /// Adds a member to what a block has so far.
 trait Add {
     fn add(self, members: &mut Members, member: String, score: f64, cell: u64);
@@ -139,12 +203,7 @@ impl Add for KeepScore {
         let entry = members.entry(member);
         entry
             .and_modify(|(kept, of)| {
-                *kept = match self {
-                    KeepScore::Min => kept.min(score),
-                    KeepScore::Max => kept.max(score),
-                    KeepScore::Last => score,
-                    KeepScore::Sum => *kept + score,
-                };
+                *kept = self::kept(self, *kept, score);
                 *of = (*of).max(cell);
             })
             .or_insert((score, cell));
@@ -153,14 +212,14 @@ impl Add for KeepScore {
 
 /// Finds the cell of each record of a part, which holds its cells' records in order: a record whose
 /// dimensions are not those of the current cell belongs to the next succeeded cell that fits.
-struct CellsOfRecords {
+pub(crate) struct CellsOfRecords {
     /// Succeeded cells in order, each with the beginning of its records' lines.
     cells: Vec<(u64, String)>,
     current: usize,
 }
 
 impl CellsOfRecords {
-    fn new(plan: &Plan, place: &BlockPlace, ends: &CellEnds) -> Self {
+    pub(crate) fn new(plan: &Plan, place: &BlockPlace, ends: &CellEnds) -> Self {
         let succeeded = ends.0.iter().enumerate();
         let cells = succeeded
             .filter(|(_, end)| **end == CellEnd::Succeeded)
@@ -170,7 +229,7 @@ impl CellsOfRecords {
         CellsOfRecords { cells, current: 0 }
     }
 
-    fn of(&mut self, line: &str) -> u64 {
+    pub(crate) fn of(&mut self, line: &str) -> u64 {
         let rest = self.cells.iter().skip(self.current);
         if let Some(ahead) = rest
             .map(|(_, begin)| begin)

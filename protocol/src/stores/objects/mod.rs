@@ -7,6 +7,7 @@ mod client;
 mod fault;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -93,6 +94,8 @@ pub enum PutNew {
 
 /// The largest object that is read into memory.
 const BODY_CAP: usize = 512 << 20;
+/// The largest object that one put takes.
+const ONE_PUT: u64 = 5 << 30;
 /// How long one try may take, beside one second for each mebibyte that it moves.
 const TRY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -191,6 +194,34 @@ impl Objects {
         metadata: &[(&str, String)],
     ) -> Result<(), ObjectError> {
         self.put_if(key, body, metadata, None).await.map(drop)
+    }
+
+    /// Puts a file over what was there, without holding it in memory.
+    ///
+    /// # Errors
+    /// When S3 does not take it within the time limit, or the file cannot be read.
+    pub async fn put_file(&self, key: &str, file: &Path) -> Result<(), ObjectError> {
+        let unread = |why: String| ObjectError::Failed {
+            what: "put",
+            key: key.to_owned(),
+            why,
+        };
+        let size = tokio::fs::metadata(file).await;
+        let size = size.map_err(|error| unread(error.to_string()))?.len();
+        if size > ONE_PUT {
+            return Err(unread("it is larger than 5 GiB".into()));
+        }
+        let limit = limit_for(usize::try_from(size).unwrap_or(usize::MAX));
+        let answer = self
+            .until_answered("put", key, limit, || async {
+                let body = ByteStream::from_path(file).await;
+                let body = body.map_err(|error| Fault::Final(error.to_string()))?;
+                let put = self.client.put_object().bucket(&self.bucket).key(key);
+                Ok(put.body(body).send().await.map(drop)?)
+            })
+            .await?;
+        let put = answer.found();
+        put.ok_or_else(|| ObjectError::NoBucket(self.bucket.clone()))
     }
 
     /// Puts an object only when there is none. After a try whose outcome is unknown, `Exists` may be

@@ -79,6 +79,26 @@ impl State {
             .map_err(|e| self.failed(e))
     }
 
+    /// Adds members with their final scores to one of the run's own sets; doing it again changes nothing.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn add_members(
+        &self,
+        run: &RunRef,
+        set: &str,
+        members: &[(f64, String)],
+    ) -> Result<(), StateError> {
+        if members.is_empty() {
+            return Ok(());
+        }
+        let mut add = redis::pipe();
+        add.zadd_multiple(self.keys.run_set(run, set), members)
+            .ignore();
+        add.sadd(self.keys.run_sets(run), set).ignore();
+        self.run_pipe(&add).await
+    }
+
     /// Gives the run's own sets the job's names and removes the names in `gone`, all in one step. A set
     /// that was published before by this run stays.
     ///

@@ -5,7 +5,9 @@ mod documents;
 mod gate;
 mod keep;
 mod lease;
+mod objects;
 mod publish;
+mod scores;
 mod tally;
 
 use std::collections::BTreeMap;

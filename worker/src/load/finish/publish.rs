@@ -57,6 +57,7 @@ impl Finish<'_> {
         if !verdict.publish {
             return Ok(BTreeMap::new());
         }
+        self.write_objects(verdict).await?;
         crash::point("finish-before-sets");
         let (sets, next) = self.publish_sets_whole(tally, live).await?;
         crash::point("finish-before-live");
@@ -131,7 +132,7 @@ impl Finish<'_> {
             return Ok(());
         }
         if self.open.round == 0 && self.are_all_settled().await? && self.have_names(tally).await? {
-            return Ok(());
+            return self.make_normalised_sets().await;
         }
         self.make_sets_again().await
     }
@@ -139,7 +140,7 @@ impl Finish<'_> {
     /// Whether the list of the sets is there: with records, there are sets.
     async fn have_names(&self, tally: &Tally) -> Result<bool, LoadError> {
         let sets = self.loader.stores.state.run_sets(&self.run.run).await?;
-        Ok(tally.records == 0 || !sets.is_empty())
+        Ok(tally.records == 0 || !sets.is_empty() || !self.run.rankings.has_plain())
     }
 
     async fn make_sets_again(&self) -> Result<(), LoadError> {
@@ -151,7 +152,7 @@ impl Finish<'_> {
             let parts = stores.parts(self.run, *shard, names).await?;
             self.loader.settle_parts(self.run, *shard, &parts).await?;
         }
-        Ok(())
+        self.make_normalised_sets().await
     }
 
     async fn are_all_settled(&self) -> Result<bool, LoadError> {

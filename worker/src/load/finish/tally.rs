@@ -45,7 +45,7 @@ impl Tally {
 }
 
 /// First cell and ends of each block of a shard, over all rounds.
-fn blocks<'a>(
+pub(super) fn blocks<'a>(
     plan: &'a Plan,
     shard: u64,
     parts: &'a [PartSummary],
