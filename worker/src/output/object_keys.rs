@@ -6,10 +6,7 @@ use std::collections::BTreeMap;
 use minijinja::{Environment, Value};
 use paceline_protocol::plan::Plan;
 use paceline_protocol::template::{environment, value_of};
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-/// What may not stand in a key as a value.
-const ENCODED: &AsciiSet = &CONTROLS.add(b'/').add(b'\\').add(b'%');
 /// The longest key that S3 takes, in bytes.
 const LONGEST: usize = 1024;
 /// The template's name.
@@ -123,11 +120,24 @@ fn no_key(key: &str, why: String) -> NoKey {
 /// A value that cannot change which folder is meant.
 fn encoded(value: &serde_json::Value) -> Value {
     match value {
-        serde_json::Value::String(text) => {
-            Value::from(utf8_percent_encode(text, ENCODED).to_string())
-        }
+        serde_json::Value::String(text) => Value::from(encoded_text(text)),
         other => value_of(other),
     }
+}
+
+fn encoded_text(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() || matches!(letter, '/' | '\\' | '%') {
+            let mut bytes = [0; 4];
+            for byte in letter.encode_utf8(&mut bytes).bytes() {
+                encoded.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            encoded.push(letter);
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]
