@@ -8,6 +8,7 @@ mod sorted_set;
 use std::sync::Arc;
 
 use paceline_protocol::connector::Connector;
+use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::record::Record;
 use paceline_protocol::settings::Environment;
@@ -91,6 +92,17 @@ pub enum Unread {
     },
 }
 
+/// Makes records fit the parts that they will lie in.
+fn fit(format: &PartFormat, records: &mut [Record]) -> Result<(), Unread> {
+    let mut records = records.iter_mut();
+    records
+        .try_for_each(|record| format.fit(record))
+        .map_err(|unfit| Unread::Never {
+            reason: unfit.to_string(),
+            field: Some(unfit.column),
+        })
+}
+
 impl Unread {
     fn never(reason: impl Into<String>) -> Self {
         Unread::Never {
@@ -126,9 +138,9 @@ impl Source {
             return Ok(Some(Source::Records(Arc::new(read))));
         }
         if let Some(s3) = source.get("s3") {
-            return Ok(Some(Source::Objects(ObjectsRead::new(objects, s3))));
+            return Ok(Some(Source::Objects(ObjectsRead::new(plan, objects, s3))));
         }
-        let set = SortedSet::open(provider, source.get("redis"), env)?;
+        let set = SortedSet::open(plan, provider, source.get("redis"), env)?;
         Ok(Some(Source::SortedSet(set)))
     }
 

@@ -3,12 +3,13 @@
 
 use paceline_protocol::connector::Connector;
 use paceline_protocol::inputs::ReadObject;
+use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::record::Record;
 use paceline_protocol::stores::objects::{GotSame, Objects};
 use serde_json::Value;
 
-use super::{Read, Unread};
+use super::{Read, Unread, fit};
 
 /// Reads objects.
 #[derive(Debug)]
@@ -16,15 +17,17 @@ pub struct ObjectsRead {
     objects: Objects,
     key: String,
     all: bool,
+    format: PartFormat,
 }
 
 impl ObjectsRead {
-    pub(super) fn new(objects: &Objects, s3: &Value) -> Self {
+    pub(super) fn new(plan: &Plan, objects: &Objects, s3: &Value) -> Self {
         let text = |name: &str| s3.get(name).and_then(Value::as_str).unwrap_or_default();
         ObjectsRead {
             objects: objects.clone(),
             key: text("key").to_owned(),
             all: text("pick") == "all",
+            format: PartFormat::of(plan),
         }
     }
 
@@ -88,11 +91,13 @@ impl ObjectsRead {
             .read_body(&got.body)
             .map_err(|e| Unread::never(format!("{key}: {e}")))?;
         let context = connector.cell(plan.matrix.cell(cell));
-        connector
+        let mut records = connector
             .records(&context, &body)
             .map_err(|misfit| Unread::Never {
                 reason: format!("{key}: {misfit}"),
                 field: Some(misfit.field),
-            })
+            })?;
+        fit(&self.format, &mut records)?;
+        Ok(records)
     }
 }

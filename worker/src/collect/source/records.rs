@@ -15,7 +15,7 @@ use paceline_protocol::stores::objects::Objects;
 use paceline_protocol::template::{environment, whole_name};
 use serde_json::Value;
 
-use super::{Read, SourceError, Unread};
+use super::{Read, SourceError, Unread, fit};
 use crate::output::record_templates::Constants;
 
 /// Reads parts of other runs.
@@ -24,6 +24,8 @@ pub struct RecordsRead {
     objects: Objects,
     /// How the parts of each run are written.
     formats: HashMap<RunId, PartFormat>,
+    /// How this run's parts are written.
+    own: PartFormat,
     condition: Condition,
     fields: Fields,
     fixed: FixedNames,
@@ -74,6 +76,7 @@ impl RecordsRead {
         Ok(RecordsRead {
             objects: objects.clone(),
             formats,
+            own: PartFormat::of(plan),
             condition: Condition::compile(filter).map_err(|e| wrong(format!("where: {e:#}")))?,
             fields: Fields::compile(provider).map_err(|e| wrong(format!("fields: {e:#}")))?,
             fixed: Arc::new(Constants::of(plan).names()),
@@ -115,6 +118,7 @@ impl RecordsRead {
                 records.push(self.fields.record(&names)?);
             }
         }
+        fit(&self.own, &mut records)?;
         Ok(Read::of(&records))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use paceline_protocol::connector::Connector;
+use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{Provider, expand_env};
@@ -11,7 +12,7 @@ use paceline_protocol::template::environment;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-use super::{Read, SourceError, Unread};
+use super::{Read, SourceError, Unread, fit};
 
 /// Reads one sorted set for each cell.
 #[derive(Debug)]
@@ -19,10 +20,12 @@ pub struct SortedSet {
     /// May hold a password, so it is in no message.
     url: SecretString,
     name: String,
+    format: PartFormat,
 }
 
 impl SortedSet {
     pub(super) fn open(
+        plan: &Plan,
         provider: &Provider,
         redis: Option<&Value>,
         env: &impl Environment,
@@ -37,6 +40,7 @@ impl SortedSet {
         Ok(SortedSet {
             url: text("url")?.into(),
             name: text("sorted_set")?,
+            format: PartFormat::of(plan),
         })
     }
 
@@ -62,6 +66,7 @@ impl SortedSet {
                 })?;
             records.extend(found);
         }
+        fit(&self.format, &mut records)?;
         Ok(Read::of(&records))
     }
 }
