@@ -54,7 +54,12 @@ fn every_crash_point_of_the_worker_is_known_here() {
     let (list, _) = list.split_once("];").expect("its end");
     let there: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
     let known = COLLECTOR.iter().chain(&LOADER).map(|(point, _)| *point);
-    assert_eq!(there, known.collect::<Vec<_>>());
+    // Cells that are read pass these instead of those of a call; the calendar has none.
+    let called = there.iter().filter(|point| !point.starts_with("read-"));
+    assert_eq!(
+        called.copied().collect::<Vec<_>>(),
+        known.collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
