@@ -1,8 +1,9 @@
 //! A bucket, read with the SDK as it comes.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::primitives::ByteStream;
