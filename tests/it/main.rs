@@ -6,6 +6,7 @@ mod cooldown;
 mod crash;
 mod directions;
 mod drain;
+mod eleven_street;
 mod failures;
 mod fares;
 mod faults;

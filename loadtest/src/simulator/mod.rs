@@ -23,6 +23,7 @@ pub use config::{Expected, SimulatorConfig};
 pub use faults::{Fault, FaultRule, Faults, Latency};
 pub use limits::{Limits, Quota, Rate, RetryAfter, SpellingError};
 pub use log::{Call, Verdict, read as read_log};
+pub use window::TrailingWindow;
 
 use clock::Clock;
 use connection::Shared;
