@@ -22,6 +22,17 @@ pub(super) fn read(compress: Compression, body: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
+/// A body out of its plain bytes. Its size is known, so zstd needs tables for that size alone, where a stream
+/// clears those of the largest one for each block.
+pub(super) fn write(compress: Compression, plain: &[u8]) -> Result<Vec<u8>> {
+    if compress == Compression::Zstd {
+        return zstd::bulk::compress(plain, LEVEL);
+    }
+    let mut into = Compressor::new(compress, Vec::with_capacity(plain.len() / 2))?;
+    into.write_all(plain)?;
+    into.finish()
+}
+
 /// What is written to it comes out compressed.
 pub(super) enum Compressor<W: Write> {
     Plain(W),

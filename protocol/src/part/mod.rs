@@ -122,13 +122,12 @@ impl PartFormat {
     /// # Errors
     /// [`BodyError`]; never for records that went through [`PartFormat::fit`].
     pub fn write(&self, lines: &str) -> Result<Bytes, BodyError> {
-        let mut writer = self.writer(Vec::with_capacity(lines.len() / 2))?;
         if self.format == OutputFormat::Ndjson {
-            writer.raw(lines.as_bytes())?;
-        } else {
-            for line in self::lines(lines) {
-                writer.push(line)?;
-            }
+            return Ok(compression::write(self.compress, lines.as_bytes())?.into());
+        }
+        let mut writer = self.writer(Vec::with_capacity(lines.len() / 2))?;
+        for line in self::lines(lines) {
+            writer.push(line)?;
         }
         Ok(writer.finish()?.into())
     }

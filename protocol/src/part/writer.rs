@@ -81,14 +81,6 @@ impl<W: Write + Send> RecordWriter<W> {
         Ok(())
     }
 
-    /// Writes lines of NDJSON as they are.
-    pub(super) fn raw(&mut self, lines: &[u8]) -> Result<(), BodyError> {
-        match &mut self.into {
-            Into::Ndjson(into) => Ok(into.write_all(lines)?),
-            _ => Err(BodyError::NotText),
-        }
-    }
-
     /// Ends the file.
     ///
     /// # Errors
