@@ -136,6 +136,20 @@ Examples:
   producer audit 2026-11-21
   producer audit fares/2026-11-21 --json | jq '.limits[] | {limit, worst, allowed}'")]
     Audit(RunArgs),
+    /// Start runs by schedule and message, tell how they ended, serve the API and metrics
+    #[command(after_help = "\
+Any number may run: a lease in Redis decides who starts things. The first SIGTERM or Ctrl-C drains.
+
+Examples:
+  producer serve
+  producer serve --listen :9100               and /api/v1, /metrics, /healthz, /readyz")]
+    Serve(ServeArgs),
+    /// The next planned starts, and whether each run ends before the next one
+    #[command(after_help = "\
+Examples:
+  producer schedule
+  producer schedule fares --json")]
+    Schedule(ScheduleArgs),
     /// Look at every server, right, clock and setting, each with its remedy
     #[command(after_help = "\
 Ends with 1 when something would keep a run from working.
@@ -253,6 +267,21 @@ pub struct LimitsArgs {
     pub provider: Option<String>,
 }
 
+/// `serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Serve /api/v1, /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `schedule`
+#[derive(Debug, Args)]
+pub struct ScheduleArgs {
+    /// Only this job's
+    pub job: Option<String>,
+}
+
 /// `schema`
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
@@ -307,6 +336,7 @@ mod tests {
             "producer watch fares/2026-11-21 --listen 127.0.0.1:9100",
             "producer retry fares/2026-11-21 --wait",
             "producer limits fare-search",
+            "producer serve --listen :9100",
             "producer schema provider",
         ] {
             Cli::try_parse_from(line.split(' ')).expect(line);

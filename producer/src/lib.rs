@@ -17,13 +17,14 @@ pub mod logging;
 pub mod plan;
 pub mod pool;
 pub mod run;
+pub mod serve;
 pub mod show;
 pub mod stores;
 pub mod watch;
 
 use clap::Parser;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
 use crate::context::Context;
 use crate::exit::Exit;
 
@@ -32,6 +33,12 @@ pub async fn start() -> Exit {
     let cli = Cli::parse();
     logging::start();
     let context = Context::new(&cli.global);
+    let json = context.json;
+    if let Command::Serve(args) = &cli.command {
+        // It listens to signals by itself: the first one drains.
+        let served = serve::run(context, args).await;
+        return served.unwrap_or_else(|error| exit::report(&error, json));
+    }
     let done = tokio::select! {
         done = commands::dispatch(cli.command, &context) => done,
         () = interrupt::asked_to_stop() => {

@@ -108,6 +108,22 @@ impl Keys {
         format!("{}:published", self.run(run))
     }
 
+    /// The lease of the `producer serve` that starts runs, and the number that it has as a fence.
+    pub fn serving(&self) -> [String; 2] {
+        let lease = format!("{}:{{serve}}:lease", self.namespace);
+        [lease, format!("{}:{{serve}}:fence", self.namespace)]
+    }
+
+    /// Hash of what `producer serve` remembers: name -> JSON.
+    pub fn serve_notes(&self) -> String {
+        format!("{}:{{serve}}:notes", self.namespace)
+    }
+
+    /// That a webhook has been told of an event.
+    pub fn told(&self, id: &str) -> String {
+        format!("{}:told:{id}", self.namespace)
+    }
+
     /// The lease of whoever finishes a run of `job`.
     pub fn finisher(&self, job: &str) -> String {
         format!("{}:finisher:{job}", self.namespace)

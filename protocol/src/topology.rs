@@ -57,6 +57,21 @@ impl Topology {
         format!("{}.events", self.namespace)
     }
 
+    /// Queue of messages that start runs (`{"job", "run_id", "params"}`).
+    pub fn requests(&self) -> String {
+        format!("{}.requests", self.namespace)
+    }
+
+    /// Queue that keeps the starts and ends of runs until they are told (`notify:`).
+    pub fn notifications(&self) -> String {
+        format!("{}.notifications", self.namespace)
+    }
+
+    /// Queue of the webhooks to be called, one message for each.
+    pub fn deliveries(&self) -> String {
+        format!("{}.deliveries", self.namespace)
+    }
+
     /// The delay queue (and its fanout exchange) of one level.
     pub fn delay(&self, level: DelayLevel) -> String {
         format!("{}.delay.{}", self.namespace, level.name())

@@ -25,16 +25,25 @@ const LEASE: Duration = Duration::from_secs(60);
 pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
     let stores = Stores::connect(&context.env).await?;
     let run = find(&stores.archive, &args.run).await?;
-    let files = RunFiles::expect(&stores.archive, &run).await?;
+    let done = cancel(context, &stores, &run).await;
+    stores.close().await;
+    done
+}
+
+/// The same with servers at hand.
+///
+/// # Errors
+/// When a server is away, or a loader is finishing the run in this moment.
+pub async fn cancel(context: &Context, stores: &Stores, run: &RunRef) -> Result<Exit> {
+    let files = RunFiles::expect(&stores.archive, run).await?;
     if files.ended().is_some() {
         context.say(format!("{run} has ended; nothing was cancelled"));
         return Ok(Exit::Done);
     }
     let holder = format!("cancel-{}", uuid::Uuid::now_v7().simple());
-    take_finisher(context, &stores, &run, &holder).await?;
-    let done = end(context, &stores, &run, &files).await;
+    take_finisher(context, stores, run, &holder).await?;
+    let done = end(context, stores, run, &files).await;
     stores.state.release_finisher(&run.job, &holder).await?;
-    stores.close().await;
     done
 }
 
@@ -87,7 +96,8 @@ async fn end(context: &Context, stores: &Stores, run: &RunRef, files: &RunFiles)
         .put(&layout.manifest(), body.into(), &[])
         .await?;
     forget_entry(stores, run).await?;
-    let topic = serde_json::json!({ "job": run.job, "run": run.run, "state": "cancelled" });
+    let topic = serde_json::json!({ "job": run.job, "run": run.run, "state": "cancelled",
+        "round": files.open.as_ref().map_or(0, |open| open.round) });
     stores.publisher.event("run.cancelled", &topic).await?;
     context.say(format!(
         "{run} is cancelled with {} of {} cells collected; they stay in S3. `producer retry {run}` sends the rest",

@@ -45,16 +45,80 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
         .objects()
         .probe_conditional_put(stores.prefix())
         .await?;
-    let exit = Enqueueing {
-        context,
-        args,
-        stores: &stores,
-        job: &job,
-    }
-    .run(id)
-    .await;
+    let exit = match start(context, &stores, &job, args, id).await {
+        Ok(started) => ended_with(context, &stores, args, &started).await,
+        Err(error) => Err(error),
+    };
     stores.close().await;
     exit
+}
+
+/// A run id that stands for another plan.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "run {0} stands for another plan ({1} differ): choose another --run-id, or undo the change"
+)]
+pub struct OtherPlan(RunRef, String);
+
+/// What came of starting a run.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// The run.
+    pub run: RunRef,
+    /// How it had ended before: then nothing was sent.
+    pub ended: Option<RunEnd>,
+    /// Whether its plan was there before.
+    pub again: bool,
+}
+
+/// Plans the run `id` and publishes it, or goes on with it, as `args` say. Prints nothing.
+///
+/// # Errors
+/// As [`run`].
+pub async fn start(
+    context: &Context,
+    stores: &Stores,
+    job: &LoadedJob,
+    args: &EnqueueArgs,
+    id: RunId,
+) -> Result<Started> {
+    let enqueueing = Enqueueing {
+        context,
+        args,
+        stores,
+        job,
+    };
+    enqueueing.run(id).await
+}
+
+/// Prints the run's id and, with `--wait`, ends with the run.
+async fn ended_with(
+    context: &Context,
+    stores: &Stores,
+    args: &EnqueueArgs,
+    started: &Started,
+) -> Result<Exit> {
+    let run = &started.run;
+    if context.json {
+        println!("{}", serde_json::json!({ "run": run.run }));
+    } else {
+        println!("{}", run.run);
+    }
+    std::io::stdout().flush()?;
+    if let Some(end) = started.ended {
+        let word = match end {
+            RunEnd::Completed => "has completed",
+            RunEnd::Failed => "has finished outside its gate (`producer retry` sends what failed)",
+            RunEnd::Cancelled => "was cancelled (`producer retry` sends what is missing)",
+        };
+        context.say(format!("{run} {word}; nothing was sent"));
+        return Ok(end.into());
+    }
+    if args.wait {
+        until_the_end(context, stores, run, args.listen).await
+    } else {
+        Ok(Exit::Done)
+    }
 }
 
 /// Plans the run; an existing plan lends its date and what it reads, so that going on sees the same.
@@ -85,7 +149,7 @@ struct Enqueueing<'a> {
 }
 
 impl Enqueueing<'_> {
-    async fn run(&self, id: RunId) -> Result<Exit> {
+    async fn run(&self, id: RunId) -> Result<Started> {
         let run = RunRef {
             job: self.job.job.name.clone(),
             run: id.clone(),
@@ -111,7 +175,21 @@ impl Enqueueing<'_> {
             return self.again(id, files).await;
         }
         self.publish_new(&plan, &layout, readiness).await?;
-        self.enqueued(&run).await
+        self.tell_start(&plan).await;
+        Ok(Started {
+            run,
+            ended: None,
+            again: false,
+        })
+    }
+
+    /// Tells whoever listens; a start that nobody hears of is a start all the same.
+    async fn tell_start(&self, plan: &Plan) {
+        let body = serde_json::json!({ "job": plan.job.name, "run": plan.run, "state": "started",
+            "cells": plan.cells(), "shards": plan.shards(), "round": 0 });
+        if let Err(error) = self.stores.publisher.event("run.started", &body).await {
+            tracing::warn!(run.id = %plan.run_ref(), %error, "the start of the run could not be announced");
+        }
     }
 
     /// Waits until at least one provider is ready, so that a run is not opened for nobody.
@@ -209,50 +287,24 @@ impl Enqueueing<'_> {
     }
 
     /// The run id is known already: its plan must be the same work.
-    async fn again(&self, id: RunId, files: RunFiles) -> Result<Exit> {
+    async fn again(&self, id: RunId, files: RunFiles) -> Result<Started> {
         let known = Some(&files.plan);
         let archive = Some(&self.stores.archive);
         let plan = planned(self.context, self.args, self.job, id, known, archive).await?;
         if !files.plan.same_work(&plan) {
-            anyhow::bail!(
-                "run {} stands for another plan ({} differ): choose another --run-id, or undo the change",
-                files.plan.run_ref(),
-                differing(&files.plan, &plan).join(", ")
-            );
+            let differ = differing(&files.plan, &plan).join(", ");
+            return Err(OtherPlan(files.plan.run_ref(), differ).into());
         }
         let run = files.plan.run_ref();
-        if let Some(manifest) = files.ended() {
-            self.print_id(&run)?;
-            let word = match manifest.state {
-                RunEnd::Completed => "has completed",
-                RunEnd::Failed => {
-                    "has finished outside its gate (`producer retry` sends what failed)"
-                }
-                RunEnd::Cancelled => "was cancelled (`producer retry` sends what is missing)",
-            };
-            self.context.say(format!("{run} {word}; nothing was sent"));
-            return Ok(manifest.state.into());
+        let ended = files.ended().map(|manifest| manifest.state);
+        if ended.is_none() {
+            go_on(self.context, self.stores, &files).await?;
         }
-        go_on(self.context, self.stores, &files).await?;
-        self.enqueued(&run).await
-    }
-
-    async fn enqueued(&self, run: &RunRef) -> Result<Exit> {
-        self.print_id(run)?;
-        if self.args.wait {
-            until_the_end(self.context, self.stores, run, self.args.listen).await
-        } else {
-            Ok(Exit::Done)
-        }
-    }
-
-    fn print_id(&self, run: &RunRef) -> Result<()> {
-        if self.context.json {
-            println!("{}", serde_json::json!({ "run": run.run }));
-        } else {
-            println!("{}", run.run);
-        }
-        Ok(std::io::stdout().flush()?)
+        Ok(Started {
+            run,
+            ended,
+            again: true,
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::exit::Refusal;
 use crate::inputs;
 use crate::plan::{PlanError, PlanRequest};
-use crate::stores::Archive;
+use crate::stores::{Archive, Stores};
 use paceline_protocol::spec::{LoadError, LoadedJob, SpecFolder};
 
 /// Loads a job by name or path; its warnings go to stderr.
@@ -99,6 +99,27 @@ pub async fn plan(
             _ => error,
         },
     )
+}
+
+/// Plans a run that is not made, with servers at hand.
+///
+/// # Errors
+/// When it cannot be planned.
+pub async fn for_look(
+    context: &Context,
+    stores: &Stores,
+    job: &LoadedJob,
+    narrowing: &Narrowing,
+) -> Result<Plan> {
+    let asked = Asked {
+        narrowing,
+        known: None,
+        parent: None,
+        archive: Some(&stores.archive),
+        allow_shrink: false,
+        force: false,
+    };
+    plan(context, job, new_run_id(), &asked).await
 }
 
 /// A run id for now, that sorts by time.

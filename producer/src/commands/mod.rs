@@ -1,16 +1,17 @@
 //! The subcommands, one file each.
 
 mod audit;
-mod cancel;
+pub(crate) mod cancel;
 mod check;
 mod doctor;
-mod enqueue;
-mod limits;
-mod load;
-mod pause;
+pub(crate) mod enqueue;
+pub(crate) mod limits;
+pub(crate) mod load;
+pub(crate) mod pause;
 mod plan;
-mod retry;
-mod runs;
+pub(crate) mod retry;
+pub(crate) mod runs;
+mod schedule;
 mod schema;
 mod status;
 mod watch;
@@ -39,6 +40,9 @@ pub async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Resume(args) => pause::resume(context, &args).await,
         Command::Limits(args) => limits::run(context, &args).await,
         Command::Audit(args) => audit::run(context, &args).await,
+        // Taken before a command is dispatched, since it listens to signals by itself.
+        Command::Serve(_) => Ok(Exit::Done),
+        Command::Schedule(args) => schedule::run(context, &args).await,
         Command::Doctor => doctor::run(context).await,
         Command::Schema(args) => schema::run(&args),
     }

@@ -21,14 +21,25 @@ use crate::stores::Stores;
 /// When the run is unknown or has ended, or a server is away.
 pub async fn pause(context: &Context, args: &RunArgs) -> Result<Exit> {
     let stores = Stores::connect(&context.env).await?;
-    let (run, files, entry) = open_run(&stores, &args.run).await?;
+    let run = find(&stores.archive, &args.run).await?;
+    let done = pause_run(context, &stores, &run).await;
+    stores.close().await;
+    done
+}
+
+/// The same with servers at hand.
+///
+/// # Errors
+/// As [`pause`].
+pub async fn pause_run(context: &Context, stores: &Stores, run: &RunRef) -> Result<Exit> {
+    let (files, entry) = open_run(stores, run).await?;
     if entry.paused {
         context.say(format!("{run} is paused already"));
         return Ok(Exit::Done);
     }
     let reason = Some("producer pause".to_owned());
     change(
-        &stores,
+        stores,
         OpenRun {
             paused: true,
             reason,
@@ -40,7 +51,6 @@ pub async fn pause(context: &Context, args: &RunArgs) -> Result<Exit> {
         .publisher
         .control(&Control::Pause { run: run.clone() })
         .await?;
-    stores.close().await;
     context.say(format!(
         "{run} is paused with {} shards; calls in flight still end. `producer resume {run}` goes on",
         files.plan.shards()
@@ -54,10 +64,21 @@ pub async fn pause(context: &Context, args: &RunArgs) -> Result<Exit> {
 /// When the run is unknown or has ended, or a server is away.
 pub async fn resume(context: &Context, args: &RunArgs) -> Result<Exit> {
     let stores = Stores::connect(&context.env).await?;
-    let (run, files, entry) = open_run(&stores, &args.run).await?;
-    reopen(&stores, &files.plan).await?;
+    let run = find(&stores.archive, &args.run).await?;
+    let done = resume_run(context, &stores, &run).await;
+    stores.close().await;
+    done
+}
+
+/// The same with servers at hand.
+///
+/// # Errors
+/// As [`resume`].
+pub async fn resume_run(context: &Context, stores: &Stores, run: &RunRef) -> Result<Exit> {
+    let (files, entry) = open_run(stores, run).await?;
+    reopen(stores, &files.plan).await?;
     change(
-        &stores,
+        stores,
         OpenRun {
             paused: false,
             reason: None,
@@ -66,7 +87,6 @@ pub async fn resume(context: &Context, args: &RunArgs) -> Result<Exit> {
     )
     .await?;
     stores.publisher.control(&Control::RunsChanged).await?;
-    stores.close().await;
     context.say(format!("{run} goes on; `producer watch {run}` shows it"));
     Ok(Exit::Done)
 }
@@ -88,11 +108,10 @@ pub async fn reopen(stores: &Stores, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-async fn open_run(stores: &Stores, text: &str) -> Result<(RunRef, RunFiles, OpenRun)> {
-    let run = find(&stores.archive, text).await?;
-    let files = RunFiles::expect(&stores.archive, &run).await?;
+async fn open_run(stores: &Stores, run: &RunRef) -> Result<(RunFiles, OpenRun)> {
+    let files = RunFiles::expect(&stores.archive, run).await?;
     match files.open.clone() {
-        Some(entry) => Ok((run, files, entry)),
+        Some(entry) => Ok((files, entry)),
         None if files.manifest.is_some() => Err(Refusal::usage(format!("{run} has ended"))),
         None => Err(Refusal::usage(format!(
             "{run} is planned but not enqueued: `producer enqueue` with its run id goes on with it"

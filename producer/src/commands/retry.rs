@@ -26,16 +26,7 @@ pub async fn run(context: &Context, args: &RetryArgs) -> Result<Exit> {
     let stores = Stores::connect(&context.env).await?;
     let run = find(&stores.archive, &args.run).await?;
     let files = RunFiles::expect(&stores.archive, &run).await?;
-    let started = match (&files.open, files.ended()) {
-        (Some(open), _) if open.round > 0 => {
-            // A retry that was cut off, or is going: publish again what its round still lacks.
-            go_on(context, &stores, &files).await.map(|()| true)
-        }
-        (None, Some(manifest)) => start(context, &stores, &files, manifest).await,
-        _ => Err(Refusal::usage(format!(
-            "{run} has not ended: `producer enqueue` with its run id goes on with it, `producer cancel {run}` ends it"
-        ))),
-    };
+    let started = retry_run(context, &stores, &files).await;
     let exit = match (started, files.ended()) {
         (Err(error), _) => Err(error),
         (Ok(false), Some(manifest)) => Ok(manifest.state.into()),
@@ -44,6 +35,26 @@ pub async fn run(context: &Context, args: &RetryArgs) -> Result<Exit> {
     };
     stores.close().await;
     exit
+}
+
+/// Opens an ended run again, or goes on with a retry; false when there is nothing to send.
+///
+/// # Errors
+/// When the run is still going, or a server is away.
+pub async fn retry_run(context: &Context, stores: &Stores, files: &RunFiles) -> Result<bool> {
+    match (&files.open, files.ended()) {
+        (Some(open), _) if open.round > 0 => {
+            // A retry that was cut off, or is going: publish again what its round still lacks.
+            go_on(context, stores, files).await.map(|()| true)
+        }
+        (None, Some(manifest)) => start(context, stores, files, manifest).await,
+        _ => {
+            let run = files.plan.run_ref();
+            Err(Refusal::usage(format!(
+                "{run} has not ended: `producer enqueue` with its run id goes on with it, `producer cancel {run}` ends it"
+            )))
+        }
+    }
 }
 
 /// Starts the next round; false when there is nothing to send.

@@ -18,7 +18,7 @@ pub use self::quota::QuotaLeft;
 pub use self::snapshot::{Snapshot, snapshot};
 
 use self::closed::{ClosedFor, open_again_in};
-use self::quota::quotas_left;
+pub(crate) use self::quota::quotas_left;
 use self::rate::RateMeter;
 use self::screen::Screen;
 use crate::context::Context;

@@ -14,6 +14,8 @@ use paceline_protocol::message::merged_ends;
 
 /// The reason of its cells' failures.
 const REASON: &str = "poison";
+/// The same when nothing is wrong with the shard, but its run is past its deadline.
+const DEADLINE: &str = "deadline";
 
 /// A block that the dead shard never wrote, with its cells that become failures.
 struct MissingBlock {
@@ -30,12 +32,17 @@ impl Loader {
         shard: &ShardMessage,
         reason: &str,
     ) -> Result<Receipt, LoadError> {
-        tracing::error!(run.id = %run.run, shard.id = shard.shard, reason, "a shard is dead: its missing cells become failures");
-        self.stores
-            .metrics
-            .dead_letters
-            .with_label_values(&[REASON])
-            .inc();
+        let word = if reason == DEADLINE { DEADLINE } else { REASON };
+        if word == DEADLINE {
+            tracing::warn!(run.id = %run.run, shard.id = shard.shard, "past the run's deadline: missing cells become failures");
+        } else {
+            tracing::error!(run.id = %run.run, shard.id = shard.shard, reason, "a shard is dead: its missing cells become failures");
+            self.stores
+                .metrics
+                .dead_letters
+                .with_label_values(&[REASON])
+                .inc();
+        }
         let receipt = Receipt {
             v: MESSAGE_VERSION,
             job: shard.job.clone(),
@@ -49,7 +56,7 @@ impl Loader {
         while let missing = self.missing_blocks(run, shard).await?
             && !missing.is_empty()
         {
-            self.put_failures(run, shard.shard, &missing).await?;
+            self.put_failures(run, shard.shard, &missing, word).await?;
             for block in &missing {
                 self.put_failed_part(run, shard, block).await?;
             }
@@ -117,6 +124,7 @@ impl Loader {
         run: &OpenedRun,
         shard: u64,
         missing: &[MissingBlock],
+        reason: &str,
     ) -> Result<(), LoadError> {
         let key = run.layout.failures(shard);
         let cells: Vec<u64> = missing.iter().flat_map(MissingBlock::cells).collect();
@@ -130,7 +138,7 @@ impl Loader {
             }
         }
         for cell in cells {
-            poisoned(cell).write(&run.plan, &mut body);
+            not_called(cell, reason).write(&run.plan, &mut body);
         }
         Ok(self.stores.objects.put(&key, body.into(), &[]).await?)
     }
@@ -200,10 +208,10 @@ fn owed<'a>(
     ends.contains(&CellEnd::Failed).then_some(CellEnds(ends))
 }
 
-fn poisoned(cell: u64) -> Failure {
+fn not_called(cell: u64, reason: &str) -> Failure {
     Failure {
         cell,
-        reason: REASON.to_owned(),
+        reason: reason.to_owned(),
         outcome: Outcome::Permanent,
         status: 0,
         field: None,

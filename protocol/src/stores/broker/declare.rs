@@ -16,6 +16,9 @@ use crate::topology::{DELIVERY_LIMIT, DelayLevel, Topology};
 /// For queues whose messages nothing may drop: 4.x would do so after 20 deliveries when unset.
 const NEVER: i64 = 2_000_000_000;
 
+/// How long a notification that nobody takes is kept.
+const WEEK_MS: i64 = 7 * 24 * 3_600_000;
+
 fn back(topology: &Topology) -> String {
     format!("{}.back", topology.namespace())
 }
@@ -61,7 +64,32 @@ pub(super) async fn shared(channel: &Channel, topology: &Topology) -> Result<(),
     bind(channel, &receipts, &dead).await?;
     queue(channel, &dead, quorum(NEVER)).await?;
     bind(channel, &dead, &dead).await?;
-    delays(channel, topology).await
+    delays(channel, topology).await?;
+    serve(channel, topology).await
+}
+
+/// What `producer serve` takes from. Everybody declares it, so that nothing is lost before the first
+/// `serve` runs; where none ever does, notifications end after a week.
+async fn serve(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
+    queue(channel, &topology.requests(), quorum(NEVER)).await?;
+    let deliveries = topology.deliveries();
+    queue(channel, &deliveries, quorum(NEVER)).await?;
+    bind(channel, &deliveries, &back(topology)).await?;
+    let mut kept = quorum(NEVER);
+    kept.insert("x-overflow".into(), text("drop-head"));
+    kept.insert("x-max-length".into(), AMQPValue::LongLongInt(10_000));
+    kept.insert("x-message-ttl".into(), AMQPValue::LongLongInt(WEEK_MS));
+    let notifications = topology.notifications();
+    queue(channel, &notifications, kept).await?;
+    for topic in [
+        "run.started",
+        "run.completed",
+        "run.failed",
+        "run.cancelled",
+    ] {
+        bind_by(channel, &notifications, &topology.events(), topic).await?;
+    }
+    Ok(())
 }
 
 async fn delays(channel: &Channel, topology: &Topology) -> Result<(), BrokerError> {
@@ -149,10 +177,19 @@ async fn queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(
 
 /// Binds by the queue's own name, which is the routing key everywhere.
 async fn bind(channel: &Channel, queue: &str, exchange: &str) -> Result<(), BrokerError> {
+    bind_by(channel, queue, exchange, queue).await
+}
+
+async fn bind_by(
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+) -> Result<(), BrokerError> {
     let bound = channel.queue_bind(
         queue.into(),
         exchange.into(),
-        queue.into(),
+        key.into(),
         QueueBindOptions::default(),
         FieldTable::default(),
     );

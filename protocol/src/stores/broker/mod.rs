@@ -3,11 +3,13 @@
 
 mod declare;
 mod envelope;
+mod inbox;
 mod link;
 mod publisher;
 mod receipts;
 mod taker;
 
+pub use inbox::{Hear, Inbox, Letter};
 pub use publisher::Publisher;
 pub use receipts::{Arrival, Receipts, TakenArrival};
 pub use taker::{TakenShard, Taker};

@@ -219,6 +219,12 @@ impl Publisher {
             .await
     }
 
+    /// To the dead letters for people alone: the loaders care for shards only.
+    pub(super) async fn dead_letter(&self, envelope: &Envelope) -> Result<(), BrokerError> {
+        self.confirmed("", &self.topology.dead(), true, envelope)
+            .await
+    }
+
     /// Publishes a receipt, confirmed.
     ///
     /// # Errors
@@ -247,6 +253,36 @@ impl Publisher {
         let envelope = Envelope::new("event", Uuid::new_v4().to_string(), json(body));
         self.confirmed(&self.topology.events(), topic, false, &envelope)
             .await
+    }
+
+    /// Publishes a webhook to be called now, or after a delay, confirmed.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub async fn delivery(
+        &self,
+        body: &serde_json::Value,
+        after: Option<DelayLevel>,
+    ) -> Result<(), BrokerError> {
+        let key = self.topology.deliveries();
+        let envelope = Envelope::new("delivery", Uuid::new_v4().to_string(), json(body));
+        // The default exchange leads to the queue of that name.
+        let exchange = after.map_or_else(String::new, |level| self.topology.delay(level));
+        self.confirmed(&exchange, &key, true, &envelope).await
+    }
+
+    /// Tells the loaders alone that a shard is over: its missing cells become failures for `reason`.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub async fn shard_is_over(
+        &self,
+        shard: &ShardMessage,
+        reason: &str,
+    ) -> Result<(), BrokerError> {
+        let name = self.topology.receipts();
+        let envelope = Envelope::shard(shard).because(reason);
+        self.confirmed(&name, &name, true, &envelope).await
     }
 
     /// Closes within `limit`.

@@ -7,6 +7,7 @@ mod connection;
 mod lease;
 mod progress;
 mod registry;
+mod serving;
 mod sets;
 
 use std::collections::BTreeMap;

@@ -335,7 +335,7 @@ impl Finish<'_> {
             "job": manifest.job, "run": manifest.run, "state": manifest.state,
             "cells": manifest.cells, "succeeded": manifest.succeeded, "empty": manifest.empty,
             "failed": manifest.failed, "records": manifest.records,
-            "documents": manifest.documents, "notes": manifest.notes,
+            "documents": manifest.documents, "notes": manifest.notes, "round": self.open.round,
         });
         if let Err(error) = self.loader.stores.publisher.event(topic, &body).await {
             tracing::warn!(run.id = %self.run.run, %error, "the end of the run could not be announced");

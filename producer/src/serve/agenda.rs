@@ -1,0 +1,209 @@
+//! What a schedule does next: pure, over what it has seen, the clock, and what runs.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use paceline_protocol::ids::RunId;
+use paceline_protocol::spec::Overlap;
+use serde::{Deserialize, Serialize};
+
+use super::calendar::{Calendar, run_id};
+
+/// The longest list of starts that wait or are made up for; older ones are missed.
+const LONGEST: usize = 100;
+
+/// What a schedule remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agenda {
+    /// The planned start that was looked at last.
+    pub seen: Timestamp,
+    /// Planned starts that are to be made, oldest first.
+    pub waiting: Vec<Timestamp>,
+}
+
+/// What a look at the agenda comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Start the run planned for then.
+    Start(Timestamp),
+    /// End what runs, for another one waits.
+    Cancel,
+    /// Not started, since the last one still runs.
+    Skipped(Timestamp),
+    /// Nobody was there to start it.
+    Missed(Timestamp),
+}
+
+impl Agenda {
+    /// Nothing before `now` is remembered.
+    pub fn new(now: Timestamp) -> Self {
+        Agenda {
+            seen: now,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Takes in what is due by `now` while the runs `open` are going. A start stays on the list until
+    /// [`Agenda::done`].
+    pub fn step(
+        &mut self,
+        calendar: &Calendar,
+        now: Timestamp,
+        open: &BTreeSet<RunId>,
+    ) -> Vec<Step> {
+        let mut steps = Vec::new();
+        // Years of missed minutes are not counted one by one.
+        for _ in 0..10_000 {
+            let Some(planned) = calendar.next(self.seen) else {
+                break;
+            };
+            if calendar.start(planned) > now {
+                break;
+            }
+            self.seen = planned;
+            self.take_in(calendar, planned, now, open, &mut steps);
+        }
+        while self.waiting.len() > LONGEST {
+            steps.push(Step::Missed(self.waiting.remove(0)));
+        }
+        if let Some(first) = self.waiting.first() {
+            if open.is_empty() {
+                steps.push(Step::Start(*first));
+            } else if calendar.overlap == Overlap::Cancel && !open.contains(&run_id(*first)) {
+                steps.push(Step::Cancel);
+            }
+        }
+        steps
+    }
+
+    fn take_in(
+        &mut self,
+        calendar: &Calendar,
+        planned: Timestamp,
+        now: Timestamp,
+        open: &BTreeSet<RunId>,
+        steps: &mut Vec<Step>,
+    ) {
+        if open.contains(&run_id(planned)) {
+            return; // Started already, and not noted any more.
+        }
+        let late = now.duration_since(calendar.start(planned)) > calendar.patience(planned);
+        let busy = !open.is_empty() || !self.waiting.is_empty();
+        match calendar.overlap {
+            _ if late && !calendar.catch_up => steps.push(Step::Missed(planned)),
+            Overlap::Skip if busy && !late => steps.push(Step::Skipped(planned)),
+            Overlap::Cancel => {
+                self.waiting.clear();
+                self.waiting.push(planned);
+            }
+            Overlap::Skip | Overlap::Queue => self.waiting.push(planned),
+        }
+    }
+
+    /// The run planned for then was started, or never can be.
+    pub fn done(&mut self, planned: Timestamp) {
+        self.waiting.retain(|waiting| *waiting != planned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paceline_protocol::spec::{Schedule, Span};
+
+    fn calendar(overlap: Overlap, catch_up: bool) -> Calendar {
+        let schedule = Schedule {
+            cron: "*/10 * * * *".into(),
+            timezone: "UTC".into(),
+            overlap,
+            jitter: None,
+            catch_up,
+            deadline: Span::secs(60),
+        };
+        Calendar::new("orders", &schedule).expect("a calendar")
+    }
+
+    fn at(minute: i8) -> Timestamp {
+        let day = jiff::civil::date(2026, 11, 27).at(3, 0, 0, 0);
+        let day = day.to_zoned(jiff::tz::TimeZone::UTC).expect("a day");
+        day.timestamp() + jiff::SignedDuration::from_mins(i64::from(minute))
+    }
+
+    fn open(runs: &[i8]) -> BTreeSet<RunId> {
+        runs.iter().map(|minute| run_id(at(*minute))).collect()
+    }
+
+    #[test]
+    fn a_start_is_made_once() {
+        let calendar = calendar(Overlap::Skip, false);
+        let mut agenda = Agenda::new(at(1));
+        assert_eq!(agenda.step(&calendar, at(9), &open(&[])), []);
+        assert_eq!(
+            agenda.step(&calendar, at(10), &open(&[])),
+            [Step::Start(at(10))]
+        );
+        assert_eq!(
+            agenda.step(&calendar, at(10), &open(&[])),
+            [Step::Start(at(10))]
+        );
+        agenda.done(at(10));
+        assert_eq!(agenda.step(&calendar, at(11), &open(&[10])), []);
+    }
+
+    #[test]
+    fn overlap_skips_queues_or_cancels() {
+        let skip = calendar(Overlap::Skip, false);
+        let mut agenda = Agenda::new(at(15));
+        assert_eq!(
+            agenda.step(&skip, at(20), &open(&[10])),
+            [Step::Skipped(at(20))]
+        );
+        assert_eq!(agenda.step(&skip, at(21), &open(&[])), []);
+
+        let queue = calendar(Overlap::Queue, false);
+        let mut agenda = Agenda::new(at(15));
+        assert_eq!(agenda.step(&queue, at(20), &open(&[10])), []);
+        assert_eq!(agenda.step(&queue, at(30), &open(&[10])), []);
+        assert_eq!(
+            agenda.step(&queue, at(35), &open(&[])),
+            [Step::Start(at(20))]
+        );
+        agenda.done(at(20));
+        assert_eq!(
+            agenda.step(&queue, at(36), &open(&[])),
+            [Step::Start(at(30))]
+        );
+
+        let cancel = calendar(Overlap::Cancel, false);
+        let mut agenda = Agenda::new(at(15));
+        assert_eq!(agenda.step(&cancel, at(20), &open(&[10])), [Step::Cancel]);
+        assert_eq!(
+            agenda.step(&cancel, at(21), &open(&[])),
+            [Step::Start(at(20))]
+        );
+    }
+
+    #[test]
+    fn a_missed_start_is_reported_or_made_up_for() {
+        let mut agenda = Agenda::new(at(5));
+        let steps = agenda.step(&calendar(Overlap::Skip, false), at(41), &open(&[]));
+        let missed = [10, 20, 30].map(|m| Step::Missed(at(m)));
+        assert_eq!(steps[..3], missed);
+        assert_eq!(steps[3], Step::Start(at(40)));
+
+        let mut agenda = Agenda::new(at(5));
+        let catching = calendar(Overlap::Skip, true);
+        assert_eq!(
+            agenda.step(&catching, at(36), &open(&[])),
+            [Step::Start(at(10))]
+        );
+        assert_eq!(agenda.waiting, [at(10), at(20), at(30)]);
+    }
+
+    #[test]
+    fn its_own_run_does_not_count_as_the_last_one() {
+        let mut agenda = Agenda::new(at(5));
+        let steps = agenda.step(&calendar(Overlap::Skip, false), at(11), &open(&[10]));
+        assert_eq!(steps, []);
+    }
+}

@@ -1,0 +1,105 @@
+//! Ends runs that are past the deadline of their schedule: cells not called fail with reason `deadline`,
+//! and the gate decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::layout::RunLayout;
+use paceline_protocol::message::{Control, MESSAGE_VERSION, ShardMessage};
+use paceline_protocol::plan::Plan;
+use uuid::Uuid;
+
+use super::Server;
+use super::calendar::planned_in;
+use crate::run::{PartsFound, RunFiles, left_to_do, open_runs};
+
+/// How often the open runs are looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// After so long a run that still has not ended is told again.
+const AGAIN: Duration = Duration::from_secs(120);
+
+/// Looks for runs past their deadline until the process stops.
+pub(super) async fn enforce(server: Arc<Server>) {
+    let mut plans: HashMap<RunRef, Option<Timestamp>> = HashMap::new();
+    let mut ended: HashMap<RunRef, Instant> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = server.stop.cancelled() => return,
+        }
+        if server.leading.borrow().is_none() {
+            continue;
+        }
+        if let Err(error) = look(&server, &mut plans, &mut ended).await {
+            tracing::warn!("deadlines wait: {error:#}");
+        }
+    }
+}
+
+async fn look(
+    server: &Server,
+    deadlines: &mut HashMap<RunRef, Option<Timestamp>>,
+    ended: &mut HashMap<RunRef, Instant>,
+) -> Result<()> {
+    let open = open_runs(&server.stores.archive).await?;
+    deadlines.retain(|run, _| open.contains(run));
+    ended.retain(|run, _| open.contains(run));
+    for run in open {
+        if !deadlines.contains_key(&run) {
+            let files = RunFiles::read(&server.stores.archive, &run).await?;
+            deadlines.insert(run.clone(), files.and_then(|files| deadline(&files.plan)));
+        }
+        let due = deadlines.get(&run).copied().flatten();
+        let told = ended.get(&run).is_some_and(|at| at.elapsed() < AGAIN);
+        if due.is_some_and(|due| Timestamp::now() >= due) && !told {
+            end(server, &run).await?;
+            ended.insert(run, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+/// When a run must have ended: counted from its planned start. A run without a schedule has no deadline.
+fn deadline(plan: &Plan) -> Option<Timestamp> {
+    let schedule = plan.job.schedule.as_ref()?;
+    let begun =
+        planned_in(&plan.run).map_or(plan.planned_at, |planned| planned.max(plan.planned_at));
+    Some(begun + schedule.deadline.0)
+}
+
+async fn end(server: &Server, run: &RunRef) -> Result<()> {
+    let stores = &server.stores;
+    let files = RunFiles::expect(&stores.archive, run).await?;
+    let Some(open) = files.open else {
+        return Ok(());
+    };
+    tracing::warn!(run.id = %run, "past its deadline: cells not called fail, and the gate decides");
+    let plan = &files.plan;
+    stores
+        .publisher
+        .control(&Control::Cancel { run: run.clone() })
+        .await?;
+    for lane in plan.lanes() {
+        stores.publisher.delete_queue(lane, run).await?;
+    }
+    let layout = RunLayout::new(stores.prefix(), run);
+    let found = PartsFound::list(stores.objects(), &layout).await?;
+    let left = left_to_do(stores.objects(), &layout, plan, &found, open.round).await?;
+    for shard in left.open.iter().filter_map(|number| plan.shard(*number)) {
+        let message = ShardMessage {
+            v: MESSAGE_VERSION,
+            publication: Uuid::now_v7(),
+            job: run.job.clone(),
+            run: run.run.clone(),
+            lane: shard.lane.to_owned(),
+            shard: shard.number,
+            round: open.round,
+        };
+        stores.publisher.shard_is_over(&message, "deadline").await?;
+    }
+    Ok(())
+}

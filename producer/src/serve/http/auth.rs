@@ -1,0 +1,193 @@
+//! Who may ask: tokens with roles (`PACELINE_API_TOKENS`), compared in constant time. Without tokens only this
+//! machine's own names are answered, which also keeps a page of elsewhere from reaching us by rebinding DNS.
+
+use anyhow::{Result, bail};
+use axum::http::{HeaderMap, header};
+use paceline_protocol::settings::Environment;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::problem::Problem;
+
+/// What a token may do; each includes the ones before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::serve) enum Role {
+    /// Look.
+    Read,
+    /// Start, retry, pause, resume and cancel runs.
+    Run,
+    /// Change limits.
+    Admin,
+}
+
+struct Token {
+    name: String,
+    role: Role,
+    digest: [u8; 32],
+}
+
+/// The tokens of `PACELINE_API_TOKENS`.
+pub(in crate::serve) struct Tokens(Vec<Token>);
+
+impl Tokens {
+    /// Reads `name:role:token,...`.
+    pub(in crate::serve) fn from_env(env: &impl Environment) -> Result<Self> {
+        let text = env.secret("PACELINE_API_TOKENS")?.unwrap_or_default();
+        let entries = text
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty());
+        let tokens = entries
+            .enumerate()
+            .map(|(place, entry)| token(place + 1, entry));
+        Ok(Tokens(tokens.collect::<Result<_>>()?))
+    }
+
+    /// The name of whoever asks, when they may do what needs `role`.
+    pub(super) fn admit(&self, headers: &HeaderMap, role: Role) -> Result<String, Problem> {
+        if self.0.is_empty() {
+            return if from_this_machine(headers) {
+                Ok("local".to_owned())
+            } else {
+                Err(Problem::forbidden(
+                    "without PACELINE_API_TOKENS the API answers on this machine alone",
+                ))
+            };
+        }
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .ok_or_else(|| Problem::unauthorized("send `Authorization: Bearer <token>`"))?;
+        let digest: [u8; 32] = Sha256::digest(given.trim()).into();
+        let mut found = None;
+        for token in &self.0 {
+            if bool::from(token.digest.ct_eq(&digest)) {
+                found = Some(token);
+            }
+        }
+        match found {
+            Some(token) if token.role >= role => Ok(token.name.clone()),
+            Some(_) => Err(Problem::forbidden("this token may not do that")),
+            None => Err(Problem::unauthorized("this token is not known")),
+        }
+    }
+}
+
+/// Never shows the entry: it holds a secret.
+fn token(place: usize, entry: &str) -> Result<Token> {
+    let mut parts = entry.splitn(3, ':');
+    let (Some(name), Some(role), Some(secret)) = (parts.next(), parts.next(), parts.next()) else {
+        bail!("PACELINE_API_TOKENS: entry {place} is not name:role:token");
+    };
+    let role = match role {
+        "read" => Role::Read,
+        "run" => Role::Run,
+        "admin" => Role::Admin,
+        _ => bail!("PACELINE_API_TOKENS: the role of entry {place} is none of read, run, admin"),
+    };
+    if name.is_empty() || secret.is_empty() {
+        bail!("PACELINE_API_TOKENS: entry {place} lacks its name or token");
+    }
+    Ok(Token {
+        name: name.to_owned(),
+        role,
+        digest: Sha256::digest(secret).into(),
+    })
+}
+
+fn from_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+    else {
+        return false;
+    };
+    is_loopback(host)
+        && headers.get(header::ORIGIN).is_none_or(|origin| {
+            let origin = origin.to_str().unwrap_or_default();
+            let host = origin
+                .strip_prefix("http://")
+                .or(origin.strip_prefix("https://"));
+            host.is_some_and(is_loopback)
+        })
+}
+
+/// `localhost`, `127.x.x.x` or `[::1]`, with or without a port.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn tokens(text: &str) -> Result<Tokens> {
+        let env = BTreeMap::from([("PACELINE_API_TOKENS".to_owned(), text.to_owned())]);
+        Tokens::from_env(&env)
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| {
+            (
+                header::HeaderName::from_static(name),
+                value.parse().expect("a value"),
+            )
+        });
+        pairs.collect()
+    }
+
+    #[test]
+    fn a_role_includes_the_smaller_ones() {
+        let tokens = tokens("ann:read:abc, bob:run:d:ef").expect("tokens");
+        let with = |token: &str, role| {
+            let value = format!("Bearer {token}");
+            tokens
+                .admit(&headers(&[("authorization", &value)]), role)
+                .is_ok()
+        };
+        assert!(with("abc", Role::Read) && !with("abc", Role::Run));
+        assert!(with("d:ef", Role::Read) && with("d:ef", Role::Run) && !with("d:ef", Role::Admin));
+        assert!(!with("", Role::Read) && !with("abcd", Role::Read));
+        assert!(
+            tokens
+                .admit(&headers(&[("host", "localhost")]), Role::Read)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_wrong_entry_is_named_without_its_secret() {
+        for bad in ["ann:abc", "ann:root:abc", "ann:read:"] {
+            let error = tokens(bad).err().expect("refused").to_string();
+            assert!(
+                error.contains("entry 1") && !error.contains("abc"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_tokens_only_this_machine_is_answered() {
+        let none = tokens("").expect("none");
+        let may = |pairs: &[(&'static str, &str)]| none.admit(&headers(pairs), Role::Admin).is_ok();
+        assert!(may(&[("host", "127.0.0.1:9100")]) && may(&[("host", "[::1]:80")]));
+        assert!(may(&[
+            ("host", "localhost"),
+            ("origin", "http://localhost:9100")
+        ]));
+        assert!(!may(&[("host", "evil.example:9100")]) && !may(&[]));
+        assert!(!may(&[
+            ("host", "localhost"),
+            ("origin", "https://evil.example")
+        ]));
+    }
+}

@@ -1,0 +1,84 @@
+//! What `--listen` serves: metrics and probes for everybody, the API for whoever has a token (or, without
+//! tokens, for this machine alone).
+
+mod api;
+pub(super) mod auth;
+mod problem;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use prometheus::{Encoder as _, TextEncoder};
+use tokio::net::TcpListener;
+
+use self::auth::Tokens;
+use super::Server;
+
+/// How long requests that are under way may take when the process stops.
+const LAST: Duration = Duration::from_secs(10);
+
+/// Takes the address; nothing listens without one.
+pub(super) async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; --listen takes HOST:PORT"))?;
+    eprintln!(
+        "listening on http://{} (/api/v1, /metrics, /healthz, /readyz)",
+        listener.local_addr()?
+    );
+    Ok(Some(listener))
+}
+
+/// Serves until the process stops.
+pub(super) async fn serve(server: Arc<Server>, tokens: Tokens, listener: TcpListener) {
+    let stop = server.stop.clone();
+    let app = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(server.clone())
+        .merge(api::routes(server.clone(), tokens));
+    let served = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let cut_off = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST).await;
+    };
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::error!(%error, "the HTTP server ended");
+        },
+        () = cut_off => {}
+    }
+}
+
+async fn metrics(State(server): State<Arc<Server>>) -> Response {
+    let encoder = TextEncoder::new();
+    let mut body = Vec::new();
+    match encoder.encode(&server.gauges.registry.gather(), &mut body) {
+        Ok(()) => {
+            let kind = [(header::CONTENT_TYPE, encoder.format_type().to_owned())];
+            (kind, body).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn ready(State(server): State<Arc<Server>>) -> (StatusCode, &'static str) {
+    if server.stop.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if server.gauges.ready.get() == 1 {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "waiting for the servers\n")
+    }
+}

@@ -1,0 +1,80 @@
+//! Errors of the API as RFC 9457 has them.
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::exit::{Exit, Refusal};
+use crate::plan::PlanError;
+use crate::serve::starting::is_other_plan;
+
+/// `application/problem+json`
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Problem { status, detail }
+    }
+
+    pub(super) fn unauthorized(detail: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, detail)
+    }
+
+    pub(super) fn forbidden(detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    pub(super) fn missing(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    pub(super) fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+}
+
+impl From<anyhow::Error> for Problem {
+    fn from(error: anyhow::Error) -> Self {
+        let detail = format!("{error:#}");
+        if is_other_plan(&error) {
+            return Self::new(StatusCode::CONFLICT, detail);
+        }
+        if error.is::<PlanError>() {
+            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+        }
+        match error.downcast_ref::<Refusal>().map(|refusal| refusal.exit) {
+            Some(Exit::Usage) if detail.starts_with("there is no") => Self::missing(detail),
+            Some(Exit::Usage) => Self::new(StatusCode::CONFLICT, detail),
+            Some(Exit::StoppedByProvider) => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            Some(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail),
+            None => {
+                tracing::warn!("a request of the API failed: {detail}");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("error"),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status, kind, body.to_string()).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            let realm = header::HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, realm);
+        }
+        response
+    }
+}

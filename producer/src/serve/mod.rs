@@ -1,0 +1,144 @@
+//! `producer serve`: starts runs by schedule, message and HTTP, tells the world how they ended, ends those
+//! that are past their deadline, and shows the fleet. Any number of replicas may run: a lease in Redis decides
+//! who starts things, and the runs' ids, made from job and cause, make a double start the same start.
+
+pub mod agenda;
+pub mod calendar;
+mod deadline;
+mod gauges;
+mod http;
+mod leader;
+mod notify;
+mod requests;
+mod schedules;
+mod spec_watch;
+mod starting;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use paceline_protocol::stores::broker::{Hear, Inbox};
+use paceline_protocol::topology::Topology;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cli::ServeArgs;
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::interrupt::asked_to_stop;
+use crate::stores::{Stores, broker_url};
+use spec_watch::SpecWatch;
+
+/// How long a drain may take before what is left is cut off; every step can be done again.
+const GRACE: Duration = Duration::from_secs(25);
+/// Events that a slow listener may lag behind.
+const EVENTS: usize = 1024;
+
+/// What all parts of a serving process share.
+struct Server {
+    context: Context,
+    stores: Stores,
+    /// The jobs as they were last right.
+    spec: SpecWatch,
+    /// The fence while this process starts things.
+    leading: watch::Receiver<Option<u64>>,
+    /// The fleet's events as they come by.
+    events: broadcast::Sender<Arc<Event>>,
+    gauges: gauges::Gauges,
+    amqp: String,
+    stop: CancellationToken,
+}
+
+/// An event of the fleet.
+#[derive(Clone, Debug)]
+struct Event {
+    topic: String,
+    body: String,
+}
+
+impl Server {
+    fn inbox(&self, hear: Hear, prefetch: u16) -> Result<Inbox> {
+        let topology = Topology::new(self.stores.archive.fleet.namespace.clone());
+        Ok(Inbox::new(&self.amqp, topology, hear, prefetch)?)
+    }
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// When a setting is missing, a server stays away, or the address cannot be had.
+pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
+    let tokens = http::auth::Tokens::from_env(&context.env)?;
+    let signer = notify::sign::Signer::from_env(&context.env)?;
+    let listener = http::bind(args.listen).await?;
+    // Nobody watches bars here, and what commands say to people is in the log or in an answer.
+    let context = Context {
+        quiet: true,
+        lively: false,
+        ..context
+    };
+    let spec = SpecWatch::open(&context)?;
+    let stores = Stores::connect(&context.env).await?;
+    stores
+        .objects()
+        .probe_conditional_put(stores.prefix())
+        .await?;
+    let (lead, leading) = watch::channel(None);
+    let stop = CancellationToken::new();
+    let server = Arc::new(Server {
+        amqp: broker_url(&context.env)?,
+        gauges: gauges::Gauges::new()?,
+        events: broadcast::channel(EVENTS).0,
+        context,
+        stores,
+        spec,
+        leading,
+        stop: stop.clone(),
+    });
+    let tasks = TaskTracker::new();
+    if let Some(listener) = listener {
+        tasks.spawn(http::serve(server.clone(), tokens, listener));
+    }
+    tasks.spawn(leader::lead(server.clone(), lead));
+    tasks.spawn(spec_watch::keep_reading(server.clone()));
+    tasks.spawn(schedules::follow(server.clone()));
+    tasks.spawn(deadline::enforce(server.clone()));
+    tasks.spawn(gauges::keep_measuring(server.clone()));
+    tasks.spawn(hear(server.clone()));
+    tasks.spawn(requests::answer(server.clone()));
+    notify::spawn(&tasks, server.clone(), signer);
+    tasks.close();
+    tracing::info!(jobs = server.spec.jobs().len(), "serving");
+
+    asked_to_stop().await;
+    tracing::info!("draining; a second signal stops at once");
+    stop.cancel();
+    tokio::select! {
+        () = tasks.wait() => {}
+        () = tokio::time::sleep(GRACE) => tracing::warn!("not all of it ended in time; it is done again"),
+        () = asked_to_stop() => return Ok(Exit::Interrupted),
+    }
+    Ok(Exit::Done)
+}
+
+/// Passes the fleet's events on to whoever listens in this process.
+async fn hear(server: Arc<Server>) {
+    let Ok(mut inbox) = server.inbox(Hear::Events, 100) else {
+        return;
+    };
+    loop {
+        let letter = tokio::select! {
+            letter = inbox.next() => letter,
+            () = server.stop.cancelled() => return,
+        };
+        let Some(letter) = letter else { continue };
+        let event = Event {
+            topic: letter.topic.clone(),
+            body: String::from_utf8_lossy(&letter.body).into_owned(),
+        };
+        // Nobody need be listening.
+        let _ = server.events.send(Arc::new(event));
+    }
+}

@@ -1,0 +1,76 @@
+//! Starting a run as `producer enqueue` does, for whatever cause.
+
+use anyhow::Result;
+use jiff::civil::Date;
+use paceline_protocol::ids::RunId;
+use paceline_protocol::settings::SettingError;
+
+use super::Server;
+use crate::cli::{EnqueueArgs, Narrowing};
+use crate::commands::enqueue::{self, Started};
+use crate::exit::Refusal;
+use crate::plan::PlanError;
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ask {
+    /// A job of the spec folder.
+    pub(super) job: String,
+    /// The run's id; one is made without.
+    pub(super) run: Option<RunId>,
+    /// `today`.
+    pub(super) date: Option<Date>,
+    /// Params instead of those of the file.
+    pub(super) params: Vec<(String, String)>,
+    /// Only these cells.
+    pub(super) only: Vec<(String, String)>,
+    /// See [`EnqueueArgs`].
+    pub(super) allow_shrink: bool,
+    /// See [`EnqueueArgs`].
+    pub(super) force: bool,
+}
+
+impl Server {
+    /// Starts the run, or goes on with it. The same id again is the same run.
+    pub(super) async fn start_run(&self, ask: Ask) -> Result<Started> {
+        let Some(job) = self.spec.job(&ask.job) else {
+            let names: Vec<String> = self.spec.jobs().into_keys().collect();
+            return Err(Refusal::usage(format!(
+                "there is no job `{}`; there are {}",
+                ask.job,
+                names.join(", ")
+            )));
+        };
+        let id = ask.run.unwrap_or_else(crate::commands::load::new_run_id);
+        let args = EnqueueArgs {
+            job: ask.job,
+            run_id: None,
+            narrowing: Narrowing {
+                params: ask.params,
+                only: ask.only,
+                date: ask.date,
+            },
+            allow_shrink: ask.allow_shrink,
+            force: ask.force,
+            wait: false,
+            listen: None,
+            dry_run: false,
+        };
+        let started = enqueue::start(&self.context, &self.stores, &job, &args, id).await?;
+        tracing::info!(run.id = %started.run, again = started.again, "started");
+        Ok(started)
+    }
+}
+
+/// Whether doing it again cannot help: the ask or the files are wrong, not a server away.
+pub(super) fn hopeless(error: &anyhow::Error) -> bool {
+    error.is::<Refusal>()
+        || error.is::<PlanError>()
+        || error.is::<SettingError>()
+        || is_other_plan(error)
+}
+
+/// The refusal of [`enqueue::start`] for a run id that stands for another plan.
+pub(super) fn is_other_plan(error: &anyhow::Error) -> bool {
+    error.is::<enqueue::OtherPlan>()
+}
