@@ -15,6 +15,7 @@ mod readme;
 mod resume;
 mod scene;
 mod search;
+mod serve;
 mod sources;
 mod stack;
 mod stores;

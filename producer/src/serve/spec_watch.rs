@@ -156,8 +156,15 @@ mod tests {
         for part in ["jobs", "providers"] {
             std::fs::create_dir(dir.path().join(part)).expect("made");
         }
-        let provider = "provider: p\nversion: 1\nbase_url: http://h\nlimits: [{name: second, rate: 5/s}]\nendpoints: {e: {get: /, records: $}}\n";
-        let job = "job: j\nprovider: p\nendpoint: e\nsplit: {n: [1, 2]}\noutputs: {s3: {format: ndjson}}\n";
+        let provider = concat!(
+            "provider: p\nversion: 1\nbase_url: http://h\nlimits:\n  - {name: second, rate: 5/s}\n",
+            "endpoints:\n  e:\n    get: /v1\n    query: {n: \"{{ n }}\"}\n    records: $.data[*]\n",
+            "    fields: {x: $.x}\n",
+        );
+        let job = concat!(
+            "job: j\nprovider: p\nendpoint: e\nsplit:\n  n: [1, 2]\n",
+            "outputs:\n  s3: {format: ndjson}\n",
+        );
         write(dir.path(), "providers/p.yaml", provider);
         write(dir.path(), "jobs/j.yaml", job);
         let watch = SpecWatch {
@@ -165,7 +172,8 @@ mod tests {
             jobs: RwLock::default(),
         };
         watch.read_again();
-        assert!(watch.job("j").is_some());
+        let found = SpecFolder::open(dir.path()).expect("a folder");
+        assert!(watch.job("j").is_some(), "{:?}", found.job("j").err());
         write(dir.path(), "jobs/j.yaml", "job: j\nnonsense: [\n");
         watch.read_again();
         assert!(watch.job("j").is_some(), "the old one stays");
