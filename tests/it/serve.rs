@@ -91,14 +91,11 @@ async fn a_schedule_starts_one_run_over_two_replicas_and_its_end_is_told_once() 
         "PACELINE_WEBHOOK_SECRET",
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     );
-    // Nobody was there for a minute, and what was missed is made up for: no need to wait for the next one.
-    let every_minute = "catch_up: true, cron: \"* * * * *\"";
-    scene.replace("jobs/fares.yaml", "cron: \"0 3 * * *\"", every_minute);
-    remember(
-        &scene.fleet,
-        jiff::Timestamp::now() - jiff::SignedDuration::from_secs(60),
-    )
-    .await;
+    // Nobody was there for a day, and the one start that was missed is made up for: no need to wait for the next.
+    let made_up = "catch_up: true, cron: \"0 3 * * *\"";
+    scene.replace("jobs/fares.yaml", "cron: \"0 3 * * *\"", made_up);
+    let a_day_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24);
+    remember(&scene.fleet, a_day_ago).await;
     scene.replace("jobs/fares.yaml", "format: slack", "format: cloudevents");
     let (mut one, _) = serve(&scene.fleet);
     let (_other, _) = serve(&scene.fleet);
@@ -127,19 +124,19 @@ async fn a_schedule_starts_one_run_over_two_replicas_and_its_end_is_told_once() 
         .map(|(headers, _)| &headers["webhook-id"])
         .collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    // Each planned minute has one run, however many replicas there are.
+    // One start, one run, however many replicas there are.
     let runs = runs(&scene.fleet, "fares");
     assert!(
-        runs.iter()
-            .all(|run| run["run"].as_str().expect("an id").ends_with("-cron")),
+        runs.len() == 1 && runs[0]["run"].as_str().expect("an id").ends_with("-cron"),
         "{runs:?}"
     );
-    let calls = scene.simulator.log().len();
-    assert!(
-        calls <= 28 * runs.len(),
-        "{calls} calls in {} runs",
-        runs.len()
-    );
+    let log = scene.simulator.log();
+    let mut cells: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for call in &log {
+        cells.entry(call.cell.clone()).or_default().push(call);
+    }
+    let often = cells.iter().find(|(_, calls)| calls.len() > runs.len());
+    assert!(often.is_none(), "in {} runs: {often:?}", runs.len());
     scene.assert_nothing_repeated();
     let status = one.terminate(LIMIT).expect("it ends");
     assert_eq!(status.code(), Some(0), "{}", one.last_words(20));
