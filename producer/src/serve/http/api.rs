@@ -1,11 +1,12 @@
 //! `/api/v1`: runs, jobs and schedules, and the fleet's events as they come by.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::sse::{Event as Said, KeepAlive, Sse};
@@ -62,12 +63,17 @@ pub(super) fn routes(server: Arc<Server>, tokens: Tokens) -> Router {
 }
 
 /// Lets in who may; nobody is kept waiting for ever.
-async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
+async fn admit(
+    State(door): State<Door>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
     let role = match *request.method() {
         Method::GET | Method::HEAD => Role::Read,
         _ => Role::Run,
     };
-    if let Err(problem) = door.0.admit(request.headers(), role) {
+    if let Err(problem) = door.0.admit(request.headers(), peer.ip(), role) {
         return problem.into_response();
     }
     match tokio::time::timeout(LONGEST, next.run(request)).await {

@@ -1,5 +1,8 @@
-//! Who may ask: tokens with roles (`PACELINE_API_TOKENS`), compared in constant time. Without tokens only this
-//! machine's own names are answered, which also keeps a page of elsewhere from reaching us by rebinding DNS.
+//! Who may ask: tokens with roles (`PACELINE_API_TOKENS`), compared in constant time. Without tokens only calls
+//! from this machine under its own names are answered, which also keeps a page of elsewhere from reaching us by
+//! rebinding DNS.
+
+use std::net::IpAddr;
 
 use anyhow::{Result, bail};
 use axum::http::{HeaderMap, header};
@@ -43,10 +46,17 @@ impl Tokens {
         Ok(Tokens(tokens.collect::<Result<_>>()?))
     }
 
-    /// The name of whoever asks, when they may do what needs `role`.
-    pub(super) fn admit(&self, headers: &HeaderMap, role: Role) -> Result<String, Problem> {
+    /// The name of whoever asks from `peer`, when they may do what needs `role`.
+    pub(super) fn admit(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+        role: Role,
+    ) -> Result<String, Problem> {
         if self.0.is_empty() {
-            return if from_this_machine(headers) {
+            // A peer alone does not tell a page that rebinds its name to this machine; a name alone, which
+            // anybody can send, does not tell another machine.
+            return if peer.to_canonical().is_loopback() && names_this_machine(headers) {
                 Ok("local".to_owned())
             } else {
                 Err(Problem::forbidden(
@@ -96,7 +106,7 @@ fn token(place: usize, entry: &str) -> Result<Token> {
     })
 }
 
-fn from_this_machine(headers: &HeaderMap) -> bool {
+fn names_this_machine(headers: &HeaderMap) -> bool {
     let Some(host) = headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())
@@ -129,6 +139,10 @@ fn is_loopback(host: &str) -> bool {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+    use std::net::Ipv4Addr;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const AWAY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
 
     fn tokens(text: &str) -> Result<Tokens> {
         let env = BTreeMap::from([("PACELINE_API_TOKENS".to_owned(), text.to_owned())]);
@@ -151,7 +165,7 @@ mod tests {
         let with = |token: &str, role| {
             let value = format!("Bearer {token}");
             tokens
-                .admit(&headers(&[("authorization", &value)]), role)
+                .admit(&headers(&[("authorization", &value)]), AWAY, role)
                 .is_ok()
         };
         assert!(with("abc", Role::Read) && !with("abc", Role::Run));
@@ -159,7 +173,7 @@ mod tests {
         assert!(!with("", Role::Read) && !with("abcd", Role::Read));
         assert!(
             tokens
-                .admit(&headers(&[("host", "localhost")]), Role::Read)
+                .admit(&headers(&[("host", "localhost")]), HERE, Role::Read)
                 .is_err()
         );
     }
@@ -178,7 +192,13 @@ mod tests {
     #[test]
     fn without_tokens_only_this_machine_is_answered() {
         let none = tokens("").expect("none");
-        let may = |pairs: &[(&'static str, &str)]| none.admit(&headers(pairs), Role::Admin).is_ok();
+        let from = |peer: IpAddr, pairs: &[(&'static str, &str)]| {
+            none.admit(&headers(pairs), peer, Role::Admin).is_ok()
+        };
+        let may = |pairs: &[(&'static str, &str)]| from(HERE, pairs);
+        let mapped = "::ffff:127.0.0.1".parse().expect("an address");
+        let local = [("host", "localhost:9100")];
+        assert!(from(mapped, &local) && !from(AWAY, &local));
         assert!(may(&[("host", "127.0.0.1:9100")]) && may(&[("host", "[::1]:80")]));
         assert!(may(&[
             ("host", "localhost"),

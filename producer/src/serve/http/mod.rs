@@ -48,6 +48,7 @@ pub(super) async fn serve(server: Arc<Server>, tokens: Tokens, listener: TcpList
         .route("/readyz", get(ready))
         .with_state(server.clone())
         .merge(api::routes(server.clone(), tokens));
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     let cut_off = async {
         stop.cancelled().await;
