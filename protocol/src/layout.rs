@@ -2,12 +2,15 @@
 //! time or chance, so that doing a step again lands on the same object.
 
 use crate::ids::RunRef;
+use crate::plan::Plan;
 use crate::spec::{Compression, OutputFormat};
 
 /// The keys of one run, below `<prefix>/<job>/<run>/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunLayout {
     root: String,
+    /// The folder of the parts.
+    parts: &'static str,
 }
 
 impl RunLayout {
@@ -15,6 +18,25 @@ impl RunLayout {
     pub fn new(prefix: &str, run: &RunRef) -> Self {
         RunLayout {
             root: format!("{}/{}/{}", prefix.trim_matches('/'), run.job, run.run),
+            parts: "data",
+        }
+    }
+
+    /// The layout in which the parts are those that collecting writes: below `raw/` for a job with
+    /// `changes`, whose `data/` is made of them when the last one is there.
+    pub fn collecting(self, plan: &Plan) -> Self {
+        let parts = match plan.job.changes {
+            Some(_) => "raw",
+            None => "data",
+        };
+        RunLayout { parts, ..self }
+    }
+
+    /// The layout in which the parts are those that the run gives, below `data/`.
+    pub fn giving(self) -> Self {
+        RunLayout {
+            parts: "data",
+            ..self
         }
     }
 
@@ -40,17 +62,42 @@ impl RunLayout {
 
     /// All parts of all shards.
     pub fn data(&self) -> String {
-        format!("{}/data/", self.root)
+        format!("{}/{}/", self.root, self.parts)
     }
 
     /// All parts of one shard, of every round.
     pub fn shard_data(&self, shard: u64) -> String {
-        format!("{}/data/shard-{shard}/", self.root)
+        format!("{}/{}/shard-{shard}/", self.root, self.parts)
     }
 
     /// One part. Round 0 is the run itself, round `r > 0` its r-th retry.
     pub fn part(&self, shard: u64, part: PartName, suffix: &str) -> String {
         format!("{}{}.{suffix}", self.shard_data(shard), part)
+    }
+
+    /// The rows that the next run is compared with, sorted by id: only with `changes`.
+    pub fn state(&self) -> String {
+        format!("{}/state/", self.root)
+    }
+
+    /// Object `k` of them, from 0.
+    pub fn state_part(&self, k: u32) -> String {
+        format!("{}part-{k}.ndjson.zst", self.state())
+    }
+
+    /// Which records are doubles that do not count: only with `dedupe`.
+    pub fn doubles(&self) -> String {
+        format!("{}/doubles/", self.root)
+    }
+
+    /// Those of one shard.
+    pub fn shard_doubles(&self, shard: u64) -> String {
+        format!("{}shard-{shard}.json", self.doubles())
+    }
+
+    /// What merging came to: only with `changes` or `dedupe`.
+    pub fn merged(&self) -> String {
+        format!("{}/merged.json", self.root)
     }
 
     /// The failures of one shard.

@@ -89,6 +89,9 @@ pub struct Live {
     pub sets: Vec<String>,
     /// Records of the good run before it, so that finishing twice judges by the same base.
     pub previous_records: Option<u64>,
+    /// The good run before it.
+    #[serde(default)]
+    pub previous_run: Option<RunId>,
     /// The names of the sorted sets of the good run before it, so that finishing twice removes the same.
     pub previous_sets: Vec<String>,
 }

@@ -33,6 +33,9 @@ pub struct Plan {
     pub allow_shrink: bool,
     /// `--force`: publish also when a newer run is live.
     pub force: bool,
+    /// The run that `changes` compares with: the last good one when this one was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<RunId>,
     /// The job, its params overridden by `--param`.
     pub job: Job,
     /// The providers of its lanes, by name.
@@ -97,6 +100,12 @@ impl Plan {
             job: self.job.name.clone(),
             run: self.run.clone(),
         }
+    }
+
+    /// Whether the records are looked at together after the last receipt (`changes`, `dedupe`), before
+    /// anything comes of them.
+    pub fn merges(&self) -> bool {
+        self.job.changes.is_some() || self.job.dedupe.is_some()
     }
 
     /// How many cells in all.
@@ -167,6 +176,7 @@ impl Plan {
             bare.planned_at = Timestamp::UNIX_EPOCH;
             bare.allow_shrink = false;
             bare.force = false;
+            bare.base = None;
             bare.date = self.date;
             bare
         };

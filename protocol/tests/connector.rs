@@ -35,6 +35,7 @@ fn plan(change: impl FnOnce(&mut Plan)) -> Plan {
         only: BTreeMap::new(),
         allow_shrink: false,
         force: false,
+        base: None,
         matrix: Matrix {
             dimensions: ["destination", "depart", "nights"].map(dimension).into(),
         },

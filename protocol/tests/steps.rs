@@ -42,6 +42,7 @@ fn connector(job: &str, provider: &str, change: impl FnOnce(&mut Endpoint)) -> C
         only: BTreeMap::new(),
         allow_shrink: false,
         force: false,
+        base: None,
         matrix: Matrix {
             dimensions: names.iter().map(dimension).collect(),
         },

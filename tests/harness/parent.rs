@@ -110,6 +110,7 @@ impl Parent<'_> {
             only: BTreeMap::new(),
             allow_shrink: false,
             force: false,
+            base: None,
             matrix: Matrix {
                 dimensions: vec![PlannedDimension {
                     names: vec![],

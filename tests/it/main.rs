@@ -2,6 +2,7 @@
 
 mod answers;
 mod chain;
+mod changes;
 mod cooldown;
 mod crash;
 mod directions;

@@ -4,7 +4,7 @@
 //! The points lie between any two steps that change something outside the process.
 
 /// Every crash point, for the test that dies at each of them.
-pub const POINTS: [&str; 26] = [
+pub const POINTS: [&str; 31] = [
     "call-before-send",
     "call-after-answer",
     "read-before",
@@ -31,6 +31,11 @@ pub const POINTS: [&str; 26] = [
     "finish-before-end",
     "finish-before-registry",
     "finish-before-announcement",
+    "merge-begun",
+    "merge-before-doubles",
+    "merge-before-state",
+    "merge-before-data",
+    "merge-before-done",
 ];
 
 /// Dies here when told to.

@@ -291,6 +291,7 @@ fn plan(run: &str, cells: u64) -> anyhow::Result<Plan> {
         only: BTreeMap::new(),
         allow_shrink: true,
         force: true,
+        base: None,
         job: job(),
         providers: BTreeMap::new(),
         matrix: Matrix {

@@ -88,7 +88,7 @@ async fn end(context: &Context, stores: &Stores, run: &RunRef, files: &RunFiles)
         .control(&Control::Cancel { run: run.clone() })
         .await?;
     stop(stores, run, &files.plan.lanes()).await?;
-    let layout = RunLayout::new(stores.prefix(), run);
+    let layout = RunLayout::new(stores.prefix(), run).collecting(&files.plan);
     let manifest = cancelled(stores.objects(), &layout, &files.plan, Timestamp::now()).await?;
     let body = serde_json::to_vec_pretty(&manifest)?;
     stores

@@ -20,8 +20,8 @@ use crate::cli::EnqueueArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::run::{
-    BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, left_to_do, new_entry, publish_receipts,
-    publish_shards, put_entry, register, zero_shards,
+    BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, base_of, left_to_do, new_entry,
+    publish_receipts, publish_shards, put_entry, register, zero_shards,
 };
 use crate::stores::{Archive, Stores};
 use paceline_protocol::spec::LoadedJob;
@@ -158,7 +158,9 @@ impl Enqueueing<'_> {
             return self.again(id, files).await;
         }
         let archive = Some(&self.stores.archive);
-        let plan = planned(self.context, self.args, self.job, id.clone(), None, archive).await?;
+        let mut plan =
+            planned(self.context, self.args, self.job, id.clone(), None, archive).await?;
+        plan.base = base_of(self.stores, &plan).await?;
         let mut readiness = Readiness::new(&plan, &self.stores.limiter)?;
         self.somebody_ready(&mut readiness).await?;
         let layout = RunLayout::new(self.stores.prefix(), &run);
@@ -315,7 +317,7 @@ impl Enqueueing<'_> {
 /// When a server is away.
 pub async fn go_on(context: &Context, stores: &Stores, files: &RunFiles) -> Result<()> {
     let plan = &files.plan;
-    let layout = RunLayout::new(stores.prefix(), &plan.run_ref());
+    let layout = RunLayout::new(stores.prefix(), &plan.run_ref()).collecting(plan);
     let entry = files.open.clone().unwrap_or_else(|| new_entry(plan, 0));
     if files.open.is_none() {
         put_entry(stores, &entry).await?;

@@ -65,7 +65,7 @@ async fn start(
     manifest: &Manifest,
 ) -> Result<bool> {
     let plan = &files.plan;
-    let layout = RunLayout::new(stores.prefix(), &plan.run_ref());
+    let layout = RunLayout::new(stores.prefix(), &plan.run_ref()).collecting(plan);
     let found = PartsFound::list(stores.objects(), &layout).await?;
     let round = newest_round(&found) + 1;
     let left = left_to_do(stores.objects(), &layout, plan, &found, round).await?;

@@ -236,6 +236,7 @@ impl Prepared<'_> {
             only,
             allow_shrink: self.request.allow_shrink,
             force: self.request.force,
+            base: None,
             job: self.job,
             providers,
             matrix,

@@ -1,5 +1,6 @@
 //! One run: finding it, reading what S3 says of it, what its parts cover, and publishing its shards.
 
+mod base;
 mod find;
 mod open;
 mod parts;
@@ -9,6 +10,7 @@ mod ready;
 mod tally;
 mod unfinished;
 
+pub use base::base_of;
 pub use find::{find, jobs};
 pub use open::{forget_entry, new_entry, put_entry, register, stop};
 pub use parts::{PartsFound, newest_round};

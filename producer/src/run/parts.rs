@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use paceline_protocol::block::CellEnds;
-use paceline_protocol::layout::{PartName, RunLayout, part_suffix};
+use paceline_protocol::layout::{PartName, RunLayout};
 use paceline_protocol::message::{PartSummary, merged_ends};
+use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::{Plan, Shard};
 use paceline_protocol::stores::objects::Objects;
 
@@ -80,8 +81,7 @@ pub async fn heads(
     shard: u64,
     parts: &[PartName],
 ) -> Result<Vec<PartSummary>> {
-    let output = &plan.job.outputs.s3;
-    let suffix = part_suffix(output.format, output.compress);
+    let suffix = PartFormat::collected(plan).suffix();
     stream::iter(parts.iter().copied())
         .map(|part| async move {
             let key = layout.part(shard, part, suffix);

@@ -166,7 +166,7 @@ pub async fn all_runs(archive: &Archive, only_job: Option<&str>) -> Result<Vec<R
     Ok(runs)
 }
 
-async fn json<T: DeserializeOwned>(objects: &Objects, key: &str) -> Result<Option<T>> {
+pub(super) async fn json<T: DeserializeOwned>(objects: &Objects, key: &str) -> Result<Option<T>> {
     let Some(object) = objects.get(key).await? else {
         return Ok(None);
     };

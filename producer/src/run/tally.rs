@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use jiff::Timestamp;
 use paceline_protocol::block::{CellEnd, CellEnds};
-use paceline_protocol::layout::{PartName, RunLayout, part_suffix};
+use paceline_protocol::layout::{PartName, RunLayout};
 use paceline_protocol::manifest::{Manifest, ManifestPart, RunEnd};
 use paceline_protocol::message::PartSummary;
+use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::{Plan, Shard};
 use paceline_protocol::stores::objects::Objects;
 
@@ -81,8 +82,7 @@ fn add_shard(
         manifest.empty += ends.count(CellEnd::Empty);
         manifest.failed += ends.count(CellEnd::Failed);
     }
-    let output = &plan.job.outputs.s3;
-    let suffix = part_suffix(output.format, output.compress);
+    let suffix = PartFormat::collected(plan).suffix();
     for part in heads {
         let name = PartName {
             block: part.block,

@@ -12,6 +12,9 @@ use crate::plan::{Plan, PlannedValues};
 use crate::record::Scalar;
 use crate::spec::FieldKind;
 
+/// What became of a record since the base, where the job has `changes`.
+pub const UPDATE_TYPE: &str = "update_type";
+
 /// One column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -152,10 +155,7 @@ pub fn columns_of(plan: &Plan) -> Vec<Column> {
         }
     }
     if plan.job.changes.is_some() {
-        add(
-            &mut columns,
-            Column::new("update_type", ColumnKind::Integer),
-        );
+        add(&mut columns, Column::new(UPDATE_TYPE, ColumnKind::Integer));
     }
     columns
 }

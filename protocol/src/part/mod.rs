@@ -12,14 +12,14 @@ mod writer;
 
 use bytes::Bytes;
 
-pub use columns::{Column, ColumnKind, Unfit, columns_of};
+pub use columns::{Column, ColumnKind, UPDATE_TYPE, Unfit, columns_of};
 pub use line::read_line;
 pub use writer::RecordWriter;
 
 use crate::layout::part_suffix;
 use crate::plan::Plan;
 use crate::record::{Columns, Record};
-use crate::spec::{Compression, OutputFormat};
+use crate::spec::{Compression, OutputFormat, S3Output};
 
 /// Why a body cannot be read, or records cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,8 @@ pub struct PartFormat {
     format: OutputFormat,
     compress: Compression,
     columns: Vec<Column>,
+    /// Whether records end up in Parquet.
+    fits: bool,
 }
 
 impl PartFormat {
@@ -59,12 +61,31 @@ impl PartFormat {
         Self::new(output.format, output.compress, columns_of(plan))
     }
 
+    /// The format of the parts that collecting writes. With `changes` these are not the run's `data/`: they
+    /// keep every value as it was found, less what `data/` could not hold, and know of no `update_type` yet.
+    pub fn collected(plan: &Plan) -> Self {
+        let given = Self::of(plan);
+        if plan.job.changes.is_none() {
+            return given;
+        }
+        let mut columns = given.columns;
+        columns.retain(|column| &*column.name != UPDATE_TYPE);
+        let S3Output {
+            format, compress, ..
+        } = S3Output::default();
+        PartFormat {
+            fits: given.fits,
+            ..Self::new(format, compress, columns)
+        }
+    }
+
     /// A format with columns of one's own.
     pub fn new(format: OutputFormat, compress: Compression, columns: Vec<Column>) -> Self {
         PartFormat {
             format,
             compress,
             columns,
+            fits: format == OutputFormat::Parquet,
         }
     }
 
@@ -84,7 +105,7 @@ impl PartFormat {
     /// # Errors
     /// When a value cannot be written without losing some of it.
     pub fn fit(&self, record: &mut Record) -> Result<(), Unfit> {
-        if self.format != OutputFormat::Parquet {
+        if !self.fits {
             return Ok(());
         }
         for (name, value) in record.columns.iter().zip(&mut record.values) {
@@ -100,7 +121,7 @@ impl PartFormat {
     /// # Errors
     /// As [`PartFormat::fit`].
     pub fn fit_lines(&self, text: String) -> Result<String, Unfit> {
-        if self.format != OutputFormat::Parquet {
+        if !self.fits {
             return Ok(text);
         }
         let columns: Columns = self.columns.iter().map(|c| c.name.clone()).collect();

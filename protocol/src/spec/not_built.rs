@@ -25,7 +25,7 @@ impl Found<'_> {
 
 /// Everything in `loaded` that this build cannot run; empty when it can run the job.
 pub fn not_built(loaded: &LoadedJob) -> Vec<Diagnostic> {
-    let mut found = of_job(&loaded.source, &loaded.job);
+    let mut found = Vec::new();
     for (name, provider) in &loaded.providers {
         if let Some(source) = loaded.provider_sources.get(name) {
             let endpoint = loaded.job.endpoint.as_deref().unwrap_or_default();
@@ -33,16 +33,6 @@ pub fn not_built(loaded: &LoadedJob) -> Vec<Diagnostic> {
         }
     }
     found
-}
-
-fn of_job(source: &Source, job: &Job) -> Vec<Diagnostic> {
-    let mut found = Found {
-        source,
-        list: Vec::new(),
-    };
-    found.when(job.dedupe.is_some(), "dedupe", "`dedupe`");
-    found.when(job.changes.is_some(), "changes", "`changes`");
-    found.list
 }
 
 fn of_provider(source: &Source, provider: &Provider, endpoint: &str) -> Vec<Diagnostic> {

@@ -112,6 +112,7 @@ impl Run {
                 plan.version
             )));
         }
+        let layout = layout.collecting(&plan);
         let mut providers = BTreeMap::new();
         for (name, provider) in &plan.providers {
             let at = RunAtProvider {
@@ -126,8 +127,12 @@ impl Run {
         Ok(Run {
             name: id.to_string(),
             id: id.clone(),
-            format: PartFormat::of(&plan),
-            rankings: Rankings::compile(&plan).map_err(|e| broken(e.to_string()))?,
+            format: PartFormat::collected(&plan),
+            rankings: match plan.merges() {
+                // Its sets are made of the merged records, by the finisher.
+                true => Rankings::none(),
+                false => Rankings::compile(&plan).map_err(|e| broken(e.to_string()))?,
+            },
             ledger: Ledger::new(layout.clone(), worker),
             plan: Arc::new(plan),
             layout,

@@ -6,7 +6,7 @@ use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt, ShardMes
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::objects::PutNew;
 
-use super::runs::OpenedRun;
+use super::runs::{OpenedRun, Stage};
 use super::{LoadError, Loader};
 use crate::output::failures::{self, Failure};
 use crate::output::part::PartMeta;
@@ -153,8 +153,9 @@ impl Loader {
             block: block.block,
             round: shard.round,
         };
-        let key = run.layout.part(shard.shard, name, run.suffix());
-        let body = run.format.write("").map_err(|error| LoadError::Part {
+        let key = run.part_key(Stage::Collected, shard.shard, name);
+        let format = run.format_of(Stage::Collected);
+        let body = format.write("").map_err(|error| LoadError::Part {
             key: key.clone(),
             why: error.to_string(),
         })?;

@@ -10,11 +10,12 @@ use paceline_protocol::block::{CellEnd, CellEnds};
 use paceline_protocol::layout::PartName;
 use paceline_protocol::message::{PartSummary, Receipt};
 
-use super::runs::OpenedRun;
+use super::runs::{OpenedRun, Stage};
 use super::stores::Stores;
 use super::{LoadError, Loader};
 use crate::crash;
 use crate::output::documents::Rejected;
+use crate::output::doubles::Doubles;
 use crate::output::part::{PartMeta, name_of};
 use crate::output::settle::{BlockPlace, block_counts};
 use paceline_protocol::message::merged_ends;
@@ -26,7 +27,11 @@ const READ_AT_ONCE: usize = 4;
 pub(crate) struct LoadedPart {
     pub(crate) summary: PartSummary,
     pub(crate) version: i64,
+    stage: Stage,
+    /// Nothing of a collected part whose records are merged first.
     body: Bytes,
+    /// What of the records does not count.
+    doubles: Option<Arc<Doubles>>,
     key: String,
 }
 
@@ -58,9 +63,16 @@ impl Loader {
         receipt: &Receipt,
     ) -> Result<u64, LoadError> {
         let names = self.part_names(run, shard, receipt).await?;
-        let parts = self.stores.parts(run, shard, names).await?;
+        let parts = self
+            .stores
+            .parts(run, shard, names, Stage::Collected)
+            .await?;
         self.settle_parts(run, shard, &parts).await?;
-        let rejected = self.write_documents(run, shard, &parts).await?;
+        let rejected = if run.plan.merges() {
+            0
+        } else {
+            self.write_documents(run, shard, &parts).await?
+        };
         crash::point("load-before-mark");
         let summaries: Vec<PartSummary> = parts.into_iter().map(|part| part.summary).collect();
         let state = &self.stores.state;
@@ -108,7 +120,8 @@ impl Loader {
         for (place, part) in self.unsettled(run, shard, parts).await? {
             let before = run.ends_before(parts, &place);
             let counts = block_counts(&run.plan, &place, &part.summary, before.as_ref());
-            let sets = if run.rankings.is_empty() || part.summary.records == 0 {
+            let not_yet = run.plan.merges() && part.stage == Stage::Collected;
+            let sets = if run.rankings.is_empty() || part.summary.records == 0 || not_yet {
                 Vec::new()
             } else {
                 let (ends, body) = (&part.summary.ends, run.text(part)?);
@@ -214,9 +227,14 @@ impl Stores {
         run: &OpenedRun,
         shard: u64,
         names: Vec<PartName>,
+        stage: Stage,
     ) -> Result<Vec<LoadedPart>, LoadError> {
+        let doubles = match stage {
+            Stage::Collected => None,
+            Stage::Given => self.doubles(run, shard).await?,
+        };
         stream::iter(names)
-            .map(|name| self.part(run, shard, name))
+            .map(|name| self.part(run, shard, name, stage, doubles.clone()))
             .buffered(READ_AT_ONCE)
             .try_collect()
             .await
@@ -227,35 +245,61 @@ impl Stores {
         run: &OpenedRun,
         shard: u64,
         name: PartName,
+        stage: Stage,
+        doubles: Option<Arc<Doubles>>,
     ) -> Result<LoadedPart, LoadError> {
-        let key = run.layout.part(shard, name, run.suffix());
+        let key = run.part_key(stage, shard, name);
         let wrong = |why: String| LoadError::Part {
             key: key.clone(),
             why,
         };
-        let object = self.objects.get(&key).await?;
-        let object =
+        let only_its_head = stage == Stage::Collected && run.plan.merges();
+        let object = if only_its_head {
+            let head = self.objects.head(&key).await?;
+            head.map(|metadata| (metadata, Bytes::new()))
+        } else {
+            let object = self.objects.get(&key).await?;
+            object.map(|object| (object.metadata, object.body))
+        };
+        let (metadata, body) =
             object.ok_or_else(|| wrong("it is missing, though a receipt names it".to_owned()))?;
-        let meta =
-            PartMeta::from_metadata(&object.metadata).map_err(|error| wrong(error.to_string()))?;
+        let meta = PartMeta::from_metadata(&metadata).map_err(|error| wrong(error.to_string()))?;
         Ok(LoadedPart {
             summary: meta.summary(name.block),
             version: meta.version,
-            body: object.body,
+            stage,
+            body,
+            doubles,
             key,
         })
+    }
+
+    /// What `dedupe` takes out of a shard; with `changes` it is not in `data/` anyway.
+    async fn doubles(
+        &self,
+        run: &OpenedRun,
+        shard: u64,
+    ) -> Result<Option<Arc<Doubles>>, LoadError> {
+        if run.plan.job.dedupe.is_none() || run.plan.job.changes.is_some() {
+            return Ok(None);
+        }
+        let key = run.layout.shard_doubles(shard);
+        Ok(self.read_json(&key).await?.map(Arc::new))
     }
 }
 
 impl OpenedRun {
-    /// A part's records.
+    /// A part's records that count.
     pub(crate) fn text(&self, part: &LoadedPart) -> Result<String, LoadError> {
-        self.format
-            .read(&part.body)
-            .map_err(|error| LoadError::Part {
-                key: part.key.clone(),
-                why: error.to_string(),
-            })
+        let text = self.format_of(part.stage).read(&part.body);
+        let text = text.map_err(|error| LoadError::Part {
+            key: part.key.clone(),
+            why: error.to_string(),
+        })?;
+        Ok(match &part.doubles {
+            Some(doubles) => doubles.without(name_of(&part.summary), &text),
+            None => text,
+        })
     }
 
     pub(crate) fn place(&self, shard: u64, part: &LoadedPart) -> Result<BlockPlace, LoadError> {

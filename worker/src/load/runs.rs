@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::{self, RunLayout};
+use paceline_protocol::layout::{self, PartName, RunLayout};
 use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::{PLAN_VERSION, Plan};
 use paceline_protocol::spec::{IndexMode, IndexOutput};
@@ -34,12 +34,25 @@ pub(crate) enum Opening {
     Ended,
 }
 
+/// Which parts of a run: only with `changes` are these two kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// As collecting wrote them.
+    Collected,
+    /// What the run gives: sets and documents are made of them.
+    Given,
+}
+
 /// A run with everything that loading it needs.
 pub(crate) struct OpenedRun {
     pub(crate) run: RunRef,
     pub(crate) plan: Plan,
+    /// Where what is collected lies.
     pub(crate) layout: RunLayout,
+    /// How what the run gives is written.
     pub(crate) format: PartFormat,
+    /// How what is collected is written.
+    collected: PartFormat,
     pub(crate) rankings: Rankings,
     pub(crate) ids: Option<DocumentIds>,
     /// Why this version cannot load what the run should give; then `plan` is without those outputs.
@@ -117,13 +130,6 @@ struct Loading {
 impl Loading {
     /// What loading a run needs, or why this version cannot.
     fn of(plan: &Plan) -> Result<Self, String> {
-        if plan.job.dedupe.is_some() || plan.job.changes.is_some() {
-            return Err("this version loads neither `dedupe` nor `changes`".to_owned());
-        }
-        Self::compile(plan)
-    }
-
-    fn compile(plan: &Plan) -> Result<Self, String> {
         Ok(Loading {
             rankings: Rankings::compile(plan).map_err(|error| error.to_string())?,
             ids: DocumentIds::compile(plan).map_err(|error| error.to_string())?,
@@ -134,14 +140,12 @@ impl Loading {
 impl OpenedRun {
     async fn read(run: &RunRef, stores: Arc<Stores>) -> Result<Self, LoadError> {
         let layout = RunLayout::new(&stores.fleet.prefix, run);
+        let key = layout.plan();
         let missing = || LoadError::Object {
-            key: layout.plan(),
+            key: key.clone(),
             why: "an open run has no plan".to_owned(),
         };
-        let mut plan: Plan = stores
-            .read_json(&layout.plan())
-            .await?
-            .ok_or_else(missing)?;
+        let mut plan: Plan = stores.read_json(&key).await?.ok_or_else(missing)?;
         if plan.version != PLAN_VERSION {
             let version = plan.version;
             return Err(LoadError::Unsupported(format!(
@@ -153,7 +157,7 @@ impl OpenedRun {
             Err(why) => {
                 plan.job.outputs.index = None;
                 plan.job.outputs.rankings.clear();
-                let bare = Loading::compile(&plan).map_err(LoadError::Unsupported)?;
+                let bare = Loading::of(&plan).map_err(LoadError::Unsupported)?;
                 (bare, Some(why))
             }
         };
@@ -163,8 +167,9 @@ impl OpenedRun {
             ids,
             unloadable,
             format: PartFormat::of(&plan),
+            collected: PartFormat::collected(&plan),
+            layout: layout.collecting(&plan),
             plan,
-            layout,
             writer: OnceCell::new(),
             stores,
         })
@@ -175,9 +180,21 @@ impl OpenedRun {
         self.plan.job.outputs.index.as_ref()
     }
 
-    /// The end of a part's file name.
-    pub(crate) fn suffix(&self) -> &'static str {
-        self.format.suffix()
+    /// How the parts of a stage are written.
+    pub(crate) fn format_of(&self, stage: Stage) -> &PartFormat {
+        match stage {
+            Stage::Collected => &self.collected,
+            Stage::Given => &self.format,
+        }
+    }
+
+    /// Where a part of a stage lies.
+    pub(crate) fn part_key(&self, stage: Stage, shard: u64, name: PartName) -> String {
+        let suffix = self.format_of(stage).suffix();
+        match stage {
+            Stage::Collected => self.layout.part(shard, name, suffix),
+            Stage::Given => self.layout.clone().giving().part(shard, name, suffix),
+        }
     }
 
     /// The writer of the run's index, which is created on first use.

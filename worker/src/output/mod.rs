@@ -2,6 +2,7 @@
 //! lies in S3, so that doing it again, by whomever, gives the same.
 
 pub mod documents;
+pub mod doubles;
 pub mod failures;
 pub mod normalise;
 pub mod object_keys;

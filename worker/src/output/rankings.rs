@@ -80,6 +80,15 @@ impl Rankings {
         })
     }
 
+    /// No rankings.
+    pub fn none() -> Self {
+        Rankings {
+            templates: RecordTemplates::none(),
+            keeps: Vec::new(),
+            normalised: Vec::new(),
+        }
+    }
+
     /// Whether the job has none.
     pub fn is_empty(&self) -> bool {
         self.keeps.is_empty()

@@ -119,6 +119,16 @@ impl RecordTemplates {
         Ok(all)
     }
 
+    /// No templates.
+    pub fn none() -> Self {
+        RecordTemplates {
+            names: Vec::new(),
+            templates: Vec::new(),
+            constants: Constants(BTreeMap::new()),
+            jinja: environment(),
+        }
+    }
+
     fn compile_one(&mut self, source: &str) -> Result<Compiled, TemplateError> {
         let broken = |error: minijinja::Error| TemplateError::Broken {
             template: source.to_owned(),

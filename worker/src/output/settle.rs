@@ -135,6 +135,7 @@ pub(crate) mod tests {
             only: BTreeMap::new(),
             allow_shrink: false,
             force: false,
+            base: None,
             job: job(),
             providers: BTreeMap::new(),
             matrix: Matrix {

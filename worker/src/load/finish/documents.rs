@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::spec::IndexMode;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::super::LoadError;
-use super::super::runs::index_name;
+use super::super::runs::{Stage, index_name};
 use super::Finish;
 use super::gate::Verdict;
 use super::tally::Tally;
@@ -18,6 +19,8 @@ use paceline_protocol::part::lines;
 
 /// Hashes that are held at once: 64 MiB.
 const HASHES_AT_ONCE: u64 = 4 << 20;
+/// Shards whose documents are written at once.
+const SHARDS_AT_ONCE: usize = 4;
 /// How long copies may take before the alias is swapped without them.
 const GREEN_WITHIN: Duration = Duration::from_secs(120);
 
@@ -36,7 +39,7 @@ impl Finish<'_> {
         self.loader.stores.index.refresh(&name).await?;
         if output.mode == IndexMode::Upsert {
             // The index holds other runs' documents too, so only what was not rejected can be said.
-            return Ok(tally.records.saturating_sub(tally.rejected));
+            return Ok(tally.documents());
         }
         let mut count = self.loader.stores.index.count(&name).await?;
         if verdict.passed && !self.is_expected(count, tally).await? {
@@ -50,7 +53,7 @@ impl Finish<'_> {
     }
 
     async fn is_expected(&self, count: u64, tally: &Tally) -> Result<bool, LoadError> {
-        if count == tally.records.saturating_sub(tally.rejected) {
+        if count == tally.documents() {
             return Ok(true);
         }
         Ok(count
@@ -89,7 +92,12 @@ impl Finish<'_> {
             .filter(|part| part.records > 0)
             .map(name_of)
             .collect();
-        for part in self.loader.stores.parts(self.run, shard, names).await? {
+        for part in self
+            .loader
+            .stores
+            .parts(self.run, shard, names, Stage::Given)
+            .await?
+        {
             let text = self.run.text(&part)?;
             for (place, line) in lines(&text).enumerate() {
                 match ids.id(line, part.version) {
@@ -106,22 +114,43 @@ impl Finish<'_> {
     /// Writes every part again; what is already there stays. Returns the count then.
     async fn load_again(&mut self, name: &str, tally: &mut Tally) -> Result<u64, LoadError> {
         tracing::warn!(run.id = %self.run.run, index.name = name, "documents are missing: the run is loaded again");
+        self.load_all().await?;
         let stores = &self.loader.stores;
-        for (shard, (parts, rejected)) in &mut self.shards {
-            let names = parts.iter().map(name_of).collect();
-            let loaded = stores.parts(self.run, *shard, names).await?;
-            *rejected = self
-                .loader
-                .write_documents(self.run, *shard, &loaded)
-                .await?;
-            stores
-                .state
-                .shard_loaded(&self.run.run, *shard, parts, *rejected)
-                .await?;
+        if !self.run.plan.merges() {
+            for (shard, (parts, rejected)) in &self.shards {
+                let state = &stores.state;
+                state
+                    .shard_loaded(&self.run.run, *shard, parts, *rejected)
+                    .await?;
+            }
         }
         tally.rejected = self.shards.values().map(|(_, rejected)| rejected).sum();
         stores.index.refresh(name).await?;
         Ok(stores.index.count(name).await?)
+    }
+
+    /// Writes the documents of every shard, and notes how many were rejected.
+    pub(super) async fn load_all(&mut self) -> Result<(), LoadError> {
+        let shards: Vec<u64> = self.shards.keys().copied().collect();
+        for some in shards.chunks(SHARDS_AT_ONCE) {
+            let loads = some.iter().map(|shard| self.load_one(*shard));
+            for (shard, rejected) in try_join_all(loads).await? {
+                if let Some((_, known)) = self.shards.get_mut(&shard) {
+                    *known = rejected;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn load_one(&self, shard: u64) -> Result<(u64, u64), LoadError> {
+        let parts = self.shards.get(&shard);
+        let names = parts.map(|(parts, _)| parts.iter().map(name_of).collect());
+        let names = names.unwrap_or_default();
+        let stores = &self.loader.stores;
+        let parts = stores.parts(self.run, shard, names, Stage::Given).await?;
+        let rejected = self.loader.write_documents(self.run, shard, &parts).await?;
+        Ok((shard, rejected))
     }
 
     /// Brings back what was off while loading: refreshes and copies.

@@ -5,6 +5,7 @@ mod documents;
 mod gate;
 mod keep;
 mod lease;
+mod merge;
 mod objects;
 mod publish;
 mod scores;
@@ -21,12 +22,13 @@ use paceline_protocol::manifest::{Live, Manifest, ManifestPart, RunEnd};
 use paceline_protocol::message::{Control, PartSummary};
 use paceline_protocol::stores::state::OpenRun;
 
-use super::runs::OpenedRun;
+use super::runs::{OpenedRun, Stage};
 use super::{LoadError, Loader};
 use crate::crash;
 use crate::output::failures;
 use crate::output::part::name_of;
 use gate::Verdict;
+use merge::Merged;
 use tally::Tally;
 
 /// How long a finished run's own keys stay in Redis, for `status` and a retry; both can do without.
@@ -40,7 +42,9 @@ struct Finish<'a> {
     loader: &'a Loader,
     run: &'a OpenedRun,
     open: OpenRun,
+    /// What the shards came to; once merged, by the merged parts.
     shards: Shards,
+    merged: Option<Merged>,
 }
 
 impl Loader {
@@ -105,6 +109,7 @@ impl Loader {
             run,
             open,
             shards,
+            merged: None,
         }))
     }
 
@@ -147,9 +152,12 @@ impl Finish<'_> {
         crash::point("finish-begun");
         if stopped.is_some() {
             self.stop_collecting().await?;
+        } else {
+            self.take_merged().await?;
         }
         let live = self.live().await?;
         let mut tally = Tally::of(&self.run.plan, &self.shards);
+        tally.doubles = self.merged.as_ref().map_or(0, |merged| merged.doubles);
         let base = live
             .as_ref()
             .and_then(|live| previous_records(live, self.run));
@@ -157,6 +165,9 @@ impl Finish<'_> {
             Some(why) => Verdict::failed(why),
             None => gate::judge(&self.run.plan, &tally, base),
         };
+        if let Some(merged) = &self.merged {
+            merged.judge(&self.run.plan, &mut verdict);
+        }
         let documents = self.check_documents(&mut tally, &mut verdict).await?;
         let sets = self.publish(&tally, &mut verdict, live).await?;
         let manifest = self.manifest(&tally, &verdict, documents, sets).await?;
@@ -169,6 +180,20 @@ impl Finish<'_> {
             records = manifest.records, documents, notes = ?manifest.notes,
             took.ms = begun.elapsed().as_millis() as u64, "finished",
         );
+        Ok(())
+    }
+
+    /// Merges where the job asks for it, and loads what comes of it: before that nothing was loaded.
+    async fn take_merged(&mut self) -> Result<(), LoadError> {
+        let Some(merged) = self.merge().await? else {
+            return Ok(());
+        };
+        self.shards = merged.shards_of(&self.shards);
+        let is_loaded = merged.fault(&self.run.plan).is_none();
+        self.merged = Some(merged);
+        if is_loaded {
+            self.load_all().await?;
+        }
         Ok(())
     }
 
@@ -231,26 +256,25 @@ impl Finish<'_> {
             sets,
             limits: limits(self.run),
             truncated: tally.truncated,
-            gone: 0,
+            gone: self.merged.as_ref().map_or(0, |merged| merged.gone),
             calls_saved: plan.inputs.calls_saved(plan.cells()),
             notes: verdict.notes.clone(),
         })
     }
 
     fn parts(&self) -> Vec<ManifestPart> {
+        let stage = match self.merged {
+            Some(_) => Stage::Given,
+            None => Stage::Collected,
+        };
         let mut all = Vec::new();
         for (shard, (parts, _)) in &self.shards {
             let mut parts: Vec<&PartSummary> = parts.iter().collect();
             parts.sort_by_key(|part| name_of(part));
-            all.extend(parts.into_iter().map(|part| {
-                ManifestPart {
-                    key: self
-                        .run
-                        .layout
-                        .part(*shard, name_of(part), self.run.suffix()),
-                    cells: tally::covered(part),
-                    records: part.records,
-                }
+            all.extend(parts.into_iter().map(|part| ManifestPart {
+                key: self.run.part_key(stage, *shard, name_of(part)),
+                cells: tally::covered(part),
+                records: part.records,
             }));
         }
         all

@@ -11,6 +11,7 @@ use paceline_protocol::stores::objects::Objects;
 use paceline_protocol::template::whole_name;
 
 use super::super::LoadError;
+use super::super::runs::Stage;
 use super::gate::Verdict;
 use super::scores::take_turns;
 use super::{Finish, tally};
@@ -108,7 +109,12 @@ impl Finish<'_> {
         let mut newest = 0;
         for (shard, (parts, _)) in &self.shards {
             let names = parts.iter().map(name_of).collect();
-            for part in self.loader.stores.parts(self.run, *shard, names).await? {
+            for part in self
+                .loader
+                .stores
+                .parts(self.run, *shard, names, Stage::Given)
+                .await?
+            {
                 newest = newest.max(part.version);
             }
         }
@@ -174,7 +180,12 @@ impl Finish<'_> {
         for (shard, (parts, _)) in &self.shards {
             let with_records = parts.iter().filter(|part| part.records > 0);
             let names = with_records.map(name_of).collect();
-            for part in self.loader.stores.parts(self.run, *shard, names).await? {
+            for part in self
+                .loader
+                .stores
+                .parts(self.run, *shard, names, Stage::Given)
+                .await?
+            {
                 let text = self.run.text(&part)?;
                 let block = self.run.place(*shard, &part)?;
                 let mut cells = CellsOfRecords::new(plan, &block, &part.summary.ends);

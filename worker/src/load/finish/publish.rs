@@ -12,7 +12,7 @@ use paceline_protocol::stores::state::{PublishSet, StateError};
 use serde_json::Value;
 
 use super::super::LoadError;
-use super::super::runs::index_name;
+use super::super::runs::{Stage, index_name};
 use super::gate::Verdict;
 use super::tally::Tally;
 use super::{Finish, to_json};
@@ -126,12 +126,16 @@ impl Finish<'_> {
 
     /// Makes the sets again from the parts when a part's bit is missing: then Redis lost members too. And
     /// after a retry: the run's own sets may have been published before, and then hold the retry's members
-    /// alone.
+    /// alone. Those of merged records are always made here.
     async fn make_sets_whole(&self, tally: &Tally) -> Result<(), LoadError> {
         if self.run.rankings.is_empty() {
             return Ok(());
         }
-        if self.open.round == 0 && self.are_all_settled().await? && self.have_names(tally).await? {
+        if !self.run.plan.merges()
+            && self.open.round == 0
+            && self.are_all_settled().await?
+            && self.have_names(tally).await?
+        {
             return self.make_normalised_sets().await;
         }
         self.make_sets_again().await
@@ -149,7 +153,7 @@ impl Finish<'_> {
         stores.state.forget_blocks(&self.run.run).await?;
         for (shard, (parts, _)) in &self.shards {
             let names = parts.iter().map(name_of).collect();
-            let parts = stores.parts(self.run, *shard, names).await?;
+            let parts = stores.parts(self.run, *shard, names, Stage::Given).await?;
             self.loader.settle_parts(self.run, *shard, &parts).await?;
         }
         self.make_normalised_sets().await
@@ -204,6 +208,7 @@ impl Finish<'_> {
                 lasting.insert(name.clone());
             }
         }
+        let previous_run = previous_run(live.as_ref(), &plan.run);
         let (previous_records, previous_sets) = previous(live, &plan.run);
         Ok(Live {
             run: plan.run.clone(),
@@ -211,6 +216,7 @@ impl Finish<'_> {
             records: tally.records,
             sets: lasting.into_iter().collect(),
             previous_records,
+            previous_run,
             previous_sets,
         })
     }
@@ -265,6 +271,14 @@ impl Finish<'_> {
             .state
             .publish_sets(&self.run.run, &published, &gone)
             .await?)
+    }
+}
+
+/// The good run before this one, also when this one is live already.
+fn previous_run(live: Option<&Live>, run: &RunId) -> Option<RunId> {
+    match live {
+        Some(live) if live.run == *run => live.previous_run.clone(),
+        live => live.map(|live| live.run.clone()),
     }
 }
 
@@ -405,6 +419,7 @@ mod tests {
             records: 7,
             sets: vec!["a".into()],
             previous_records: None,
+            previous_run: None,
             previous_sets: vec![],
         };
         let base = previous(Some(first.clone()), &run);

@@ -7,6 +7,7 @@ use std::io;
 use paceline_protocol::spec::{KeepScore, Normalise};
 
 use super::super::LoadError;
+use super::super::runs::Stage;
 use super::Finish;
 use crate::output::normalise::{Groups, Places, weight};
 use crate::output::part::name_of;
@@ -146,7 +147,7 @@ impl Finish<'_> {
         for (shard, (parts, _)) in &self.shards {
             let with_records = parts.iter().filter(|part| part.records > 0);
             let names = with_records.map(name_of).collect();
-            for part in stores.parts(self.run, *shard, names).await? {
+            for part in stores.parts(self.run, *shard, names, Stage::Given).await? {
                 let place = self.run.place(*shard, &part)?;
                 let text = self.run.text(&part)?;
                 let rankings = &self.run.rankings;

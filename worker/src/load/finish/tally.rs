@@ -20,6 +20,8 @@ pub(super) struct Tally {
     pub(super) rejected: u64,
     /// Cells that an engine's documented end cut off.
     pub(super) truncated: u64,
+    /// Records that `dedupe` takes out.
+    pub(super) doubles: u64,
 }
 
 impl Tally {
@@ -41,6 +43,13 @@ impl Tally {
         let ended = tally.succeeded + tally.empty + tally.failed;
         tally.not_collected = tally.cells.saturating_sub(ended);
         tally
+    }
+
+    /// Documents, when no two records share one.
+    pub(super) fn documents(&self) -> u64 {
+        self.records
+            .saturating_sub(self.doubles)
+            .saturating_sub(self.rejected)
     }
 }
 
@@ -124,6 +133,7 @@ mod tests {
                 records: 12,
                 rejected: 1,
                 truncated: 0,
+                doubles: 0,
             }
         );
         assert_eq!(failed_cells(&plan, 0, &shards[&0].0), [3]);
