@@ -119,7 +119,7 @@ impl Merge {
         let mut looked = 0u32;
         let each = |outcome: Outcome<'_>| {
             looked = looked.wrapping_add(1);
-            if looked % 4096 == 0 {
+            if looked.is_multiple_of(4096) {
                 self.go_on()?;
             }
             match outcome {
@@ -257,8 +257,11 @@ struct BaseRows<'m> {
     merge: &'m Merge,
     layout: Option<RunLayout>,
     next: u32,
-    current: Option<(String, Box<dyn Iterator<Item = io::Result<Row>>>)>,
+    current: Option<(String, Rows)>,
 }
+
+/// The rows of one object.
+type Rows = Box<dyn Iterator<Item = io::Result<Row>>>;
 
 impl<'m> BaseRows<'m> {
     fn new(merge: &'m Merge) -> Self {
