@@ -41,7 +41,7 @@ impl Context {
     /// A line for people, on stderr.
     pub fn say(&self, line: impl std::fmt::Display) {
         if !self.quiet {
-            eprintln!("{line}");
+            crate::terminal::tell(line);
         }
     }
 }
@@ -62,8 +62,8 @@ impl Farewell {
     pub fn say(&self) {
         let words = self.0.lock().ok().and_then(|mut slot| slot.take());
         match words {
-            Some(words) => eprintln!("interrupted: {words}"),
-            None => eprintln!("interrupted"),
+            Some(words) => crate::terminal::tell(format_args!("interrupted: {words}")),
+            None => crate::terminal::tell("interrupted"),
         }
     }
 }

@@ -82,9 +82,9 @@ pub fn report(error: &anyhow::Error, json: bool) -> Exit {
         let shown = serde_json::json!({
             "code": exit as u8, "message": error.to_string(), "details": details,
         });
-        eprintln!("{shown}");
+        crate::terminal::tell(shown);
     } else {
-        eprintln!("error: {error:#}");
+        crate::terminal::tell(format_args!("error: {error:#}"));
     }
     exit
 }

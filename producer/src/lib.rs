@@ -3,6 +3,9 @@
 //! One file of [`commands`] for each subcommand; what several of them need lies beside: [`run`] (a
 //! run's objects, parts and publication), [`watch`] (progress), [`limits`], [`audit`].
 
+// Whoever prints writes through `terminal`, which knows what to do when the reader is gone.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod audit;
 pub mod check;
 pub mod cli;
@@ -20,6 +23,7 @@ pub mod run;
 pub mod serve;
 pub mod show;
 pub mod stores;
+pub mod terminal;
 pub mod watch;
 
 use clap::Parser;

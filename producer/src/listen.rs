@@ -49,10 +49,10 @@ impl Listening {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}; --listen takes HOST:PORT"))?;
-        eprintln!(
+        crate::terminal::tell(format_args!(
             "listening on http://{} (/metrics, /healthz, /readyz)",
             listener.local_addr()?
-        );
+        ));
         let shown = Arc::new(Shown::new()?);
         let served = axum::serve(listener, routes(shown.clone())).into_future();
         let server = tokio::spawn(async move {

@@ -71,7 +71,7 @@ pub fn right(table: &mut Table, columns: &[usize]) {
 
 /// Prints a table to stdout without the blanks at the lines' ends.
 pub fn print(table: &Table) {
-    println!("{}", table.trim_fmt());
+    crate::terminal::data(table.trim_fmt());
 }
 
 #[cfg(test)]

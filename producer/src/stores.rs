@@ -181,7 +181,10 @@ where
             return Err(error).with_context(|| format!("waited {waited} s for {what}, in vain"));
         }
         if !said {
-            eprintln!("waiting up to {} s for {what}: {error}", PATIENCE.as_secs());
+            crate::terminal::tell(format_args!(
+                "waiting up to {} s for {what}: {error}",
+                PATIENCE.as_secs()
+            ));
             said = true;
         }
         tokio::time::sleep(BETWEEN_TRIES).await;

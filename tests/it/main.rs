@@ -3,6 +3,7 @@
 mod answers;
 mod chain;
 mod changes;
+mod closed_pipes;
 mod cooldown;
 mod crash;
 mod directions;

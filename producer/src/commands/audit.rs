@@ -28,7 +28,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
         Err(error) => context.say(format!("the grants are not known: {error:#}")),
     }
     if context.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        crate::terminal::data(serde_json::to_string_pretty(&report)?);
     } else {
         print(&report);
     }
@@ -69,7 +69,7 @@ fn print(report: &Report) {
     }
     show::right(&mut table, &[1]);
     show::print(&table);
-    println!();
+    crate::terminal::data("");
     print_limits(&report.limits);
 }
 

@@ -14,9 +14,9 @@ use crate::exit::Exit;
 pub fn run(context: &Context, args: &CheckArgs) -> Result<Exit> {
     let report = check(&args.paths, &context.spec, &context.env)?;
     if context.json {
-        println!("{}", serde_json::to_string_pretty(&report.to_json())?);
+        crate::terminal::data(serde_json::to_string_pretty(&report.to_json())?);
     } else {
-        print!("{}", report.to_text());
+        crate::terminal::text(report.to_text());
     }
     Ok(if report.exit_code() == 0 {
         Exit::Done

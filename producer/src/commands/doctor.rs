@@ -84,7 +84,7 @@ pub async fn run(context: &Context) -> Result<Exit> {
     }
     findings.push(spec_folder(context));
     if context.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        crate::terminal::data(serde_json::to_string_pretty(&findings)?);
     } else {
         print(&findings);
     }
@@ -283,9 +283,9 @@ fn print(findings: &[Finding]) {
             Mark::Warn => "warn",
             Mark::Fail => "fail",
         };
-        println!("{mark}  {}: {}", finding.what, finding.found);
+        crate::terminal::data(format_args!("{mark}  {}: {}", finding.what, finding.found));
         if let Some(remedy) = &finding.remedy {
-            println!("      -> {remedy}");
+            crate::terminal::data(format_args!("      -> {remedy}"));
         }
     }
 }

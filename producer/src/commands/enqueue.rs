@@ -100,11 +100,10 @@ async fn ended_with(
 ) -> Result<Exit> {
     let run = &started.run;
     if context.json {
-        println!("{}", serde_json::json!({ "run": run.run }));
+        crate::terminal::data(serde_json::json!({ "run": run.run }));
     } else {
-        println!("{}", run.run);
+        crate::terminal::data(&run.run);
     }
-    std::io::stdout().flush()?;
     if let Some(end) = started.ended {
         let word = match end {
             RunEnd::Completed => "has completed",

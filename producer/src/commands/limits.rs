@@ -59,7 +59,7 @@ pub async fn run(context: &Context, args: &LimitsArgs) -> Result<Exit> {
         all.push(budgets(&limiter, provider, &context.env).await?);
     }
     if context.json {
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        crate::terminal::data(serde_json::to_string_pretty(&all)?);
     } else if all.is_empty() {
         context
             .say("no run is open; `producer limits PROVIDER` shows a provider of the spec folder");
@@ -206,10 +206,10 @@ fn print(all: &[Budgets]) {
         for closed in &budgets.closed {
             let whom = closed.name.as_deref().unwrap_or("every call");
             let length = show::span(std::time::Duration::from_secs(closed.for_s));
-            println!(
+            crate::terminal::data(format_args!(
                 "{}: {whom} is closed for {length} ({})",
                 budgets.provider, closed.reason
-            );
+            ));
         }
     }
 }

@@ -34,9 +34,9 @@ pub async fn run(context: &Context, args: &PlanArgs) -> Result<Exit> {
 pub fn print_estimate(context: &Context, plan: &paceline_protocol::plan::Plan) -> Result<()> {
     let estimate = estimate(plan, &context.env);
     if context.json {
-        println!("{}", serde_json::to_string_pretty(&estimate)?);
+        crate::terminal::data(serde_json::to_string_pretty(&estimate)?);
     } else {
-        print!("{}", estimate.to_text());
+        crate::terminal::text(estimate.to_text());
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub async fn run(context: &Context, args: &RunsArgs) -> Result<Exit> {
     }
     lines.sort_by_key(|line| std::cmp::Reverse(line.planned_at));
     if context.json {
-        println!("{}", serde_json::to_string_pretty(&lines)?);
+        crate::terminal::data(serde_json::to_string_pretty(&lines)?);
     } else {
         print(context, &lines);
     }

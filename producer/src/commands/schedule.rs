@@ -79,7 +79,7 @@ pub async fn run(context: &Context, args: &ScheduleArgs) -> Result<Exit> {
     }
     starts.sort_by_key(|start| start.planned);
     if context.json {
-        println!("{}", serde_json::to_string_pretty(&starts)?);
+        crate::terminal::data(serde_json::to_string_pretty(&starts)?);
     } else {
         print(&starts);
     }

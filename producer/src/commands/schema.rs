@@ -11,12 +11,9 @@ use crate::exit::Exit;
 /// # Errors
 /// None.
 pub fn run(args: &SchemaArgs) -> Result<Exit> {
-    print!(
-        "{}",
-        match args.of {
-            SchemaOf::Job => JOB_SCHEMA,
-            SchemaOf::Provider => PROVIDER_SCHEMA,
-        }
-    );
+    crate::terminal::text(match args.of {
+        SchemaOf::Job => JOB_SCHEMA,
+        SchemaOf::Provider => PROVIDER_SCHEMA,
+    });
     Ok(Exit::Done)
 }

@@ -22,7 +22,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
     let limiter = archive.limiter(&context.env).await?;
     let shot = snapshot(&state, &limiter, &files, &context.env).await?;
     if context.json {
-        println!("{}", serde_json::to_string_pretty(&shot)?);
+        crate::terminal::data(serde_json::to_string_pretty(&shot)?);
     } else {
         print(&shot, &files);
     }
@@ -71,6 +71,6 @@ fn print_progress(shot: &Snapshot) {
         let row = std::iter::once(value.clone()).chain(numbers.map(show::count));
         table.add_row(row);
     }
-    println!();
+    crate::terminal::data("");
     show::print(&table);
 }

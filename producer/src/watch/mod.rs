@@ -110,7 +110,7 @@ impl Watcher<'_> {
         self.tell(&watched.files, &shot).await;
         if let Some(reason) = open.stopped {
             watched.screen.end();
-            eprintln!("{run} is {reason}");
+            crate::terminal::tell(format_args!("{run} is {reason}"));
             return Ok(Some(Exit::StoppedByProvider));
         }
         if self
@@ -229,10 +229,10 @@ impl Watcher<'_> {
     }
 
     fn say_stopped(&self, run: &RunRef, closed: &ClosedFor) -> Exit {
-        eprintln!(
+        crate::terminal::tell(format_args!(
             "{run} is stopped by its provider: every key is closed for {} more. The run stays open and goes on by itself then; `producer resume {run}` tries again at once, `producer watch {run}` shows it",
             show::span(closed.remaining())
-        );
+        ));
         Exit::StoppedByProvider
     }
 }
@@ -288,7 +288,10 @@ impl Outage {
             }
             Err(error) => {
                 let since = *self.0.get_or_insert_with(|| {
-                    eprintln!("waiting up to {} s: {error:#}", Self::LONGEST.as_secs());
+                    crate::terminal::tell(format_args!(
+                        "waiting up to {} s: {error:#}",
+                        Self::LONGEST.as_secs()
+                    ));
                     Instant::now()
                 });
                 if since.elapsed() > Self::LONGEST {

@@ -48,7 +48,7 @@ impl Screen {
             Screen::Lines { last } => {
                 if last.is_none_or(|last| last.elapsed() >= BETWEEN_LINES) {
                     *last = Some(Instant::now());
-                    eprintln!("{}", line(shot, speed));
+                    crate::terminal::tell(line(shot, speed));
                 }
             }
             Screen::Quiet => {}

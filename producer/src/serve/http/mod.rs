@@ -32,10 +32,10 @@ pub(super) async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListen
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}; --listen takes HOST:PORT"))?;
-    eprintln!(
+    crate::terminal::tell(format_args!(
         "listening on http://{} (/api/v1, /metrics, /healthz, /readyz)",
         listener.local_addr()?
-    );
+    ));
     Ok(Some(listener))
 }
 
