@@ -152,6 +152,11 @@ pub fn live(prefix: &str, job: &str) -> String {
     format!("{}/{job}/live.json", prefix.trim_matches('/'))
 }
 
+/// Since when the ends of its parent's runs start runs of `job` (see `after:`).
+pub fn chain(prefix: &str, job: &str) -> String {
+    format!("{}/{job}/chain.json", prefix.trim_matches('/'))
+}
+
 /// The folder of a calendar quota's marks in one window (CORE 17): one object for each mark, named by it.
 pub fn quota_marks(
     prefix: &str,

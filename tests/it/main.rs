@@ -18,6 +18,7 @@ mod resume;
 mod scene;
 mod search;
 mod serve;
+mod serve_chains;
 mod sources;
 mod stack;
 mod stores;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::scene::Scene;
 
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a webhook received.
 #[derive(Clone, Default)]
@@ -52,7 +52,7 @@ async fn receiver(bad: usize) -> (String, Received) {
 }
 
 /// 28 cells of one destination; nothing of the fleet runs yet.
-fn scene(test: &str) -> Scene {
+pub(crate) fn scene(test: &str) -> Scene {
     let config = SimulatorConfig {
         limits: Limits {
             concurrency: Some(64),
@@ -67,7 +67,7 @@ fn scene(test: &str) -> Scene {
     scene
 }
 
-fn serve(fleet: &Fleet) -> (Process, String) {
+pub(crate) fn serve(fleet: &Fleet) -> (Process, String) {
     let process = fleet
         .start("producer", &["serve", "--listen", "127.0.0.1:0"])
         .expect("it starts");
@@ -75,7 +75,7 @@ fn serve(fleet: &Fleet) -> (Process, String) {
     (process, format!("http://{address}"))
 }
 
-fn runs(fleet: &Fleet, job: &str) -> Vec<Value> {
+pub(crate) fn runs(fleet: &Fleet, job: &str) -> Vec<Value> {
     let ended = fleet
         .producer(&["runs", job, "--json"], LIMIT)
         .expect("it runs");

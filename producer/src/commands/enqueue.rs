@@ -36,7 +36,7 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
     if args.dry_run {
         print_estimate(
             context,
-            &planned(context, args, &job, id, None, None).await?,
+            &planned(context, args, &job, id, &Known::default()).await?,
         )?;
         return Ok(Exit::Done);
     }
@@ -45,7 +45,7 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
         .objects()
         .probe_conditional_put(stores.prefix())
         .await?;
-    let exit = match start(context, &stores, &job, args, id).await {
+    let exit = match start(context, &stores, &job, args, id, None).await {
         Ok(started) => ended_with(context, &stores, args, &started).await,
         Err(error) => Err(error),
     };
@@ -71,7 +71,8 @@ pub struct Started {
     pub again: bool,
 }
 
-/// Plans the run `id` and publishes it, or goes on with it, as `args` say. Prints nothing.
+/// Plans the run `id` and publishes it, or goes on with it, as `args` say; `parent` is the run that it
+/// follows, where that is known. Prints nothing.
 ///
 /// # Errors
 /// As [`run`].
@@ -81,12 +82,14 @@ pub async fn start(
     job: &LoadedJob,
     args: &EnqueueArgs,
     id: RunId,
+    parent: Option<&RunId>,
 ) -> Result<Started> {
     let enqueueing = Enqueueing {
         context,
         args,
         stores,
         job,
+        parent,
     };
     enqueueing.run(id).await
 }
@@ -120,20 +123,29 @@ async fn ended_with(
     }
 }
 
+/// What is known before planning.
+#[derive(Default)]
+struct Known<'a> {
+    /// The plan that is there.
+    plan: Option<&'a Plan>,
+    /// The run that this one follows.
+    parent: Option<&'a RunId>,
+    archive: Option<&'a Archive>,
+}
+
 /// Plans the run; an existing plan lends its date and what it reads, so that going on sees the same.
 async fn planned(
     context: &Context,
     args: &EnqueueArgs,
     job: &LoadedJob,
     id: RunId,
-    existing: Option<&Plan>,
-    archive: Option<&Archive>,
+    known: &Known<'_>,
 ) -> Result<Plan> {
     let asked = Asked {
         narrowing: &args.narrowing,
-        known: existing,
-        parent: None,
-        archive,
+        known: known.plan,
+        parent: known.parent.cloned(),
+        archive: known.archive,
         allow_shrink: args.allow_shrink,
         force: args.force,
     };
@@ -145,9 +157,19 @@ struct Enqueueing<'a> {
     args: &'a EnqueueArgs,
     stores: &'a Stores,
     job: &'a LoadedJob,
+    parent: Option<&'a RunId>,
 }
 
 impl Enqueueing<'_> {
+    async fn planned(&self, id: RunId, plan: Option<&Plan>) -> Result<Plan> {
+        let known = Known {
+            plan,
+            parent: self.parent,
+            archive: Some(&self.stores.archive),
+        };
+        planned(self.context, self.args, self.job, id, &known).await
+    }
+
     async fn run(&self, id: RunId) -> Result<Started> {
         let run = RunRef {
             job: self.job.job.name.clone(),
@@ -156,9 +178,7 @@ impl Enqueueing<'_> {
         if let Some(files) = RunFiles::read(&self.stores.archive, &run).await? {
             return self.again(id, files).await;
         }
-        let archive = Some(&self.stores.archive);
-        let mut plan =
-            planned(self.context, self.args, self.job, id.clone(), None, archive).await?;
+        let mut plan = self.planned(id.clone(), None).await?;
         plan.base = base_of(self.stores, &plan).await?;
         let mut readiness = Readiness::new(&plan, &self.stores.limiter)?;
         self.somebody_ready(&mut readiness).await?;
@@ -289,9 +309,7 @@ impl Enqueueing<'_> {
 
     /// The run id is known already: its plan must be the same work.
     async fn again(&self, id: RunId, files: RunFiles) -> Result<Started> {
-        let known = Some(&files.plan);
-        let archive = Some(&self.stores.archive);
-        let plan = planned(self.context, self.args, self.job, id, known, archive).await?;
+        let plan = self.planned(id, Some(&files.plan)).await?;
         if !files.plan.same_work(&plan) {
             let differ = differing(&files.plan, &plan).join(", ");
             return Err(OtherPlan(files.plan.run_ref(), differ).into());

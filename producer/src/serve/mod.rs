@@ -4,6 +4,7 @@
 
 pub mod agenda;
 pub mod calendar;
+mod chains;
 mod deadline;
 mod gauges;
 mod http;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use jiff::Timestamp;
+use paceline_protocol::ids::RunRef;
 use paceline_protocol::stores::broker::{Hear, Inbox};
 use paceline_protocol::topology::Topology;
 use tokio::sync::{broadcast, watch};
@@ -48,6 +51,8 @@ struct Server {
     events: broadcast::Sender<Arc<Event>>,
     gauges: gauges::Gauges,
     amqp: String,
+    /// When this process began to serve.
+    began: Timestamp,
     stop: CancellationToken,
 }
 
@@ -56,6 +61,17 @@ struct Server {
 struct Event {
     topic: String,
     body: String,
+}
+
+impl Event {
+    /// The run that it tells of.
+    fn run(&self) -> Option<RunRef> {
+        let body: serde_json::Value = serde_json::from_str(&self.body).ok()?;
+        Some(RunRef {
+            job: body["job"].as_str()?.to_owned(),
+            run: body["run"].as_str()?.parse().ok()?,
+        })
+    }
 }
 
 impl Server {
@@ -70,6 +86,7 @@ impl Server {
 /// # Errors
 /// When a setting is missing, a server stays away, or the address cannot be had.
 pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
+    let began = Timestamp::now();
     let tokens = http::auth::Tokens::from_env(&context.env)?;
     let signer = notify::sign::Signer::from_env(&context.env)?;
     let listener = http::bind(args.listen).await?;
@@ -95,6 +112,7 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
         stores,
         spec,
         leading,
+        began,
         stop: stop.clone(),
     });
     let tasks = TaskTracker::new();
@@ -104,6 +122,7 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
     tasks.spawn(leader::lead(server.clone(), lead));
     tasks.spawn(spec_watch::keep_reading(server.clone()));
     tasks.spawn(schedules::follow(server.clone()));
+    tasks.spawn(chains::follow(server.clone()));
     tasks.spawn(deadline::enforce(server.clone()));
     tasks.spawn(gauges::keep_measuring(server.clone()));
     tasks.spawn(hear(server.clone()));

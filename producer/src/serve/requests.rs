@@ -52,6 +52,7 @@ impl Request {
             job: request.job,
             run: request.run_id,
             date: request.date,
+            parent: None,
             params: pairs(&request.params)?,
             only: several(&request.only)?,
             allow_shrink: request.allow_shrink,

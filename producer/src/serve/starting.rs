@@ -20,6 +20,8 @@ pub(super) struct Ask {
     pub(super) run: Option<RunId>,
     /// `today`.
     pub(super) date: Option<Date>,
+    /// The run of the job behind `after` that it follows; the newest good one without.
+    pub(super) parent: Option<RunId>,
     /// Params instead of those of the file.
     pub(super) params: Vec<(String, String)>,
     /// Only these cells.
@@ -56,7 +58,8 @@ impl Server {
             listen: None,
             dry_run: false,
         };
-        let started = enqueue::start(&self.context, &self.stores, &job, &args, id).await?;
+        let parent = ask.parent.as_ref();
+        let started = enqueue::start(&self.context, &self.stores, &job, &args, id, parent).await?;
         tracing::info!(run.id = %started.run, again = started.again, "started");
         Ok(started)
     }
