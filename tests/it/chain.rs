@@ -71,7 +71,7 @@ fn enqueue(calendar: &Calendar, run: &str) {
 }
 
 /// The run has the cells of `towns` (destination and day out), each with what the provider has for it.
-async fn has(calendar: &Calendar, run: &str, towns: &[(&str, &str)]) {
+pub async fn has(calendar: &Calendar, run: &str, towns: &[(&str, &str)]) {
     let outputs = Outputs {
         index: None,
         ranking: None,

@@ -9,6 +9,7 @@ mod crash;
 mod directions;
 mod drain;
 mod eleven_street;
+mod events;
 mod failures;
 mod fares;
 mod faults;

@@ -4,5 +4,6 @@
 pub mod eleven_street;
 pub mod search;
 mod server;
+pub mod world_events;
 
 pub use server::{Seen, Server};
