@@ -334,7 +334,10 @@ impl Lane {
                         self.died(credential, now);
                         self.close(&scope, &Drawn::nothing(), now);
                     }
-                    None => self.on_dead(vec![(credential.to_owned(), Outcome::AuthExpired.as_str().to_owned())]),
+                    None => self.on_dead(vec![(
+                        credential.to_owned(),
+                        Outcome::AuthExpired.as_str().to_owned(),
+                    )]),
                 }
             }
             Renewed::Stopped => {}
