@@ -220,7 +220,11 @@ async fn a_fleet_has_one_token_for_each_credential() {
         market.server.seen().len(),
         "token requests are calls like others"
     );
-    assert_eq!(audit["granted"], audit["calls"], "{audit}");
+    // A grant that came late is dropped.
+    assert!(
+        audit["granted"].as_u64() >= audit["calls"].as_u64(),
+        "{audit}"
+    );
     assert_eq!(
         (&audit["refused"], &audit["repeated"]),
         (&0.into(), &0.into())

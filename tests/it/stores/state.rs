@@ -398,12 +398,11 @@ async fn a_token_is_renewed_by_one_and_by_generation() {
 async fn who_was_too_slow_puts_no_token_over_a_newer_one() {
     let redis = Redis::new("tokenfence").await;
     let old = redis.look("a").await.renew.expect("the lease");
-    let lost: () = redis::cmd("DEL")
+    let () = redis::cmd("DEL")
         .arg(redis.keys.token("p", "0-aa"))
         .query_async(&mut redis.plain.clone())
         .await
         .expect("deleted");
-    drop(lost);
     let new = redis.look("b").await.renew.expect("the lease");
     assert!(new > old, "fences grow over a loss of Redis");
     assert!(redis.put("b", new, "newer").await);
