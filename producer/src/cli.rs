@@ -64,6 +64,17 @@ Examples:
   producer check spec/jobs/fares.yaml         one file (and what it names)
   producer check --json | jq .                for an editor or CI")]
     Check(CheckArgs),
+    /// Write a first, commented draft of a provider or job file
+    #[command(after_help = "\
+A draft is right as `check` sees it; what it says of limits and fields is a guess to be corrected.
+Secrets of a curl command never reach the file: they become `credential.key`, from the environment.
+
+Examples:
+  producer new provider weather
+  producer new provider weather --from-curl \"curl 'https://api.example.com/v1/now?city=Seoul' -H 'Authorization: Bearer KEY'\"
+  producer new provider weather --from-curl -      the command line from stdin
+  producer new job weather-cities --provider weather")]
+    New(NewArgs),
     /// Cells, calls, shards, time at the allowed rate, share of each quota; nothing is sent
     #[command(after_help = "\
 Examples:
@@ -172,6 +183,46 @@ pub struct CheckArgs {
     /// Files or folders; without any, the whole spec folder
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+}
+
+/// `new`
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// What to draft
+    #[command(subcommand)]
+    pub what: NewWhat,
+}
+
+/// What can be drafted.
+#[derive(Debug, Subcommand)]
+pub enum NewWhat {
+    /// providers/NAME.yaml
+    Provider(NewProviderArgs),
+    /// jobs/NAME.yaml
+    Job(NewJobArgs),
+}
+
+/// `new provider`
+#[derive(Debug, Args)]
+pub struct NewProviderArgs {
+    /// Its name
+    pub name: String,
+    /// The curl command line that calls it (`-`: from stdin); it is read, not run
+    #[arg(long, value_name = "COMMAND")]
+    pub from_curl: Option<String>,
+}
+
+/// `new job`
+#[derive(Debug, Args)]
+pub struct NewJobArgs {
+    /// Its name
+    pub name: String,
+    /// The provider in the spec folder
+    #[arg(long, value_name = "NAME")]
+    pub provider: String,
+    /// Which of its endpoints, where it has several
+    #[arg(long, value_name = "NAME")]
+    pub endpoint: Option<String>,
 }
 
 /// What narrows or dates a plan.

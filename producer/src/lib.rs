@@ -20,6 +20,7 @@ pub mod logging;
 pub mod plan;
 pub mod pool;
 pub mod run;
+pub mod scaffold;
 pub mod serve;
 pub mod show;
 pub mod stores;

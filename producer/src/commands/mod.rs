@@ -7,6 +7,7 @@ mod doctor;
 pub(crate) mod enqueue;
 pub(crate) mod limits;
 pub(crate) mod load;
+mod new;
 pub(crate) mod pause;
 mod plan;
 pub(crate) mod retry;
@@ -29,6 +30,7 @@ use crate::exit::Exit;
 pub async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
     match command {
         Command::Check(args) => check::run(context, &args),
+        Command::New(args) => new::run(context, &args),
         Command::Plan(args) => plan::run(context, &args).await,
         Command::Enqueue(args) => enqueue::run(context, &args).await,
         Command::Runs(args) => runs::run(context, &args).await,

@@ -1,0 +1,144 @@
+//! The first draft of a provider file.
+
+use super::{scalar, variable};
+
+/// What is known of a provider before anybody wrote about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Its name.
+    pub name: String,
+    /// What is called; without one an example stands there.
+    pub call: Option<Call>,
+}
+
+/// One call, with its secrets taken out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// `https://host:port`
+    pub base_url: String,
+    /// Path below it.
+    pub path: String,
+    /// Whether it is a POST.
+    pub post: bool,
+    /// Query parameters in order.
+    pub query: Vec<(String, String)>,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+    /// What is sent.
+    pub body: Option<Send>,
+    /// Headers that sign in: name, and the value with the secret replaced by `{{ credential.key }}`.
+    pub auth_headers: Vec<(String, String)>,
+    /// Query parameters that sign in.
+    pub auth_query: Vec<String>,
+}
+
+/// The body of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Send {
+    /// A JSON document.
+    Json(serde_json::Value),
+    /// A form.
+    Form(Vec<(String, String)>),
+}
+
+/// The file's text.
+pub fn provider_text(draft: &Draft) -> String {
+    let example = Call {
+        path: "/v1/items".into(),
+        query: vec![("q".into(), "{{ keyword }}".into())],
+        auth_headers: vec![("authorization".into(), "Bearer {{ credential.key }}".into())],
+        ..Call::default()
+    };
+    let call = draft.call.as_ref().unwrap_or(&example);
+    let mut text = head(draft, call);
+    text += &auth(&draft.name, call);
+    text += LIMITS;
+    text += &endpoint(call);
+    text
+}
+
+fn head(draft: &Draft, call: &Call) -> String {
+    let url = variable(&draft.name, "URL");
+    let mut text = format!(
+        "# {}: say here what it is, where its manual lies, and what its manual says about limits.\nprovider: {}\nversion: 1\n",
+        draft.name, draft.name
+    );
+    match call.base_url.as_str() {
+        "" => text += &format!("base_url: ${{{url}}}\n"),
+        known => {
+            text += &format!(
+                "base_url: {}                # or ${{{url}}}, so that a test can point elsewhere\n",
+                scalar(known)
+            )
+        }
+    }
+    text
+}
+
+fn auth(name: &str, call: &Call) -> String {
+    if call.auth_headers.is_empty() && call.auth_query.is_empty() {
+        return String::new();
+    }
+    let mut text = format!(
+        "credentials: {{from_env: {}, use: exhaust}}   # comma-separated keys; each is credential.key\nauth:\n",
+        variable(name, "KEYS")
+    );
+    for (header, value) in &call.auth_headers {
+        text += &format!(
+            "  - {{header: {}, value: {}}}\n",
+            scalar(header),
+            scalar(value)
+        );
+    }
+    for query in &call.auth_query {
+        text += &format!(
+            "  - {{query: {}, value: \"{{{{ credential.key }}}}\"}}\n",
+            scalar(query)
+        );
+    }
+    text
+}
+
+const LIMITS: &str = "\
+timeout: {connect: 3s, total: 10s}
+limits:                                         # what the manual allows; one call a second until you know
+  - {name: second, rate: 1/s}
+  # - {name: day, quota: 10000/day, resets: \"00:00 UTC\", per: \"{{ credential }}\"}
+  # - {name: in-flight, concurrency: 8}
+outcomes:                                       # the first match wins; a built-in list follows
+  - {when: {status: 429}, then: throttled, wait: {header: retry-after, fallback: 30s}}
+  - {when: {status: 404}, then: empty}
+retry: {attempts: 5, backoff: {from: 500ms, to: 30s}}
+";
+
+fn endpoint(call: &Call) -> String {
+    let method = if call.post { "post" } else { "get" };
+    let mut text = format!(
+        "endpoints:\n  items:\n    {method}: {}\n",
+        scalar(&call.path)
+    );
+    text += &mapping("query", &call.query);
+    text += &mapping("headers", &call.headers);
+    match &call.body {
+        Some(Send::Json(json)) => text += &format!("    json: {json}\n"),
+        Some(Send::Form(form)) => text += &mapping("form", form),
+        None => {}
+    }
+    text += "    # page: {style: page, query: page, first: 1, stop: empty, max_pages: 100}
+    records: $.items[*]                         # where the records lie in an answer
+    fields:                                     # what a record has; try: as: string, integer, decimal, datetime
+      id: {path: $.id, as: string}
+      name: {path: $.name, optional: true}
+";
+    text
+}
+
+fn mapping(key: &str, entries: &[(String, String)]) -> String {
+    if entries.is_empty() {
+        return String::new();
+    }
+    let line =
+        |(name, value): &(String, String)| format!("      {}: {}\n", scalar(name), scalar(value));
+    let lines: String = entries.iter().map(line).collect();
+    format!("    {key}:\n{lines}")
+}
