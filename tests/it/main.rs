@@ -15,6 +15,7 @@ mod fares;
 mod faults;
 mod new;
 mod outputs;
+mod posts;
 mod readme;
 mod resume;
 mod scene;
