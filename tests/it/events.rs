@@ -2,7 +2,8 @@
 //! what the catalogue showed, and so are the jobs that follow, which call for changed events alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use harness::checker::Collected;
 use harness::{Bucket, Calendar, Shape};
@@ -16,7 +17,11 @@ use redis::AsyncCommands;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-const TODAY: &str = "2026-12-01";
+/// The date of the nights: a few days ahead, so that what follows them by the real clock sees them in the future.
+static TODAY: LazyLock<Date> = LazyLock::new(|| {
+    let now = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    now.date() + 4.days()
+});
 const COUNTRIES: [&str; 5] = ["KR", "JP", "US", "FR", "TH"];
 const CATEGORIES: [&str; 4] = ["festivals", "concerts", "expos", "sports"];
 const TOKENS: [&str; 2] = ["canary-world-1", "canary-world-2"];
@@ -29,6 +34,11 @@ fn instant(text: &str) -> Timestamp {
     text.parse().expect("an instant")
 }
 
+/// So many days after the nights' date, at a time of day.
+fn days_later(days: i64, time: &str) -> Timestamp {
+    instant(&format!("{}T{time}Z", *TODAY + days.days()))
+}
+
 fn event(cell: (&str, &str), n: i64) -> Event {
     const TITLES: [&str; 4] = [
         "서울 \"겨울\" 축제, 2026",
@@ -36,7 +46,7 @@ fn event(cell: (&str, &str), n: i64) -> Event {
         " two\nlines ",
         "Fête",
     ];
-    let first = instant("2026-12-03T22:30:00Z");
+    let first = days_later(2, "22:30:00");
     let place = COUNTRIES
         .iter()
         .position(|country| *country == cell.0)
@@ -73,7 +83,7 @@ fn first_night() -> Vec<Event> {
     for (id, days) in [("over", 3), ("lasting", 4)] {
         events.push(Event {
             id: id.into(),
-            start: instant("2026-11-28T12:00:00Z"),
+            start: days_later(-3, "12:00:00"),
             days,
             ..event(("FR", "expos"), 9)
         });
@@ -148,6 +158,7 @@ impl Nights {
         let fleet = &mut calendar.fleet;
         fleet.set("WORLD_EVENTS_URL", catalogue.server().url());
         fleet.set("WORLD_EVENTS_TOKENS", TOKENS.join(","));
+        fleet.set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
         // All tests share one Elasticsearch.
         for job in ["events", "nearby", "event-fares"] {
             let name = format!("name: {}-{job}", fleet.name);
@@ -164,7 +175,8 @@ impl Nights {
     }
 
     fn run(&self, job: &str, run: &str, code: i32) {
-        let arguments = ["enqueue", job, "--run-id", run, "--date", TODAY, "--wait"];
+        let date = TODAY.to_string();
+        let arguments = ["enqueue", job, "--run-id", run, "--date", &date, "--wait"];
         let ended = self.calendar.fleet.producer(&arguments, PATIENCE);
         ended.expect("it ends").expect_code(code);
     }
@@ -368,15 +380,26 @@ async fn the_jobs_behind_events_call_for_what_changed_alone() {
     )
     .expect("replaced");
     nights.catalogue.allow(100.0, 50.0);
+    spec.replace(
+        "jobs/events.yaml",
+        "schedule: {cron: \"0 4 * * *\", timezone: Asia/Seoul, overlap: skip}\n",
+        "",
+    )
+    .expect("replaced");
     let _workers = [nights.calendar.load(), nights.calendar.collect()];
+    let (_serve, _) = crate::serve::serve(&nights.calendar.fleet);
     nights.run("events", "n1", 0);
     let first = nights.events();
-    nights.run("nearby", "c1", 0);
+    nights.until_completed("nearby", "n1-nearby").await;
     nights
-        .has_what_is_near("c1", &first, first.len() as u64)
+        .has_what_is_near("n1-nearby", &first, first.len() as u64)
         .await;
     let before = nights.calls("/v1/places");
     assert_eq!(before, first.len() * 2);
+    nights
+        .until_completed("event-fares", "n1-event-fares")
+        .await;
+    nights.has_fares_to("n1-event-fares", &first).await;
 
     nights.change(second_night);
     nights.run("events", "n2", 0);
@@ -384,30 +407,21 @@ async fn the_jobs_behind_events_call_for_what_changed_alone() {
     let rows = truth(&first, &second);
     assert_eq!(changed(&rows), CHANGED);
     nights.gives("n2", &rows, 2).await;
-    nights.run("nearby", "c2", 0);
     let ids: BTreeSet<&str> = CHANGED.iter().map(|(id, _)| *id).collect();
     let changed: Vec<Event> = second
         .iter()
         .filter(|e| ids.contains(e.id.as_str()))
         .cloned()
         .collect();
+    nights.until_completed("nearby", "n2-nearby").await;
     nights
-        .has_what_is_near("c2", &changed, second.len() as u64)
+        .has_what_is_near("n2-nearby", &changed, second.len() as u64)
         .await;
     assert_eq!(nights.calls("/v1/places") - before, CHANGED.len() * 2);
-
-    // Its first run: of all good nights the newest record of each event that was ever new.
-    nights.run("event-fares", "f1", 0);
-    // What is gone was new once.
-    let mut known = second.clone();
-    known.extend(first.into_iter().filter(|e| !rows.contains_key(&e.id)));
-    let towns = nights.towns(&known);
-    let towns: Vec<(&str, &str)> = towns
-        .iter()
-        .map(|(to, on)| (to.as_str(), on.as_str()))
-        .collect();
-    assert!(towns.len() > 5, "{towns:?}");
-    crate::chain::has(&nights.calendar, "f1", &towns).await;
+    nights
+        .until_completed("event-fares", "n2-event-fares")
+        .await;
+    nights.has_fares_to("n2-event-fares", &changed).await;
     nights.was_refused("nothing");
 }
 
@@ -442,6 +456,31 @@ impl Nights {
         assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), wanted);
     }
 
+    async fn has_fares_to(&self, run: &str, events: &[Event]) {
+        let towns = self.towns(events);
+        let towns: Vec<(&str, &str)> = towns
+            .iter()
+            .map(|(to, on)| (to.as_str(), on.as_str()))
+            .collect();
+        assert!(towns.len() > 2, "{towns:?}");
+        crate::chain::has(&self.calendar, run, &towns).await;
+    }
+
+    async fn until_completed(&self, job: &str, run: &str) {
+        let until = Instant::now() + PATIENCE;
+        let state = || {
+            let runs = crate::serve::runs(&self.calendar.fleet, job).into_iter();
+            let mut states = runs
+                .filter(|line| line["run"] == run)
+                .map(|line| line["state"].clone());
+            states.next()
+        };
+        while state() != Some("completed".into()) {
+            assert!(Instant::now() < until, "{run}: {:?}", state());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// Where to fly and when: the airport nearest to each event, the day before it starts.
     fn towns(&self, events: &[Event]) -> BTreeSet<(String, String)> {
         let path = self.calendar.fleet.spec.path().join("jobs/airports.csv");
@@ -454,7 +493,6 @@ impl Nights {
                 (row["iata"].clone(), number("lat"), number("lon"))
             })
             .collect();
-        let today: Date = TODAY.parse().expect("a date");
         let town = |event: &Event| {
             let far =
                 |(_, lat, lon): &&(String, f64, f64)| metres((*lat, *lon), (event.lat, event.lon));
@@ -465,8 +503,8 @@ impl Nights {
             )
         };
         let towns = events.iter().map(town);
-        let towns = towns.filter(|(to, on)| to != "ICN" && *on > today);
-        towns.map(|(to, on)| (to, on.to_string())).collect()
+        let abroad = towns.filter(|(to, _)| to != "ICN");
+        abroad.map(|(to, on)| (to, on.to_string())).collect()
     }
 
     /// The catalogue refused no call but those of a country.
