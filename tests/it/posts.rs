@@ -63,7 +63,7 @@ fn truth() -> BTreeMap<String, Value> {
     let mut first = BTreeMap::new();
     for row in search().into_iter().flatten() {
         let text = |name: &str| row[name].as_str().expect("text").trim().to_owned();
-        if text("posted_on") >= "2026-10-28".to_owned() {
+        if text("posted_on").as_str() >= "2026-10-28" {
             let kept = json!({
                 "link": text("link"), "engine": text("engine"), "title": text("title"), "posted_on": text("posted_on"),
             });
