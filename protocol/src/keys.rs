@@ -53,6 +53,11 @@ impl Keys {
         format!("{}:claim:{shard}", self.limits(provider))
     }
 
+    /// Hash of one credential's token or session, and of who renews it.
+    pub fn token(&self, provider: &str, credential: &str) -> String {
+        format!("{}:token:{{{provider}}}:{credential}", self.namespace)
+    }
+
     /// What all keys of a run begin with.
     fn run(&self, run: &RunRef) -> String {
         format!("{}:run:{{{run}}}", self.namespace)

@@ -157,6 +157,15 @@ pub fn chain(prefix: &str, job: &str) -> String {
     format!("{}/{job}/chain.json", prefix.trim_matches('/'))
 }
 
+/// What is kept, sealed, of one credential beyond its token: rotated refresh tokens (`refresh-<n>`, the highest one
+/// counts) and whether it ever used a one-time code (`one-time`).
+pub fn credential(prefix: &str, provider: &str, credential: &str) -> String {
+    format!(
+        "{}/credentials/{provider}/{credential}/",
+        prefix.trim_matches('/')
+    )
+}
+
 /// The folder of a calendar quota's marks in one window (CORE 17): one object for each mark, named by it.
 pub fn quota_marks(
     prefix: &str,

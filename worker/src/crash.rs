@@ -4,9 +4,12 @@
 //! The points lie between any two steps that change something outside the process.
 
 /// Every crash point, for the test that dies at each of them.
-pub const POINTS: [&str; 31] = [
+pub const POINTS: [&str; 34] = [
     "call-before-send",
     "call-after-answer",
+    "token-before-send",
+    "token-after-answer",
+    "token-before-keep",
     "read-before",
     "read-after",
     "settle-before-failures",

@@ -1,7 +1,9 @@
 //! Small simulators of the providers in the example files: each answers as its documentation says, and
 //! keeps its own log of every call, which is the truth of a test.
 
+mod bucket;
 pub mod eleven_street;
+pub mod naver_commerce;
 pub mod search;
 mod server;
 pub mod world_events;

@@ -20,8 +20,8 @@ pub const MAX_BODY_DEFAULT: u64 = 32 << 20;
 /// How long a scope waits when neither the answer nor the rule says.
 const WAIT_THROTTLED: Duration = Duration::from_secs(1);
 const WAIT_MAINTENANCE: Duration = Duration::from_secs(600);
-/// A key that is not accepted stays out until somebody looks.
-const WAIT_AUTH: Duration = Duration::from_secs(24 * 3600);
+/// A key that is not accepted stays out until somebody looks: as long as anything can be closed.
+const WAIT_AUTH: Duration = Duration::from_secs(400 * 86_400);
 
 /// An answer as it came over the wire.
 pub struct Answer<'a> {

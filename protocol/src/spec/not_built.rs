@@ -57,11 +57,14 @@ fn of_provider(source: &Source, provider: &Provider, endpoint: &str) -> Vec<Diag
 
 fn of_credentials(found: &mut Found, provider: &Provider) {
     for (i, auth) in provider.auth.iter().enumerate() {
+        let session = matches!(auth, Auth::Session { .. });
+        found.when(session, &format!("auth[{i}]"), "signing in by a log-in");
         let kept = matches!(auth, Auth::Oauth2 { .. } | Auth::Session { .. });
+        // What is kept is sealed by the credential's own secrets.
         found.when(
-            kept,
+            kept && provider.credentials.is_none(),
             &format!("auth[{i}]"),
-            "signing in by a token request or a log-in",
+            "signing in by a token request or a log-in without `credentials`",
         );
     }
 }

@@ -9,7 +9,7 @@ use paceline_protocol::keys::Keys;
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::spec::KeepScore;
 use paceline_protocol::stores::state::{
-    BlockCounts, OpenRun, PublishSet, SetUpdate, State, StateError,
+    BlockCounts, KeptToken, OpenRun, PublishSet, SetUpdate, State, StateError, TokenSeen,
 };
 use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
@@ -345,4 +345,88 @@ async fn a_run_that_is_opened_again_is_not_forgotten() {
         let ttl: i64 = plain.ttl(key).await.expect("asked");
         assert_eq!(ttl, -1, "{key} would be forgotten under the retry");
     }
+}
+
+const LEASE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Redis {
+    async fn look(&self, holder: &str) -> TokenSeen {
+        let seen = self.state.look_for_token("p", "0-aa", holder, LEASE).await;
+        seen.expect("looked")
+    }
+
+    async fn put(&self, holder: &str, generation: u64, text: &str) -> bool {
+        let token = KeptToken {
+            generation,
+            sealed: text.as_bytes().to_vec(),
+            renew_in: HOUR,
+            good_for: 2 * HOUR,
+        };
+        let put = self.state.put_token("p", "0-aa", holder, &token).await;
+        put.expect("put")
+    }
+
+    async fn ended(&self, generation: u64) -> bool {
+        let told = self.state.token_ended("p", "0-aa", generation, false);
+        told.await.expect("told")
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_renewed_by_one_and_by_generation() {
+    let redis = Redis::new("token").await;
+    let fence = redis.look("a").await.renew.expect("the lease");
+    let other = redis.look("b").await;
+    assert!(other.renew.is_none() && other.held_for > Duration::ZERO);
+    assert!(redis.put("a", fence, "first").await);
+    let kept = redis.look("b").await.kept.expect("the token");
+    assert_eq!((kept.generation, &*kept.sealed), (fence, &b"first"[..]));
+    let works = redis.state.token_works("p", "0-aa", fence).await;
+    works.expect("told");
+    // It worked, so its end is an end; who tells it later, or of an older one, hears the same.
+    assert!(redis.ended(fence).await && redis.ended(fence).await && redis.ended(1).await);
+    let next = redis.look("b").await.renew.expect("the lease");
+    assert!(next > fence);
+    assert!(redis.put("b", next, "second").await);
+    // Never worked: the credential is not accepted, which one alone hears.
+    assert!(!redis.ended(next).await);
+    assert!(redis.ended(next).await);
+}
+
+#[tokio::test]
+async fn who_was_too_slow_puts_no_token_over_a_newer_one() {
+    let redis = Redis::new("tokenfence").await;
+    let old = redis.look("a").await.renew.expect("the lease");
+    let () = redis::cmd("DEL")
+        .arg(redis.keys.token("p", "0-aa"))
+        .query_async(&mut redis.plain.clone())
+        .await
+        .expect("deleted");
+    let new = redis.look("b").await.renew.expect("the lease");
+    assert!(new > old, "fences grow over a loss of Redis");
+    assert!(redis.put("b", new, "newer").await);
+    assert!(!redis.put("a", old, "older").await);
+    let keep = redis.state.keep_token_lease("p", "0-aa", "a", old, LEASE);
+    assert!(!keep.await.expect("asked"));
+    let kept = redis.look("c").await.kept.expect("the token");
+    assert_eq!(kept.sealed, b"newer");
+}
+
+#[tokio::test]
+async fn a_one_time_code_is_used_once_and_trouble_is_shared() {
+    let redis = Redis::new("tokencode").await;
+    let fence = redis.look("a").await.renew.expect("the lease");
+    let step = async |step| {
+        let used = redis.state.use_one_time_step("p", "0-aa", "a", fence, step);
+        used.await.expect("asked")
+    };
+    assert!(step(7).await);
+    assert!(!step(7).await && !step(6).await);
+    let trouble = Some(("status 500", LEASE));
+    let left = redis.state.leave_token("p", "0-aa", "a", fence, trouble);
+    left.await.expect("left");
+    let seen = redis.look("b").await;
+    assert_eq!((seen.renew, seen.last_step), (None, Some(7)));
+    assert_eq!(seen.trouble.as_deref(), Some("status 500"));
 }

@@ -21,6 +21,7 @@ use super::http::{HttpAnswer, HttpError};
 use super::lane::asking::Drawn;
 use super::lane::held::ShardInHand;
 use super::lane::shared::LaneShared;
+use super::tokens::SignedIn;
 use super::work::CellResult;
 use crate::metrics::Metrics;
 
@@ -40,6 +41,10 @@ pub struct Call {
     pub attempts: u32,
     /// What the call draws from.
     pub drawn: Arc<Drawn>,
+    /// The token or session that it is signed in with.
+    pub signed: Option<SignedIn>,
+    /// Its provider refused an earlier token for this very call: from now on that costs attempts.
+    pub refused_before: bool,
     /// The permission.
     pub grant: Grant,
     /// The epoch of the fleet's clock that the permission belongs to.
@@ -71,6 +76,8 @@ pub enum CallEnd {
     },
     /// The provider closed a scope: no attempt is burnt.
     Closed(CloseScope),
+    /// The provider does not take the call's token any more; what that means for the cell.
+    TokenEnded(Box<CallEnd>),
     /// The grace ended while it was in flight.
     CutOff {
         /// Calls made so far that count.
@@ -159,6 +166,10 @@ impl Call {
         let context = self.shard.at.connector.cell(values).at(self.grant.start_us);
         let context = match credential {
             Some(credential) => context.with_credential(credential),
+            None => context,
+        };
+        let context = match &self.signed {
+            Some(signed) => context.with_token(signed.token.clone()),
             None => context,
         };
         self.shard.at.connector.step(context, &self.position)
@@ -335,6 +346,12 @@ impl Call {
                 None => self.again(&attempt),
             },
             Outcome::Empty => self.advance(&attempt, None, context),
+            Outcome::AuthExpired if self.signed.is_some() => {
+                CallEnd::TokenEnded(Box::new(match self.refused_before {
+                    true => self.again(&attempt),
+                    false => CallEnd::NotSent,
+                }))
+            }
             Outcome::Throttled
             | Outcome::Maintenance
             | Outcome::QuotaExhausted
@@ -399,9 +416,14 @@ impl Call {
             return self.failed(attempt, attempt.judged.verdict.reason.clone(), None);
         }
         let backoff = backoff(retry, attempts, rand::random());
+        let verdict = &attempt.judged.verdict;
+        // A token that ended is renewed at once.
+        let hint = verdict
+            .wait
+            .filter(|_| verdict.outcome != Outcome::AuthExpired);
         CallEnd::Again {
             attempts,
-            wait: attempt.judged.verdict.wait.unwrap_or_default().max(backoff),
+            wait: hint.unwrap_or_default().max(backoff),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod resume;
 pub mod run;
 pub mod settle;
 pub mod source;
+pub mod tokens;
 pub mod work;
 
 use std::sync::Arc;

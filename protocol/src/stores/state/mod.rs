@@ -9,6 +9,9 @@ mod progress;
 mod registry;
 mod serving;
 mod sets;
+mod tokens;
+
+pub use tokens::{KeptToken, TokenSeen};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

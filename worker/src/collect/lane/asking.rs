@@ -1,19 +1,20 @@
 //! From cells that are ready to one request for grants: cells that draw from the same limits form a group.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use paceline_protocol::connector::{CallContext, NotRequestable, ScopeTemplate};
 use paceline_protocol::limit::{
     Ask, Choice, ClaimRef, Group, Instance, NotALimit, Refusal, Rule, instance,
 };
+use paceline_protocol::outcome::Verdict;
 use paceline_protocol::spec::PoolUse;
 
 use super::cooldown::{self, DrawnLimit, Narrow};
 use crate::collect::lane::held::ShardInHand;
 
 /// A cell that is ready, taken out of its shard until the answer comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wish {
     /// The shard's key within the lane.
     pub held: u64,
@@ -85,6 +86,8 @@ pub struct Asking {
     /// How few calls each of them holds for.
     narrow: Vec<Narrow>,
     groups: Vec<AskedGroup>,
+    /// Credentials of a pool that cannot serve now, since they have no token yet.
+    pub without: BTreeSet<String>,
 }
 
 struct AskedGroup {
@@ -111,6 +114,18 @@ pub struct Drawn {
     pub limits: Vec<DrawnLimit>,
     /// The names under which what the call draws from may be closed.
     pub names: Vec<String>,
+}
+
+impl Drawn {
+    /// Of a call without limits.
+    pub fn nothing() -> Self {
+        Drawn {
+            leases: Vec::new(),
+            scopes: Vec::new(),
+            limits: Vec::new(),
+            names: Vec::new(),
+        }
+    }
 }
 
 impl Asking {
@@ -165,6 +180,8 @@ impl Asking {
         let limits = self.limits_of(shard, context, false, now_us)?;
         let mut choices = Vec::new();
         let pool = shard.at.pool.credentials.iter().enumerate();
+        let without = self.without.clone();
+        let pool = pool.filter(|(_, with)| !without.contains(with.name()));
         for (credential, with) in pool.filter(|(place, _)| picked.is_none_or(|p| p == *place)) {
             let context = context.clone().with_credential(with);
             let own = self.limits_of(shard, &context, true, now_us)?;
@@ -387,8 +404,21 @@ pub enum WishError {
     #[error("the file of credentials has none called {0:?}")]
     NoCredential(String),
     /// Who alone can serve it is not accepted any more.
-    #[error("{0}")]
-    Dead(String),
+    #[error("the provider does not accept credential {credential} ({reason})")]
+    Dead {
+        /// Whose.
+        credential: String,
+        /// Why it is closed, in one word.
+        reason: String,
+    },
+    /// Who alone can serve it got no token.
+    #[error("no token or session for credential {credential}: {}", verdict.reason)]
+    NoToken {
+        /// Whose.
+        credential: String,
+        /// What the last try came to.
+        verdict: Verdict,
+    },
     /// Its limit cannot be counted.
     #[error(transparent)]
     Limit(#[from] NotALimit),

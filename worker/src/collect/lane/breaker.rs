@@ -15,6 +15,8 @@ impl Lane {
     pub(super) fn look_again(&mut self) {
         self.ask_at = Instant::now();
         self.empties = 0;
+        self.tokens.look_again();
+        self.dead.clear();
         if self.closed_until.borrow().is_some() {
             self.closed_until.send_replace(None);
             self.context.shard_left.notify_one();

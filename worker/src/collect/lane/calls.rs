@@ -11,14 +11,24 @@ use paceline_protocol::stores::limiter::Closure;
 
 use super::asking::{Drawn, Wish};
 use super::cooldown;
+use super::tokens::NoToken;
 use super::{Event, Lane, WAIT_IN_HAND};
 use crate::collect::call::{Call, CallEnd, CloseScope};
+use crate::collect::tokens::SignedIn;
 
 /// Leases that come free together are asked for together.
 const LEASES_GATHER: Duration = Duration::from_millis(2);
 
 impl Lane {
     pub(super) fn call(&mut self, wish: Wish, drawn: Arc<Drawn>, grant: Grant, epoch: u64) {
+        let Some(in_hand) = self.held.get(&wish.held) else {
+            return;
+        };
+        let shard = in_hand.held.shard.clone();
+        let signed = match self.signed_in(&shard, grant.credential) {
+            Ok(signed) => signed,
+            Err(NoToken) => return self.unsigned(wish, &drawn, &grant),
+        };
         let Some(in_hand) = self.held.get(&wish.held) else {
             return;
         };
@@ -41,6 +51,8 @@ impl Lane {
                 .unwrap_or_default(),
             attempts: in_hand.held.work.attempts(wish.cell),
             drawn: drawn.clone(),
+            signed: signed.clone(),
+            refused_before: self.tokens.was_refused(wish),
             grant,
             epoch,
             cut_off: self.cut_off.clone(),
@@ -54,11 +66,18 @@ impl Lane {
                 drawn,
                 end,
                 probe,
+                signed,
             }));
         });
     }
 
-    pub(super) fn on_called(&mut self, wish: Wish, drawn: &Drawn, end: CallEnd) {
+    pub(super) fn on_called(
+        &mut self,
+        wish: Wish,
+        drawn: &Drawn,
+        end: CallEnd,
+        signed: Option<SignedIn>,
+    ) {
         self.leases.give_back(&drawn.leases);
         let in_flight = self.context.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
         self.context
@@ -66,6 +85,10 @@ impl Lane {
             .worker_inflight
             .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         let now = Instant::now();
+        let end = match signed {
+            Some(signed) => self.after_signed(wish, end, &signed),
+            None => end,
+        };
         if self.wants_lease && !drawn.leases.is_empty() {
             self.ask_at = self.ask_at.min(now + LEASES_GATHER);
         }
@@ -85,7 +108,9 @@ impl Lane {
         };
         let work = &mut in_hand.held.work;
         match end {
-            CallEnd::NotSent | CallEnd::Closed(_) => work.untake(wish.cell),
+            CallEnd::NotSent | CallEnd::Closed(_) | CallEnd::TokenEnded(_) => {
+                work.untake(wish.cell);
+            }
             CallEnd::Ended(result) => in_hand.settling.extend(work.finish(wish.cell, result)),
             CallEnd::Advanced {
                 advance,
@@ -102,13 +127,10 @@ impl Lane {
     pub(super) fn close(&mut self, scope: &CloseScope, drawn: &Drawn, now: Instant) {
         let (name, resets_us) =
             cooldown::closes(scope.outcome, &drawn.limits, scope.credential.as_deref());
-        let until_reset = || match resets_us {
-            Some(us) => {
-                Duration::from_micros(u64::try_from(us - self.shared.fleet_us(now)).unwrap_or(0))
-            }
-            None => WITHOUT_RESET,
+        let wait = match scope.outcome {
+            Outcome::AuthExpired => cooldown::UNTIL_LOOKED_AT,
+            _ => cooldown::length(scope.wait, resets_us, self.shared.fleet_us(now)),
         };
-        let wait = scope.wait.unwrap_or_else(until_reset);
         tracing::warn!(
             provider.name = self.provider.name,
             closes = name,
@@ -147,7 +169,7 @@ impl Lane {
         let how = match end {
             CallEnd::Closed(_) => return,
             CallEnd::Ended(_) | CallEnd::Advanced { .. } => Probed::Well,
-            CallEnd::NotSent => Probed::NotSent,
+            CallEnd::NotSent | CallEnd::TokenEnded(_) => Probed::NotSent,
             CallEnd::Again { .. } | CallEnd::CutOff { .. } => Probed::Unanswered,
         };
         let (limiter, provider) = (self.context.limiter.clone(), self.provider.name.clone());
@@ -172,8 +194,6 @@ impl Lane {
     }
 }
 
-/// A quota that nobody declared: nobody knows its reset.
-const WITHOUT_RESET: Duration = Duration::from_secs(3600);
 /// So many names that went well are enough to know that a lane is served.
 const GOOD_AT_MOST: usize = 64;
 

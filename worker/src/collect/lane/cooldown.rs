@@ -7,9 +7,16 @@
 //! * `auth_expired`: the credential; without any, the provider.
 //! * `maintenance`: the provider.
 
+use std::time::Duration;
+
 use paceline_protocol::connector::ScopeTemplate;
 use paceline_protocol::limit::{Instance, PROVIDER, Rule};
 use paceline_protocol::outcome::Outcome;
+
+/// A credential that is not accepted stays out until somebody looks, never by time alone (as long as a closure can).
+pub const UNTIL_LOOKED_AT: Duration = Duration::from_secs(400 * 86_400);
+/// A quota that nobody declared: nobody knows its reset.
+const WITHOUT_RESET: Duration = Duration::from_secs(3600);
 
 /// One limit that a call drew from.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +80,15 @@ pub fn closes(
         Outcome::AuthExpired => (key(), None),
         _ => (PROVIDER.to_owned(), None),
     }
+}
+
+/// How long a closure lasts: what the answer or rule says, else until the reset of the quota.
+pub fn length(wait: Option<Duration>, resets_us: Option<i64>, now_us: i64) -> Duration {
+    let until_reset = || match resets_us {
+        Some(us) => Duration::from_micros(u64::try_from(us - now_us).unwrap_or(0)),
+        None => WITHOUT_RESET,
+    };
+    wait.unwrap_or_else(until_reset)
 }
 
 /// The names under which a call's closures stand.

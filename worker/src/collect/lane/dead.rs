@@ -7,9 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use paceline_protocol::limit::{Answer, Why};
+use paceline_protocol::limit::{Answer, DEAD, Refusal, Why};
 use paceline_protocol::outcome::Outcome;
 
+use super::asking::WishError;
 use super::held::ShardInHand;
 use super::{Event, Lane};
 
@@ -24,7 +25,9 @@ impl Lane {
             credential,
             "the provider does not accept this credential: it is not tried again before `retry` or `resume`"
         );
-        self.dead.insert(credential.to_owned(), now + REMEMBERED);
+        let reason = Outcome::AuthExpired.as_str().to_owned();
+        self.dead
+            .insert(credential.to_owned(), (now + REMEMBERED, reason));
     }
 
     /// Why a cell served by the credential at `place` alone cannot be called.
@@ -33,22 +36,26 @@ impl Lane {
         shard: &ShardInHand,
         place: usize,
         now: Instant,
-    ) -> Option<String> {
+    ) -> Option<WishError> {
         let name = shard.at.pool.credentials.get(place)?.name();
-        let until = self.dead.get(name)?;
-        (*until > now)
-            .then(|| format!("the provider does not accept credential {name} (auth_expired)"))
+        let (until, reason) = self.dead.get(name)?;
+        (*until > now).then(|| WishError::Dead {
+            credential: name.to_owned(),
+            reason: reason.clone(),
+        })
+    }
+
+    /// Whether each cell is bound to a credential.
+    pub(super) fn picks(&self) -> bool {
+        let credentials = self.provider.credentials.as_ref();
+        credentials.is_some_and(|c| c.pick.is_some())
     }
 
     /// Something is closed: find out whether a credential that cells are bound to is dead.
     pub(super) fn look_for_dead(&mut self, answer: &Answer) {
-        let closed = answer.refusals.iter().any(|r| r.why == Why::Closed);
-        let picks = self
-            .provider
-            .credentials
-            .as_ref()
-            .is_some_and(|c| c.pick.is_some());
-        if !closed || !picks || self.looking_for_dead {
+        let shut = |r: &Refusal| matches!(r.why, Why::Closed | Why::Dead);
+        let closed = answer.refusals.iter().any(shut);
+        if !closed || !self.picks() || self.looking_for_dead {
             return;
         }
         self.looking_for_dead = true;
@@ -58,19 +65,19 @@ impl Lane {
             let closures = limiter.closures(&provider).await.unwrap_or_default();
             let dead = closures
                 .into_iter()
-                .filter(|closure| closure.reason == Outcome::AuthExpired.as_str())
-                .map(|closure| closure.name)
+                .filter(|closure| DEAD.iter().any(|dead| closure.reason.starts_with(dead)))
+                .map(|closure| (closure.name, closure.reason))
                 .collect();
             drop(events.send(Event::Dead(dead)));
         });
     }
 
-    pub(super) fn on_dead(&mut self, names: Vec<String>) {
+    pub(super) fn on_dead(&mut self, names: Vec<(String, String)>) {
         self.looking_for_dead = false;
         let now = Instant::now();
-        self.dead.retain(|_, until| *until > now);
-        for name in names {
-            self.dead.insert(name, now + REMEMBERED);
+        self.dead.retain(|_, (until, _)| *until > now);
+        for (name, reason) in names {
+            self.dead.insert(name, (now + REMEMBERED, reason));
             self.ask_at = now;
         }
     }

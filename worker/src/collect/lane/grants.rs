@@ -12,6 +12,7 @@ use paceline_protocol::topology::DelayLevel;
 use super::asking::{self, Asking, Wish, WishError};
 use super::held::Company;
 use super::scopes::{self, Sleep};
+use super::tokens::Signing;
 use super::{Event, Lane, WAIT_IN_HAND};
 use crate::collect::marks;
 use crate::collect::part_ways::Back;
@@ -25,6 +26,8 @@ const APART: Duration = Duration::from_millis(4);
 const BATCH: usize = 256;
 /// Who got nothing twice in a row asks once in so long.
 const HUNGRY: Duration = Duration::from_secs(1);
+/// How soon it is known whether a closed credential is one that is not accepted.
+const LOOKING: Duration = Duration::from_millis(200);
 /// So many shards may wait for their own scopes beside those that are worked on.
 const WAITING_AT_MOST: usize = 64;
 
@@ -113,11 +116,21 @@ impl Lane {
             let picked = asking::picked(&shard, cell);
             let picked = picked.and_then(|place| {
                 match place.and_then(|place| self.why_dead(&shard, place, now)) {
-                    Some(reason) => Err(WishError::Dead(reason)),
+                    Some(dead) => Err(dead),
                     None => Ok(place),
                 }
             });
-            let added = picked.and_then(|place| {
+            let signed = picked.and_then(|place| {
+                let signing = self.sign_in(&shard, cell, place, &mut asking.without, now)?;
+                Ok((place, signing))
+            });
+            if let Ok((_, Signing::Wait(until))) = signed {
+                if let Some(in_hand) = self.held.get_mut(&key) {
+                    in_hand.held.work.sleep(cell, until);
+                }
+                continue;
+            }
+            let added = signed.and_then(|(place, _)| {
                 asking.add(
                     Wish { held: key, cell },
                     &endpoint,
@@ -271,6 +284,7 @@ impl Lane {
     /// Takes cells back that got no grant: those of a scope that opens later sleep until then.
     fn take_back(&mut self, asking: Asking, sleeps: &[Sleep], now: Instant) {
         let hungry = self.empties >= 2;
+        let picks = self.picks();
         let mut slept = Vec::new();
         let served: Vec<Option<String>> = (0..asking.groups())
             .map(|g| self.dead_reason(sleeps.iter().find(|s| s.group == g)))
@@ -295,6 +309,10 @@ impl Lane {
                         );
                         in_hand.settling.extend(work.finish(wish.cell, result));
                     }
+                    // Whether its own credential is not accepted any more is being looked up.
+                    (Some(sleep), _) if picks && sleep.is_dead_key() => {
+                        work.sleep(wish.cell, now + LOOKING);
+                    }
                     (Some(sleep), _) => {
                         work.sleep(wish.cell, now + sleep.of(place, number, hungry));
                         slept.push(wish.held);
@@ -312,6 +330,9 @@ impl Lane {
     fn dead_reason(&self, sleep: Option<&Sleep>) -> Option<String> {
         let sleep = sleep.filter(|sleep| sleep.why == Why::Dead)?;
         let name = sleep.name.as_deref()?;
+        if self.picks() && sleep.is_dead_key() {
+            return None;
+        }
         let kin = |good: &&String| {
             let stem = |n: &str| n.split_once(':').map(|(limit, _)| limit.to_owned());
             good.as_str() != name && stem(good) == stem(name)
@@ -442,7 +463,10 @@ impl WishError {
     /// How a cell without a call ends.
     fn outcome(&self) -> Outcome {
         match self {
-            WishError::Dead(_) => Outcome::AuthExpired,
+            WishError::Dead { reason, .. } if reason == Outcome::AuthExpired.as_str() => {
+                Outcome::AuthExpired
+            }
+            WishError::NoToken { verdict, .. } => verdict.outcome,
             _ => Outcome::Permanent,
         }
     }

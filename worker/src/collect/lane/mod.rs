@@ -15,6 +15,7 @@ mod reading;
 mod scopes;
 mod shards;
 pub mod shared;
+mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -33,8 +34,10 @@ use tokio_util::task::TaskTracker;
 use self::asking::{Asking, Drawn, Leases, Wish};
 use self::held::Held;
 use self::shared::LaneShared;
+use self::tokens::Tokens;
 use super::call::CallEnd;
 use super::part_ways::{Back, Parting};
+use super::tokens::{Renewed, SignedIn};
 use super::work::FullBlock;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
@@ -123,7 +126,11 @@ enum Event {
         end: CallEnd,
         /// When it started, if it was the one that tries whether a closure is over.
         probe: Option<i64>,
+        /// What it was signed in with.
+        signed: Option<SignedIn>,
     },
+    /// A renewal of a credential's token ended.
+    TokenRenewed(String, Renewed),
     /// Limits or closures changed: ask at once.
     LookAgain,
     /// A scope was refused again and again.
@@ -134,8 +141,8 @@ enum Event {
     },
     Parted,
     Marked(Instance),
-    /// These credentials are closed because their provider does not accept them.
-    Dead(Vec<String>),
+    /// These credentials are closed until somebody looks, each with its reason.
+    Dead(Vec<(String, String)>),
 }
 
 struct Lane {
@@ -159,9 +166,10 @@ struct Lane {
     /// Names of closures (credentials, limits in a scope) under which calls went well.
     good: BTreeSet<String>,
     marking: Vec<(String, String)>,
-    /// Credentials that are not accepted, and until when that is believed.
-    dead: HashMap<String, Instant>,
+    /// Credentials that are not accepted, until when that is believed, and why.
+    dead: HashMap<String, (Instant, String)>,
     looking_for_dead: bool,
+    tokens: Tokens,
     cut_off: CancellationToken,
 }
 
@@ -206,6 +214,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         marking: Vec::new(),
         dead: HashMap::new(),
         looking_for_dead: false,
+        tokens: Tokens::default(),
         cut_off: CancellationToken::new(),
         context: context.clone(),
     };
@@ -299,12 +308,14 @@ impl Lane {
                 drawn,
                 end,
                 probe,
+                signed,
             } => {
                 if let Some(start_us) = probe {
                     self.report_probe(&end, &drawn, start_us);
                 }
-                self.on_called(wish, &drawn, end);
+                self.on_called(wish, &drawn, end, signed);
             }
+            Event::TokenRenewed(credential, renewed) => self.on_token(&credential, renewed),
             Event::LookAgain => self.look_again(),
             Event::BreakerOpened(closure) => self.on_breaker(&closure),
             Event::Settled { held, summary } => self.on_settled(held, summary),

@@ -69,12 +69,7 @@ impl Lane {
             cut_off: self.cut_off.clone(),
         };
         self.context.in_flight.fetch_add(1, Ordering::Relaxed);
-        let drawn = Arc::new(Drawn {
-            leases: Vec::new(),
-            scopes: Vec::new(),
-            limits: Vec::new(),
-            names: Vec::new(),
-        });
+        let drawn = Arc::new(Drawn::nothing());
         let events = self.events.clone();
         self.context.tasks.spawn(async move {
             let end = reading.run().await;
@@ -83,6 +78,7 @@ impl Lane {
                 drawn,
                 end,
                 probe: None,
+                signed: None,
             }));
         });
         true

@@ -28,6 +28,13 @@ pub struct Sleep {
 }
 
 impl Sleep {
+    /// Whether it is a credential that stays closed until somebody looks.
+    pub fn is_dead_key(&self) -> bool {
+        // A limit in a scope has a colon in its name, a credential's public name has none.
+        let key = self.name.as_deref().is_some_and(|name| !name.contains(':'));
+        self.why == Why::Dead && key
+    }
+
     /// How long the cell at `place` of `number` sleeps. A paced scope opens for a few calls each time, so that
     /// its cells wake a few at a time.
     pub fn of(&self, place: usize, _number: usize, hungry: bool) -> Duration {
