@@ -22,6 +22,7 @@ mod scene;
 mod search;
 mod serve;
 mod serve_chains;
+mod serve_triggers;
 mod signing_in;
 mod sources;
 mod stack;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use paceline_protocol::inputs::ReadObject;
 use paceline_protocol::plan::Plan;
+use paceline_protocol::settings::FleetSettings;
 use paceline_protocol::spec::{Provider, span};
 use paceline_protocol::template::{environment, value_of};
 use serde_json::Value;
@@ -69,7 +70,7 @@ pub async fn listed_now(archive: &Archive, plan: &Plan) -> Result<BTreeMap<u64, 
         for cell in segment.first_cell..segment.first_cell + segment.cells {
             let (bucket, key) = place(plan, cell, &source)?;
             let mut fitting = listings.fitting(&bucket, &key).await?;
-            fitting.retain(|object| !is_own_result(plan, archive, object));
+            fitting.retain(|object| !is_own_result(plan, &archive.fleet, object));
             objects.insert(cell, pick(fitting, &source, plan.planned_at));
         }
     }
@@ -101,14 +102,32 @@ fn context(plan: &Plan, cell: Option<u64>) -> minijinja::Value {
 }
 
 /// Whether the job itself writes this object: a run must not read, or be started by, its own result.
-fn is_own_result(plan: &Plan, archive: &Archive, object: &ReadObject) -> bool {
+fn is_own_result(plan: &Plan, fleet: &FleetSettings, object: &ReadObject) -> bool {
+    let runs = format!("{}/{}/", fleet.prefix.trim_matches('/'), plan.job.name);
+    if object.bucket == fleet.bucket && object.key.starts_with(&runs) {
+        return true;
+    }
     let s3 = &plan.job.outputs.s3;
-    let bucket = s3.bucket.as_deref().unwrap_or(&archive.fleet.bucket);
-    let merged = s3
-        .merged
-        .as_deref()
-        .and_then(|merged| environment().render_str(merged, context(plan, None)).ok());
-    object.bucket == bucket && merged.is_some_and(|merged| merged == object.key)
+    let bucket = s3.bucket.as_deref().unwrap_or(&fleet.bucket);
+    let params = serde_json::json!(plan.job.params);
+    let mut templates = s3.key.iter().chain(&s3.merged);
+    object.bucket == bucket
+        && templates.any(|template| fits(&own_pattern(template, &params), &object.key))
+}
+
+/// The keys that a template of results makes: what the params say stays, everything else may be any text.
+fn own_pattern(template: &str, params: &Value) -> String {
+    let fixed = minijinja::Value::from_pairs([("params".to_owned(), value_of(params))]);
+    let mut pattern = String::new();
+    let mut rest = template;
+    while let Some((before, tail)) = rest.split_once("{{") {
+        let (inside, after) = tail.split_once("}}").unwrap_or((tail, ""));
+        let rendered = environment().render_str(&format!("{{{{{inside}}}}}"), &fixed);
+        pattern.push_str(before);
+        pattern.push_str(rendered.as_deref().unwrap_or("*"));
+        rest = after;
+    }
+    pattern + rest
 }
 
 /// What a cell reads of the objects that fit its key: the newest by time of writing, then by name; with
@@ -202,6 +221,20 @@ mod tests {
         }
         assert!(fits("a*b*c", "aXbYbZc") && !fits("a*b*c", "aXbYbZ"));
         assert!(fits("plain", "plain") && !fits("plain", "plainer"));
+    }
+
+    #[test]
+    fn a_template_of_results_fits_what_it_makes() {
+        let params = serde_json::json!({"event": "104"});
+        let pattern = |template| own_pattern(template, &params);
+        assert_eq!(
+            pattern("data/{{ params.event }}/result-global.csv"),
+            "data/104/result-global.csv"
+        );
+        let dated =
+            pattern("d/{{ params.event }}/{{ region }}-{{ run.started_at | date('%Y') }}.csv");
+        assert_eq!(dated, "d/104/*-*.csv");
+        assert!(fits(&dated, "d/104/jp-2026.csv") && !fits(&dated, "d/105/jp-2026.csv"));
     }
 
     fn object(key: &str, minute: u8) -> ReadObject {

@@ -99,6 +99,11 @@ impl RunFiles {
         self.manifest.as_ref().filter(|_| self.open.is_none())
     }
 
+    /// Whether it was planned and never opened: its enqueueing was cut off, or goes on right now.
+    pub fn is_cut_off(&self) -> bool {
+        self.open.is_none() && self.manifest.is_none()
+    }
+
     /// Its state, with the counters of an open run.
     pub fn state(&self, progress: &Progress) -> StateWord {
         match (&self.open, &self.manifest) {

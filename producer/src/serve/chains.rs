@@ -27,6 +27,8 @@ use crate::run::{RunFiles, all_runs, open_runs};
 const RECONCILE: Duration = Duration::from_secs(15);
 /// How many runs are read at a time.
 const AT_A_TIME: usize = 16;
+/// How many runs of a child are looked at for starts that another replica could not end.
+const LOOK_BACK: usize = 20;
 /// After so many looks, ends that were bad are read again: a retry may have mended one unheard.
 const FORGET: u32 = 40;
 
@@ -48,6 +50,8 @@ struct Chains {
     ended: BTreeMap<RunRef, (Timestamp, End)>,
     /// Starts that cannot be made with the job as it was then; told once.
     given_up: BTreeMap<RunRef, Arc<LoadedJob>>,
+    /// Children's runs whose start another replica could not end; looked for once while this process leads.
+    cut_off: BTreeMap<String, BTreeSet<RunId>>,
     looks: u32,
 }
 
@@ -58,6 +62,9 @@ pub(super) async fn follow(server: Arc<Server>) {
     let mut leading = server.leading.clone();
     loop {
         let leads = leading.borrow_and_update().is_some();
+        if !leads {
+            chains.cut_off.clear();
+        }
         if leads && let Err(error) = chains.look(&server).await {
             tracing::warn!("chains wait: {error:#}");
         }
@@ -131,7 +138,13 @@ impl Chains {
         let name = &child.job.name;
         let since = self.since(server, name).await?;
         let started = all_runs(archive, Some(name)).await?;
-        let started: BTreeSet<RunId> = started.into_iter().map(|run| run.run).collect();
+        if !self.cut_off.contains_key(name) {
+            let found = cut_off(server, &started).await?;
+            self.cut_off.insert(name.clone(), found);
+        }
+        let cut_off = self.cut_off.get(name);
+        let mut started: BTreeSet<RunId> = started.into_iter().map(|run| run.run).collect();
+        started.retain(|run| cut_off.is_none_or(|cut_off| !cut_off.contains(run)));
         let mut parents = all_runs(archive, Some(&after.job)).await?;
         parents.retain(|parent| {
             let run = of_child(name, &parent.run);
@@ -194,7 +207,12 @@ impl Chains {
             ..Ask::default()
         };
         match server.start_run(ask).await {
-            Ok(_) => server.gauges.start(&run.job, "started"),
+            Ok(_) => {
+                server.gauges.start(&run.job, "started");
+                if let Some(cut_off) = self.cut_off.get_mut(&run.job) {
+                    cut_off.remove(&run.run);
+                }
+            }
             Err(error) => {
                 tracing::error!(run.id = %run, %parent, "not started after its parent: {error:#}");
                 server.gauges.start(&run.job, "failed");
@@ -204,6 +222,18 @@ impl Chains {
             }
         }
     }
+}
+
+/// The newest runs of a child that were planned and never opened.
+async fn cut_off(server: &Server, started: &[RunRef]) -> Result<BTreeSet<RunId>> {
+    let mut found = BTreeSet::new();
+    for run in started.iter().take(LOOK_BACK) {
+        let files = RunFiles::read(&server.stores.archive, run).await?;
+        if files.is_some_and(|files| files.is_cut_off()) {
+            found.insert(run.run.clone());
+        }
+    }
+    Ok(found)
 }
 
 /// The run of `child` that follows `parent`.

@@ -14,6 +14,7 @@ mod requests;
 mod schedules;
 mod spec_watch;
 mod starting;
+mod triggers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,6 +124,7 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
     tasks.spawn(spec_watch::keep_reading(server.clone()));
     tasks.spawn(schedules::follow(server.clone()));
     tasks.spawn(chains::follow(server.clone()));
+    tasks.spawn(triggers::follow(server.clone()));
     tasks.spawn(deadline::enforce(server.clone()));
     tasks.spawn(gauges::keep_measuring(server.clone()));
     tasks.spawn(hear(server.clone()));

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use anyhow::{Result, bail};
 use axum::http::{HeaderMap, header};
+use base64::Engine as _;
 use paceline_protocol::settings::Environment;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -64,10 +65,7 @@ impl Tokens {
                 ))
             };
         }
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
+        let given = given(headers)
             .ok_or_else(|| Problem::unauthorized("send `Authorization: Bearer <token>`"))?;
         let digest: [u8; 32] = Sha256::digest(given.trim()).into();
         let mut found = None;
@@ -82,6 +80,21 @@ impl Tokens {
             None => Err(Problem::unauthorized("this token is not known")),
         }
     }
+}
+
+/// The token that came: as a bearer's, or as the password of whoever can send nothing else (SNS).
+fn given(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, rest) = value.split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let pair = base64::engine::general_purpose::STANDARD.decode(rest.trim());
+    let pair = String::from_utf8(pair.ok()?).ok()?;
+    Some(pair.split_once(':')?.1.to_owned())
 }
 
 /// Never shows the entry: it holds a secret.
@@ -115,11 +128,12 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
     };
     is_loopback(host)
         && headers.get(header::ORIGIN).is_none_or(|origin| {
+            // Another page of this machine is another origin, too.
             let origin = origin.to_str().unwrap_or_default();
-            let host = origin
+            let authority = origin
                 .strip_prefix("http://")
                 .or(origin.strip_prefix("https://"));
-            host.is_some_and(is_loopback)
+            authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
         })
 }
 
@@ -170,6 +184,8 @@ mod tests {
         };
         assert!(with("abc", Role::Read) && !with("abc", Role::Run));
         assert!(with("d:ef", Role::Read) && with("d:ef", Role::Run) && !with("d:ef", Role::Admin));
+        let basic = headers(&[("authorization", "Basic c25zOmFiYw==")]); // sns:abc
+        assert!(tokens.admit(&basic, AWAY, Role::Read).is_ok());
         assert!(!with("", Role::Read) && !with("abcd", Role::Read));
         assert!(
             tokens
@@ -201,13 +217,12 @@ mod tests {
         assert!(from(mapped, &local) && !from(AWAY, &local));
         assert!(may(&[("host", "127.0.0.1:9100")]) && may(&[("host", "[::1]:80")]));
         assert!(may(&[
-            ("host", "localhost"),
+            ("host", "localhost:9100"),
             ("origin", "http://localhost:9100")
         ]));
         assert!(!may(&[("host", "evil.example:9100")]) && !may(&[]));
-        assert!(!may(&[
-            ("host", "localhost"),
-            ("origin", "https://evil.example")
-        ]));
+        for elsewhere in ["https://evil.example", "http://localhost:3000", "null"] {
+            assert!(!may(&[("host", "localhost:9100"), ("origin", elsewhere)]));
+        }
     }
 }

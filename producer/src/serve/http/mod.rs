@@ -1,9 +1,13 @@
 //! What `--listen` serves: metrics and probes for everybody, the API for whoever has a token (or, without
 //! tokens, for this machine alone).
 
-mod api;
 pub(super) mod auth;
+mod door;
+mod events;
+mod hooks;
+mod jobs;
 mod problem;
+mod runs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,15 +15,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Encoder as _, TextEncoder};
 use tokio::net::TcpListener;
 
 use self::auth::Tokens;
+use self::problem::Problem;
 use super::Server;
+
+/// The most entries of one answer.
+const PAGE: usize = 200;
+
+/// What every handler gets.
+type Shared = State<Arc<Server>>;
 
 /// How long requests that are under way may take when the process stops.
 const LAST: Duration = Duration::from_secs(10);
@@ -47,7 +59,7 @@ pub(super) async fn serve(server: Arc<Server>, tokens: Tokens, listener: TcpList
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(server.clone())
-        .merge(api::routes(server.clone(), tokens));
+        .merge(api(tokens).with_state(server));
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     let cut_off = async {
@@ -60,6 +72,18 @@ pub(super) async fn serve(server: Arc<Server>, tokens: Tokens, listener: TcpList
         },
         () = cut_off => {}
     }
+}
+
+/// The API. A route is one of the modules' `routes`; what a caller must be is decided in [`door`].
+fn api(tokens: Tokens) -> Router<Arc<Server>> {
+    Router::new()
+        .merge(runs::routes())
+        .merge(jobs::routes())
+        .merge(hooks::routes())
+        .merge(events::routes())
+        .fallback(|| async { Problem::missing("nothing is here") })
+        .layer(DefaultBodyLimit::max(door::LARGEST))
+        .layer(from_fn_with_state(Arc::new(tokens), door::admit))
 }
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {

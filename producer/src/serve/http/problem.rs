@@ -7,7 +7,13 @@ use crate::exit::{Exit, Refusal};
 use crate::plan::PlanError;
 use crate::serve::starting::is_other_plan;
 
-/// `application/problem+json`
+/// An answer of the API, or what is wrong.
+pub(super) type Answer<T> = Result<T, Problem>;
+
+/// The media type of a problem.
+pub(super) const PROBLEM: &str = "application/problem+json";
+
+/// What is wrong, in the form of RFC 9457.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
@@ -67,7 +73,7 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        let kind = [(header::CONTENT_TYPE, PROBLEM)];
         let mut response = (self.status, kind, body.to_string()).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             let realm = header::HeaderValue::from_static("Bearer");

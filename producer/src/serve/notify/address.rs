@@ -12,7 +12,7 @@ use super::delivery::Hook;
 
 /// Why it is not called.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(in crate::serve) enum Refused {
     /// The URL is at fault.
     Never(String),
     /// Names cannot be resolved now.
@@ -26,7 +26,7 @@ pub(super) fn is_operators(hook: &Hook, env: &impl Environment) -> bool {
 }
 
 /// A client that reaches only the addresses that were looked at: the name is not asked again.
-pub(super) async fn client(
+pub(in crate::serve) async fn client(
     url: &str,
     trusted: bool,
     longest: Duration,

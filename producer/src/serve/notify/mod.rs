@@ -2,7 +2,7 @@
 //! first run ends; it becomes one delivery for each webhook of its job, and a delivery that fails comes back
 //! through the delay queues. No run ever waits for a webhook.
 
-mod address;
+pub(super) mod address;
 mod body;
 mod delivery;
 pub(super) mod sign;

@@ -1,89 +1,32 @@
-//! `/api/v1`: runs, jobs and schedules, and the fleet's events as they come by.
+//! `/api/v1/runs`: start, list, one, its failures, and what is done to it.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{Method, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::sse::{Event as Said, KeepAlive, Sse};
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures::{Stream, stream};
-use jiff::Timestamp;
 use paceline_protocol::ids::{RunId, RunRef, is_name};
 use paceline_protocol::layout::RunLayout;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::broadcast::error::RecvError;
 
-use super::auth::{Role, Tokens};
-use super::problem::Problem;
-use crate::commands::{cancel, load, pause, retry};
-use crate::plan::estimate::estimate;
+use super::problem::{Answer, Problem};
+use super::{PAGE, Shared};
+use crate::commands::{cancel, pause, retry};
 use crate::run::{RunFiles, all_runs};
+use crate::serve::Server;
 use crate::serve::requests::Request as Asked;
-use crate::serve::schedules::calendar;
-use crate::serve::{Server, calendar::run_id};
 use crate::watch::{Snapshot, snapshot};
 
-/// The largest body.
-const LARGEST: usize = 64 << 10;
-/// How long a request may take, but for the stream of events.
-const LONGEST: Duration = Duration::from_secs(60);
-/// The most entries of one page.
-const PAGE: usize = 200;
-
-type Answer<T> = Result<T, Problem>;
-type Shared = State<Arc<Server>>;
-
-/// Who may ask, beside the server.
-#[derive(Clone)]
-struct Door(Arc<Tokens>);
-
-/// The API's routes.
-pub(super) fn routes(server: Arc<Server>, tokens: Tokens) -> Router {
+pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new()
         .route("/api/v1/runs", get(runs).post(start))
         .route("/api/v1/runs/{job}/{run}", get(one))
         .route("/api/v1/runs/{job}/{run}/failures", get(failures))
         .route("/api/v1/runs/{job}/{run}/{action}", post(act))
-        .route("/api/v1/jobs", get(jobs))
-        .route("/api/v1/jobs/{job}/plan", get(plan))
-        .route("/api/v1/schedules", get(schedules))
-        .route("/api/v1/events", get(events))
-        .fallback(|| async { Problem::missing("nothing is here") })
-        .layer(DefaultBodyLimit::max(LARGEST))
-        .layer(from_fn_with_state(Door(Arc::new(tokens)), admit))
-        .with_state(server)
-}
-
-/// Lets in who may; nobody is kept waiting for ever.
-async fn admit(
-    State(door): State<Door>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let role = match *request.method() {
-        Method::GET | Method::HEAD => Role::Read,
-        _ => Role::Run,
-    };
-    if let Err(problem) = door.0.admit(request.headers(), peer.ip(), role) {
-        return problem.into_response();
-    }
-    match tokio::time::timeout(LONGEST, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "it took too long; what was started goes on",
-        )
-        .into_response(),
-    }
 }
 
 #[derive(Deserialize)]
@@ -214,70 +157,6 @@ async fn act(
     tracing::info!(run.id = %run, action, "by the API");
     let files = RunFiles::expect(&stores.archive, &run).await?;
     Ok(Json(line(&files, &shot(&server, &files).await?)))
-}
-
-async fn jobs(State(server): Shared) -> Json<Value> {
-    let jobs = server.spec.jobs();
-    let jobs: Vec<Value> = jobs.values().map(|loaded| {
-        let job = &loaded.job;
-        json!({
-            "job": job.name, "provider": job.provider, "endpoint": job.endpoint, "params": job.params,
-            "schedule": job.schedule.as_ref().map(|s| json!({"cron": s.cron, "timezone": s.timezone})),
-            "after": job.after.as_ref().map(|after| &after.job), "view": job.view,
-        })
-    }).collect();
-    Json(json!({ "jobs": jobs }))
-}
-
-async fn plan(State(server): Shared, Path(job): Path<String>) -> Answer<Json<Value>> {
-    let Some(loaded) = server.spec.job(&job) else {
-        return Err(Problem::missing(format!("there is no job `{job}`")));
-    };
-    let narrowing = crate::cli::Narrowing::default();
-    let planned = load::for_look(&server.context, &server.stores, &loaded, &narrowing).await?;
-    let shown = serde_json::to_value(estimate(&planned, &server.context.env));
-    Ok(Json(shown.map_err(anyhow::Error::from)?))
-}
-
-async fn schedules(State(server): Shared) -> Json<Value> {
-    let now = Timestamp::now();
-    let jobs = server.spec.jobs();
-    let all: Vec<Value> = jobs.values().filter_map(|loaded| {
-        let schedule = loaded.job.schedule.as_ref()?;
-        let calendar = calendar(loaded).ok()?;
-        let next = calendar.next(now);
-        Some(json!({
-            "job": loaded.job.name, "cron": schedule.cron, "timezone": schedule.timezone,
-            "overlap": schedule.overlap, "next": next, "starts": next.map(|p| calendar.start(p)),
-            "run": next.map(run_id), "date": next.map(|p| calendar.date(p)),
-        }))
-    }).collect();
-    Json(json!({ "schedules": all }))
-}
-
-async fn events(State(server): Shared) -> Sse<impl Stream<Item = Result<Said, Infallible>>> {
-    let heard = server.events.subscribe();
-    let stop = server.stop.clone();
-    let said = stream::unfold((heard, stop), |(mut heard, stop)| async move {
-        loop {
-            let event = tokio::select! {
-                event = heard.recv() => event,
-                () = stop.cancelled() => return None,
-            };
-            match event {
-                Ok(event) => {
-                    let said = Said::default()
-                        .event(&event.topic)
-                        .data(event.body.replace(['\r', '\n'], " "));
-                    return Some((Ok(said), (heard, stop)));
-                }
-                // What was missed is seen by asking for the runs.
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return None,
-            }
-        }
-    });
-    Sse::new(said).keep_alive(KeepAlive::default())
 }
 
 async fn files(server: &Server, job: &str, run: &str) -> Answer<RunFiles> {

@@ -1,0 +1,75 @@
+//! Who comes in: the token and its role, how large a body and how long a request may be.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::auth::{Role, Tokens};
+use super::problem::{PROBLEM, Problem};
+
+/// The largest body, in bytes.
+pub(super) const LARGEST: usize = 64 << 10;
+/// How long a request may take until its answer begins; a stream of events may last.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Lets in who may; nobody is kept waiting for ever.
+pub(super) async fn admit(
+    State(tokens): State<Arc<Tokens>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let role = needed(request.method(), request.uri().path());
+    if let Err(problem) = tokens.admit(request.headers(), peer.ip(), role) {
+        return problem.into_response();
+    }
+    match tokio::time::timeout(LONGEST, next.run(request)).await {
+        Ok(response) => told(response).await,
+        Err(_) => Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "it took too long; what was started goes on",
+        )
+        .into_response(),
+    }
+}
+
+/// Every error is a problem (RFC 9457), also one of the framework's own.
+async fn told(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if !status.is_client_error() && !status.is_server_error()
+        || kind.is_some_and(|kind| kind == PROBLEM)
+    {
+        return response;
+    }
+    let text = to_bytes(response.into_body(), LARGEST).await;
+    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    Problem::new(status, text).into_response()
+}
+
+/// What somebody must be for this.
+fn needed(method: &Method, path: &str) -> Role {
+    match *method {
+        Method::GET | Method::HEAD => Role::Read,
+        _ if path.starts_with("/api/v1/limits") => Role::Admin,
+        _ => Role::Run,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_changes_something_needs_a_greater_role() {
+        assert_eq!(needed(&Method::GET, "/api/v1/limits"), Role::Read);
+        assert_eq!(needed(&Method::POST, "/api/v1/runs"), Role::Run);
+        assert_eq!(needed(&Method::PUT, "/api/v1/limits/p/l"), Role::Admin);
+    }
+}
