@@ -15,6 +15,7 @@ mod fares;
 mod faults;
 mod new;
 mod outputs;
+mod page;
 mod posts;
 mod readme;
 mod resume;

@@ -10,6 +10,7 @@ mod gauges;
 mod http;
 mod leader;
 mod notify;
+mod page;
 mod requests;
 mod schedules;
 mod spec_watch;

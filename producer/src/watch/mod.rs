@@ -19,7 +19,7 @@ pub use self::snapshot::{Snapshot, snapshot};
 
 use self::closed::{ClosedFor, open_again_in};
 pub(crate) use self::quota::quotas_left;
-use self::rate::RateMeter;
+pub(crate) use self::rate::RateMeter;
 use self::screen::Screen;
 use crate::context::Context;
 use crate::exit::Exit;

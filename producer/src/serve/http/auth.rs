@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::problem::Problem;
+use crate::serve::page::session;
 
 /// What a token may do; each includes the ones before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +48,11 @@ impl Tokens {
         Ok(Tokens(tokens.collect::<Result<_>>()?))
     }
 
+    /// Whether there is no token at all: then this machine alone is answered.
+    pub(in crate::serve) fn none(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The name of whoever asks from `peer`, when they may do what needs `role`.
     pub(super) fn admit(
         &self,
@@ -54,11 +60,30 @@ impl Tokens {
         peer: IpAddr,
         role: Role,
     ) -> Result<String, Problem> {
-        if self.0.is_empty() {
+        let (name, has) = self.who(headers, peer)?;
+        if has < role {
+            return Err(Problem::forbidden("this token may not do that"));
+        }
+        let by_cookie = !self.none() && !headers.contains_key(header::AUTHORIZATION);
+        if by_cookie && role > Role::Read && !session::is_same_origin(headers) {
+            return Err(Problem::forbidden(
+                "with a cookie a change has to come from the page itself",
+            ));
+        }
+        Ok(name)
+    }
+
+    /// The name of whoever asks from `peer`, and what they may do.
+    pub(in crate::serve) fn who(
+        &self,
+        headers: &HeaderMap,
+        peer: IpAddr,
+    ) -> Result<(String, Role), Problem> {
+        if self.none() {
             // A peer alone does not tell a page that rebinds its name to this machine; a name alone, which
             // anybody can send, does not tell another machine.
             return if peer.to_canonical().is_loopback() && names_this_machine(headers) {
-                Ok("local".to_owned())
+                Ok(("local".to_owned(), Role::Admin))
             } else {
                 Err(Problem::forbidden(
                     "without PACELINE_API_TOKENS the API answers on this machine alone",
@@ -66,19 +91,22 @@ impl Tokens {
             };
         }
         let given = given(headers)
+            .or_else(|| session::token(headers))
             .ok_or_else(|| Problem::unauthorized("send `Authorization: Bearer <token>`"))?;
-        let digest: [u8; 32] = Sha256::digest(given.trim()).into();
+        self.of(&given)
+            .ok_or_else(|| Problem::unauthorized("this token is not known"))
+    }
+
+    /// Whose token it is, and what it may do.
+    pub(in crate::serve) fn of(&self, given: &str) -> Option<(String, Role)> {
+        let digest: [u8; 32] = Sha256::digest(given).into();
         let mut found = None;
         for token in &self.0 {
             if bool::from(token.digest.ct_eq(&digest)) {
-                found = Some(token);
+                found = Some((token.name.clone(), token.role));
             }
         }
-        match found {
-            Some(token) if token.role >= role => Ok(token.name.clone()),
-            Some(_) => Err(Problem::forbidden("this token may not do that")),
-            None => Err(Problem::unauthorized("this token is not known")),
-        }
+        found
     }
 }
 
@@ -87,7 +115,7 @@ fn given(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, rest) = value.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(rest.to_owned());
+        return Some(rest.trim().to_owned());
     }
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;

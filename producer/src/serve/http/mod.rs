@@ -6,7 +6,7 @@ mod door;
 mod events;
 mod hooks;
 mod jobs;
-mod problem;
+pub(super) mod problem;
 mod runs;
 
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ pub(super) async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListen
         .await
         .with_context(|| format!("cannot listen on {address}; --listen takes HOST:PORT"))?;
     crate::terminal::tell(format_args!(
-        "listening on http://{} (/api/v1, /metrics, /healthz, /readyz)",
+        "listening on http://{} (the page, /api/v1, /metrics, /healthz, /readyz)",
         listener.local_addr()?
     ));
     Ok(Some(listener))
@@ -54,11 +54,13 @@ pub(super) async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListen
 /// Serves until the process stops.
 pub(super) async fn serve(server: Arc<Server>, tokens: Tokens, listener: TcpListener) {
     let stop = server.stop.clone();
+    let tokens = Arc::new(tokens);
     let app = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(server.clone())
+        .merge(super::page::routes(server.clone(), tokens.clone()))
         .merge(api(tokens).with_state(server));
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -75,7 +77,7 @@ pub(super) async fn serve(server: Arc<Server>, tokens: Tokens, listener: TcpList
 }
 
 /// The API. A route is one of the modules' `routes`; what a caller must be is decided in [`door`].
-fn api(tokens: Tokens) -> Router<Arc<Server>> {
+fn api(tokens: Arc<Tokens>) -> Router<Arc<Server>> {
     Router::new()
         .merge(runs::routes())
         .merge(jobs::routes())
@@ -83,7 +85,7 @@ fn api(tokens: Tokens) -> Router<Arc<Server>> {
         .merge(events::routes())
         .fallback(|| async { Problem::missing("nothing is here") })
         .layer(DefaultBodyLimit::max(door::LARGEST))
-        .layer(from_fn_with_state(Arc::new(tokens), door::admit))
+        .layer(from_fn_with_state(tokens, door::admit))
 }
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {

@@ -15,12 +15,17 @@ pub(super) const PROBLEM: &str = "application/problem+json";
 
 /// What is wrong, in the form of RFC 9457.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(in crate::serve) struct Problem {
     status: StatusCode,
     detail: String,
 }
 
 impl Problem {
+    /// What it says, for whoever says it in another form.
+    pub(in crate::serve) fn into_parts(self) -> (StatusCode, String) {
+        (self.status, self.detail)
+    }
+
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         Problem { status, detail }

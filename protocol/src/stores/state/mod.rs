@@ -23,6 +23,8 @@ use crate::ids::RunRef;
 use crate::keys::Keys;
 use crate::spec::KeepScore;
 
+pub use progress::Bits;
+
 /// Why Redis did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {

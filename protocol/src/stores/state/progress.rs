@@ -87,6 +87,21 @@ impl State {
             .collect())
     }
 
+    /// All settled blocks and all loaded shards of the run.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn bits(&self, run: &RunRef) -> Result<(Bits, Bits), StateError> {
+        let mut connection = self.connection().await?;
+        let (settled, loaded) = redis::pipe()
+            .getrange(self.keys.settled_blocks(run), 0, -1)
+            .getrange(self.keys.loaded_shards(run), 0, -1)
+            .query_async(&mut connection)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok((Bits(settled), Bits(loaded)))
+    }
+
     /// The run's counters.
     ///
     /// # Errors
@@ -187,6 +202,17 @@ impl State {
         let json = text.split_once(' ').map_or(text, |(_, json)| json);
         serde_json::from_str(json)
             .map_err(|e| self.failed_because(format!("the summary of shard {shard}: {e}")))
+    }
+}
+
+/// A bitmap as it lies in Redis.
+#[derive(Clone, Debug, Default)]
+pub struct Bits(Vec<u8>);
+
+impl Bits {
+    /// Whether a bit is set.
+    pub fn has(&self, bit: u64) -> bool {
+        bit_at(&self.0, bit)
     }
 }
 

@@ -1,0 +1,307 @@
+//! The page of `producer serve`, as a browser asks for it: who is let in, what is shown of a run from its start
+//! to its end, and that nothing which a provider or a file says is taken for HTML.
+
+use harness::Fleet;
+use paceline_stack::Process;
+use reqwest::header::{HeaderMap, LOCATION, SET_COOKIE};
+use reqwest::{Client, Response, StatusCode, redirect};
+use serde_json::json;
+
+use crate::scene::Scene;
+use crate::serve::{scene, serve};
+
+/// What no page may ever hold as it stands.
+const EVIL: &str = "<img src=x onerror=alert(1)>\"'";
+
+/// A browser without a screen, and the one who sits before it.
+struct Visitor {
+    client: Client,
+    url: String,
+    cookie: Option<String>,
+}
+
+impl Visitor {
+    fn new(url: &str) -> Self {
+        let client = Client::builder().redirect(redirect::Policy::none()).build();
+        Visitor {
+            client: client.expect("a client"),
+            url: url.to_owned(),
+            cookie: None,
+        }
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        let mut ask = self.client.get(format!("{}{path}", self.url));
+        if let Some(cookie) = &self.cookie {
+            ask = ask.header("cookie", cookie);
+        }
+        ask.send().await.expect("an answer")
+    }
+
+    /// A page, which is harmless in itself.
+    async fn page(&self, path: &str) -> String {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        assert_hardened(answer.headers());
+        let text = answer.text().await.expect("text");
+        assert_harmless(&text);
+        text
+    }
+
+    /// A form sent by the page at `origin`.
+    async fn post(&self, path: &str, origin: Option<&str>, body: &str) -> Response {
+        let mut ask = self
+            .client
+            .post(format!("{}{path}", self.url))
+            .body(body.to_owned());
+        if let Some(origin) = origin {
+            ask = ask.header("origin", origin);
+        }
+        if let Some(cookie) = &self.cookie {
+            ask = ask.header("cookie", cookie);
+        }
+        ask.send().await.expect("an answer")
+    }
+
+    /// A form of our own page.
+    async fn press(&self, path: &str) -> Response {
+        self.post(path, Some(&self.url), "").await
+    }
+
+    async fn log_in(url: &str, token: &str) -> Self {
+        let mut visitor = Self::new(url);
+        let entered = visitor
+            .post("/login", Some(url), &format!("token={token}&to=%2F"))
+            .await;
+        assert_eq!(entered.status(), StatusCode::SEE_OTHER);
+        let cookie = entered.headers()[SET_COOKIE].to_str().expect("text");
+        assert!(
+            cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+            "{cookie}"
+        );
+        assert!(!cookie.contains(token), "not as it was typed: {cookie}");
+        visitor.cookie = cookie.split(';').next().map(str::to_owned);
+        visitor
+    }
+
+    /// Looks at a page until it says `wanted`.
+    async fn until(&self, path: &str, wanted: &str) -> String {
+        for _ in 0..600 {
+            let text = self.page(path).await;
+            if text.contains(wanted) {
+                return text;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("{path} never says {wanted:?}: {}", self.page(path).await);
+    }
+}
+
+fn assert_hardened(headers: &HeaderMap) {
+    let policy = headers["content-security-policy"].to_str().expect("text");
+    assert!(
+        policy.contains("default-src 'none'") && policy.contains("script-src 'self'"),
+        "{policy}"
+    );
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(headers["x-content-type-options"], "nosniff");
+    assert_eq!(headers["cache-control"], "no-store");
+}
+
+/// Nothing inline, nothing from elsewhere.
+fn assert_harmless(text: &str) {
+    let lower = text.to_lowercase();
+    for bad in [
+        "<style",
+        " style=",
+        "javascript:",
+        "<img",
+        "<iframe",
+        "src=\"http",
+        "href=\"http",
+        "src=\"//",
+        "href=\"//",
+    ] {
+        assert!(!lower.contains(bad), "{bad} in {text}");
+    }
+    for script in lower.split("<script").skip(1) {
+        assert!(script.starts_with(" src=\"/assets/"), "{script}");
+    }
+    let handler = lower.split('<').skip(1).find(|tag| {
+        let inside = tag.split('>').next().unwrap_or_default();
+        // Values in quotes are no attributes.
+        let outside: String = inside.split('"').step_by(2).collect();
+        outside
+            .split_whitespace()
+            .any(|word| word.starts_with("on") && word.ends_with('='))
+    });
+    assert_eq!(handler, None);
+}
+
+fn served(test: &str) -> (Scene, Process, String) {
+    let mut scene = scene(test);
+    scene.fleet.set(
+        "PACELINE_API_TOKENS",
+        "eye:read:look,hand:run:start,boss:admin:rule",
+    );
+    scene
+        .fleet
+        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    let (process, url) = serve(&scene.fleet);
+    (scene, process, url)
+}
+
+async fn start(url: &str, run: &str, origin: &str) {
+    let body = json!({"job": "fares", "run_id": run, "params": {"origin": origin}});
+    let ask = Client::new()
+        .post(format!("{url}/api/v1/runs"))
+        .bearer_auth("start")
+        .json(&body);
+    assert_eq!(ask.send().await.expect("an answer").status(), 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_in_and_who_may_change_things() {
+    let (scene, _serving, url) = served("page-login");
+    let nobody = Visitor::new(&url);
+    let sent = nobody.get("/?job=fares").await;
+    assert_eq!(sent.status(), StatusCode::SEE_OTHER);
+    assert_eq!(sent.headers()[LOCATION], "/login?to=%2F%3Fjob%3Dfares");
+    assert_harmless(&nobody.page("/login?to=%2F").await);
+    let token = "token=look&to=%2F";
+    for origin in [None, Some("http://evil.example"), Some("null")] {
+        let refused = nobody.post("/login", origin, token).await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN, "{origin:?}");
+    }
+    let wrong = nobody.post("/login", Some(&url), "token=guess").await;
+    assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED);
+    assert!(wrong.headers().get(SET_COOKIE).is_none());
+    assert_eq!(
+        nobody.press("/runs/fares/r1/pause").await.status(),
+        StatusCode::UNAUTHORIZED
+    );
+
+    start(&url, "r1", "ICN").await;
+    let reader = Visitor::log_in(&url, "look").await;
+    reader.until("/", "no worker yet").await;
+    let shown = reader.page("/runs/fares/r1").await;
+    assert!(
+        !shown.contains("<form method=\"post\" action=\"/runs"),
+        "no buttons for a reader: {shown}"
+    );
+    assert_eq!(
+        reader.press("/runs/fares/r1/pause").await.status(),
+        StatusCode::FORBIDDEN
+    );
+    // The cookie serves the API too, with the same care.
+    assert_eq!(reader.get("/api/v1/runs").await.status(), StatusCode::OK);
+    let hand = Visitor::log_in(&url, "start").await;
+    for path in ["/runs/fares/r1/pause", "/api/v1/runs/fares/r1/pause"] {
+        for origin in [None, Some("http://evil.example")] {
+            let refused = hand.post(path, origin, "").await;
+            assert_eq!(
+                refused.status(),
+                StatusCode::FORBIDDEN,
+                "{path} from {origin:?}"
+            );
+        }
+    }
+    assert_eq!(
+        hand.press("/runs/fares/r1/pause").await.status(),
+        StatusCode::SEE_OTHER
+    );
+    hand.until("/runs/fares/r1", "it is paused").await;
+    assert_eq!(
+        hand.press("/runs/fares/r1/resume").await.status(),
+        StatusCode::SEE_OTHER
+    );
+    hand.until("/runs/fares/r1", "no worker yet").await;
+    assert_eq!(
+        hand.press("/runs/fares/r1/cancel").await.status(),
+        StatusCode::SEE_OTHER
+    );
+    hand.until("/", "\u{25a0} cancelled").await;
+    for path in [
+        "/runs/fares/..%2f..",
+        "/runs/Fares/r1",
+        "/runs/fares/%3Cb%3E",
+    ] {
+        assert_eq!(
+            hand.get(path).await.status(),
+            StatusCode::BAD_REQUEST,
+            "{path}"
+        );
+    }
+    assert_eq!(
+        hand.get("/runs/fares/never").await.status(),
+        StatusCode::NOT_FOUND
+    );
+    let left = hand.press("/logout").await;
+    assert!(
+        left.headers()[SET_COOKIE]
+            .to_str()
+            .expect("text")
+            .contains("Max-Age=0")
+    );
+    drop(scene);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_shown_from_its_start_to_its_end() {
+    let (mut scene, _serving, url) = served("page-run");
+    let visitor = Visitor::log_in(&url, "start").await;
+    assert!(visitor.page("/").await.contains("Nothing runs"));
+    start(&url, "good", "ICN").await;
+    visitor.until("/", "1 run is going").await;
+    scene.collect();
+    scene.load();
+    visitor
+        .until("/runs/fares/good", "Every limit was kept.")
+        .await;
+    let ended = visitor.page("/runs/fares/good").await;
+    assert!(
+        ended.contains("completed") && ended.contains("100.00 %"),
+        "{ended}"
+    );
+    let manifest = visitor.get("/runs/fares/good/file/manifest.json").await;
+    let manifest: serde_json::Value = manifest.json().await.expect("JSON");
+    assert_eq!(manifest["cells"], 28);
+
+    // What the provider refuses, under a name that is HTML.
+    scene
+        .simulator
+        .set_faults(vec![paceline_loadtest::simulator::FaultRule::cells(
+            paceline_loadtest::simulator::Fault::Status(400),
+            "NRT",
+        )]);
+    start(&url, "bad", EVIL).await;
+    let bad = visitor.until("/runs/fares/bad", "Failures by reason").await;
+    assert!(bad.contains("&#60;img src=x onerror"), "{bad}");
+    visitor.until("/", "/runs/fares/bad").await;
+    assert!(
+        visitor
+            .page("/?job=%3Cimg%20src%3Dx%3E")
+            .await
+            .contains("&#60;img")
+    );
+
+    let first = visitor.page("/").await.len();
+    let mut whole = first;
+    for asset in ["page.css", "page.js", "icon.svg"] {
+        let answer = visitor.get(&format!("/assets/{asset}")).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        whole += answer.bytes().await.expect("a body").len();
+    }
+    assert!(whole < 100_000, "the first view has {whole} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tokens_the_page_is_shown_on_this_machine_alone() {
+    let fleet = Fleet::new("page-local").expect("a fleet");
+    let (_serving, url) = serve(&fleet);
+    let visitor = Visitor::new(&url);
+    assert!(visitor.page("/").await.contains("Nothing runs"));
+    let elsewhere = visitor.client.get(&url).header("host", "evil.example");
+    let elsewhere = elsewhere.send().await.expect("an answer");
+    assert_eq!(elsewhere.status(), StatusCode::FORBIDDEN);
+}
