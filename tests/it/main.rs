@@ -19,6 +19,7 @@ mod page;
 mod posts;
 mod readme;
 mod resume;
+mod reviews;
 mod scene;
 mod search;
 mod serve;

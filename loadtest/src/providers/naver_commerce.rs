@@ -16,6 +16,7 @@ use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 
 use super::bucket::TokenBucket;
+use super::form::fields;
 use super::server::{Log, Server};
 use crate::chance;
 
@@ -191,8 +192,8 @@ impl Desk {
         if kind != Some("application/x-www-form-urlencoded") {
             return Err("not a form".into());
         }
-        let fields = form_fields(form);
-        let field = |name: &str| fields.get(name).map_or("", String::as_str);
+        let given = fields(form);
+        let field = |name: &str| given.get(name).map_or("", String::as_str);
         if field("grant_type") != "client_credentials" || field("type") != "SELF" {
             return Err("grant or type".into());
         }
@@ -318,20 +319,6 @@ pub fn signature(id: &str, timestamp_ms: i64, secret: &str) -> Option<String> {
     Some(base64::engine::general_purpose::STANDARD.encode(hash))
 }
 
-fn form_fields(form: &[u8]) -> BTreeMap<String, String> {
-    let text = String::from_utf8_lossy(form);
-    let decode = |part: &str| {
-        let spaced = part.replace('+', " ");
-        percent_encoding::percent_decode_str(&spaced)
-            .decode_utf8_lossy()
-            .into_owned()
-    };
-    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
-    pairs
-        .map(|(name, value)| (decode(name), decode(value)))
-        .collect()
-}
-
 async fn token(
     State(desk): State<Desk>,
     RawQuery(query): RawQuery,
@@ -365,7 +352,7 @@ async fn changes(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let asked = form_fields(query.unwrap_or_default().as_bytes());
+    let asked = fields(query.unwrap_or_default().as_bytes());
     let field = |name: &str| asked.get(name).map_or("", String::as_str);
     let call = |seller: &str| {
         format!(

@@ -57,8 +57,6 @@ fn of_provider(source: &Source, provider: &Provider, endpoint: &str) -> Vec<Diag
 
 fn of_credentials(found: &mut Found, provider: &Provider) {
     for (i, auth) in provider.auth.iter().enumerate() {
-        let session = matches!(auth, Auth::Session { .. });
-        found.when(session, &format!("auth[{i}]"), "signing in by a log-in");
         let kept = matches!(auth, Auth::Oauth2 { .. } | Auth::Session { .. });
         // What is kept is sealed by the credential's own secrets.
         found.when(
