@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use paceline_protocol::spec::{LoadedJob, SpecFolder};
+use paceline_protocol::spec::{Auth, LoadedJob, Span, SpecFolder};
 use proptest::prelude::*;
 
 use super::estimate::estimate;
@@ -164,13 +164,16 @@ fn a_missing_environment_is_named() {
 
 #[test]
 fn what_is_not_built_is_refused() {
-    let error = plan_run(
-        &examples().job("reviews").expect("loads"),
-        &request(),
-        &env(),
-    )
-    .expect_err("not yet");
-    assert!(error.to_string().contains("log-in"), "{error}");
+    let mut loaded = load("  trip: {range: [1, 6]}\n", "a", 10);
+    let provider = loaded.providers.get_mut("a").expect("it is there");
+    provider.auth.push(Auth::Oauth2 {
+        grant: "client_credentials".into(),
+        token: "/token".into(),
+        form: indexmap::IndexMap::new(),
+        refresh_before: Span::secs(60),
+    });
+    let error = plan_run(&loaded, &request(), &env()).expect_err("not yet");
+    assert!(error.to_string().contains("token request"), "{error}");
     assert_eq!(error.exit_code(), 1);
 }
 
