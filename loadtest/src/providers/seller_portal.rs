@@ -194,7 +194,7 @@ impl Desk {
 }
 
 fn code_at(secret: &str, step: u64) -> String {
-    let secret = Secret::try_from_base32(secret.to_owned()).expect("base32");
+    let secret = Secret::try_from_base32(secret).expect("base32");
     let codes = Builder::new()
         .with_algorithm(Algorithm::SHA1)
         .with_digits(6)
