@@ -271,6 +271,8 @@ fn ask(provider: &Provider, holder: &str, run: Option<&RunRef>) -> Ask {
         held: Vec::new(),
         groups: run.map(group).into_iter().collect(),
         claims: Vec::new(),
+        heard: Vec::new(),
+        keeps: false,
         limits,
     }
 }

@@ -75,6 +75,8 @@ impl Leases {
             held,
             groups: Vec::new(),
             claims,
+            heard: Vec::new(),
+            keeps: true,
         }
     }
 }
@@ -256,6 +258,8 @@ impl Asking {
             held,
             groups: self.groups.iter().map(|g| g.group.clone()).collect(),
             claims,
+            heard: Vec::new(),
+            keeps: true,
         }
     }
 
