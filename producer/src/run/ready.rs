@@ -173,6 +173,7 @@ impl<'a> Readiness<'a> {
             endpoint: ENDPOINT.into(),
             credential: None,
             scopes: Vec::new(),
+            allowed: Vec::new(),
             cell: 0,
             page: 0,
             attempt: 1,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::closed::{Closed, Door, PROVIDER};
 use super::numbers::{Left, Numbers};
 use super::pace::{self, LATEST_US, Pace};
-use super::state::{Claim, Kept, Learned, Lease, Leases, Paced, Quota, State};
+use super::state::{Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, State};
 use super::{Answer, Ask, Choice, Grant, Group, Instance, Refusal, Rule, Why};
 
 /// A lease of a holder that does not renew ends after so long (10 s).
@@ -218,12 +218,10 @@ impl<'a> Step<'a> {
         let before = stored.and_then(|s| s.learned.numbers);
         let numbers = self.learned(index, before, known.is_some());
         let rule = self.in_force(index, limit, numbers);
+        let is_changed = rule != limit.rule;
         let pace = (self.policy.pace)(&rule).expect("a rate and a spacing are paced");
         let mut next_us = match known {
-            // A bucket of another size starts empty.
-            Some(s) if s.burst_us != pace.burst_us => {
-                (s.next_us - s.burst_us).max(now) + pace.burst_us
-            }
+            Some(s) if s.by != PacedBy::of(&pace) => s.goes_on_us(&pace, is_changed, now),
             Some(s) => s.next_us,
             None => {
                 self.answer.resets.push(index);
@@ -671,7 +669,7 @@ impl<'a> Step<'a> {
             period,
             used: used + granted,
             used_before,
-            burst_us: pace.burst_us,
+            by: PacedBy::of(pace),
             learned: Learned::default(),
         }
     }

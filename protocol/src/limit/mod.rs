@@ -7,6 +7,7 @@
 
 mod closed;
 mod decide;
+mod learn;
 mod numbers;
 mod pace;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use closed::{
 pub use decide::{
     CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, decide,
 };
+pub use learn::{Lesson, Spoken, Told};
 pub use numbers::{
     Heard, Hold, LONGEST_LEFT_US, Left, LeftTold, NoNumbers, Numbers, SAME_RESET_US,
 };
@@ -32,7 +34,8 @@ pub use pace::{
 };
 pub use scope::{NotALimit, instance};
 pub use state::{
-    Claim, Kept, Learned, Lease, Leases, Paced, Quota, SetMark, State, in_force, used_now,
+    Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, SetMark, State, in_force,
+    used_now,
 };
 pub use window::{BadZone, quota_window};
 

@@ -61,10 +61,32 @@ pub struct Paced {
     pub used: u64,
     /// Calls granted in the period before.
     pub used_before: u64,
-    /// [`super::Pace::burst_us`] of who wrote it.
-    pub burst_us: i64,
+    /// The pace of who wrote it.
+    pub by: PacedBy,
     /// What answers told.
     pub learned: Learned,
+}
+
+/// The pace that a [`Paced`] was written by: another one does not go on as if nothing was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacedBy {
+    /// [`super::Pace::interval_us`]
+    pub interval_us: i64,
+    /// [`super::Pace::burst_us`]
+    pub burst_us: i64,
+    /// [`super::Pace::period_us`]
+    pub period_us: i64,
+}
+
+impl PacedBy {
+    /// Of a pace.
+    pub fn of(pace: &super::Pace) -> Self {
+        PacedBy {
+            interval_us: pace.interval_us,
+            burst_us: pace.burst_us,
+            period_us: pace.period_us,
+        }
+    }
 }
 
 /// Who has how many calls in flight.
@@ -212,7 +234,7 @@ pub fn used_now(state: &State, limit: &Instance, moment: &Moment) -> (u64, Optio
             (Some(paced), Some(pace)) => {
                 let empty = paced.learned.left.filter(|left| left.calls == 0);
                 let reset = empty.map_or(now, |left| left.till_us);
-                let opens = (paced.next_us - paced.burst_us).max(now).max(reset);
+                let opens = (paced.next_us - paced.by.burst_us).max(now).max(reset);
                 (paced.used_in_last(pace.period_us, now), Some(opens))
             }
             _ => (0, Some(now)),
@@ -251,6 +273,25 @@ pub fn in_force(state: &State, limit: &Instance) -> (Option<Numbers>, Option<Num
 }
 
 impl Paced {
+    /// Where it goes on with another pace. A bucket starts empty; and one that was slowed down (`is_changed`: by an
+    /// answer or an operator) starts so late that the calls of the last two periods may be in its first window.
+    pub(super) fn goes_on_us(&self, pace: &super::Pace, is_changed: bool, now_us: i64) -> i64 {
+        let mut opens_us = self.next_us - self.by.burst_us;
+        if is_changed && pace.burst_us == 0 && pace.interval_us > self.by.interval_us {
+            let used = match now_us.div_euclid(self.by.period_us) - self.period {
+                0 => self.used + self.used_before,
+                1 => self.used,
+                _ => 0,
+            };
+            let used = i64::try_from(used).unwrap_or(i64::MAX / 2);
+            let wait_us = used
+                .saturating_mul(pace.interval_us)
+                .min(pace.period_us + super::FURTHEST_US);
+            opens_us = opens_us.max(now_us + wait_us);
+        }
+        opens_us.max(now_us) + pace.burst_us
+    }
+
     /// About how many calls the last period holds: all of the current one, and of the one before the share
     /// that a trailing window still covers.
     fn used_in_last(&self, period_us: i64, now_us: i64) -> u64 {

@@ -4,7 +4,7 @@
 --   P:closed            hash   `*` (the provider), a credential's public name or `<limit>:<scope>` ->
 --                              `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`; and what operators said:
 --                              #id, #hold -> `<until us> <reason>`, =<limit's name> -> numbers
---   P:paced:<limit>     hash   next, id, period, used, before, burst, heard -> `<left or -1> <till us> <numbers>`
+--   P:paced:<limit>     hash   next, id, period, used, before, by -> `<interval> <burst> <period>`, heard -> `<left or -1> <till us> <numbers>`
 --   P:leases:<limit>    hash   #id, #opens, #heard -> numbers, <holder> -> `<calls> <expires us> <seq>`
 --   P:quota:<limit>     hash   id, opened, count, mark, lost ('' unless the counter was lost), heard -> numbers
 --   P:granted:<run>     string grants given to the run
@@ -96,7 +96,9 @@ local function in_force(l, index, stored, known)
   else
     l.calls, l.near = n[1], n[2]
   end
-  if n[6] ~= l.text then changed[#changed + 1] = int(index) .. ' ' .. n[6] end
+  if n[6] ~= l.text then
+    changed[#changed + 1], l.changed = int(index) .. ' ' .. n[6], true
+  end
 end
 
 local function hear_left(l, told)
@@ -110,20 +112,32 @@ local function hear_left(l, told)
   end
 end
 
+-- Where a state goes on that was written by another pace.
+local function goes_on(l, v)
+  local interval, burst, period = string.match(v[6], '^(%d+) (%d+) (%d+)$')
+  local opens = tonumber(v[1]) - tonumber(burst)
+  if l.changed and l.burst == 0 and l.interval > tonumber(interval) then
+    local passed, used = floor(now / tonumber(period)) - tonumber(v[3]), 0
+    if passed == 0 then used = tonumber(v[4]) + tonumber(v[5]) elseif passed == 1 then used = tonumber(v[4]) end
+    opens = max(opens, now + min(used * l.interval, l.period + FURTHEST))
+  end
+  return max(opens, now) + l.burst
+end
+
 local function load_paced(l, key, index)
-  local v = call('HMGET', key, 'next', 'id', 'period', 'used', 'before', 'burst', 'heard')
+  local v = call('HMGET', key, 'next', 'id', 'period', 'used', 'before', 'by', 'heard')
   local known = v[2] == server
   local left, till, words
   if v[7] then left, till, words = string.match(v[7], '^(%-?%d+) (%d+) (.*)$') end
   in_force(l, index, words, known)
+  l.by = int(l.interval) .. ' ' .. int(l.burst) .. ' ' .. int(l.period)
   local cap = now + FURTHEST + l.interval + l.burst
   if known then
     local stored = tonumber(v[1])
-    local before = tonumber(v[6]) or l.burst
     l.next = stored
-    if before ~= l.burst then l.next = max(stored - before, now) + l.burst end
+    if v[6] and v[6] ~= l.by then l.next = goes_on(l, v) end
     l.next = min(l.next, cap)
-    l.dirty = l.next ~= stored or before ~= l.burst
+    l.dirty = l.next ~= stored or (v[6] and v[6] ~= l.by)
     if left and tonumber(left) >= 0 and tonumber(till) > now then l.left, l.till = tonumber(left), tonumber(till) end
   else
     resets[#resets + 1] = index
@@ -420,7 +434,7 @@ local function save_paced(l, key)
     before = tonumber(v[4])
   end
   call('HSET', key, 'next', int(l.next), 'id', server, 'period', int(period),
-    'used', int(used + l.granted), 'before', int(before), 'burst', int(l.burst))
+    'used', int(used + l.granted), 'before', int(before), 'by', l.by)
   if new then call('HSET', key, 'heard', heard) end
   call('PEXPIRE', key, KEEP_MS)
 end

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::limit::{
     Answer, Ask, CLAIM_US, Closed, FORGOTTEN_US, FURTHEST_US, Grant, Group, IN_FLIGHT_AGAIN_US,
     Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Lease, Leases, PROBE_AGAIN_US,
-    PROBE_US, Paced, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, State, UNMARKED_WINDOW_US, Why,
+    PROBE_US, Paced, PacedBy, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, State, UNMARKED_WINDOW_US, Why,
     LONGEST_LEFT_US, Heard, Learned, Left, Numbers, SAME_RESET_US,
     mark_step, window_guard_us,
 };
@@ -358,11 +358,28 @@ fn read_paced(fields: &Fields) -> Option<Paced> {
         period: number(fields, "period")?,
         used: number(fields, "used")?,
         used_before: number(fields, "before")?,
-        burst_us: number(fields, "burst").unwrap_or(0),
+        by: fields
+            .get("by")
+            .and_then(|text| read_by(text))
+            .unwrap_or(PacedBy {
+                interval_us: 0,
+                burst_us: 0,
+                period_us: 1,
+            }),
         learned: fields
             .get("heard")
             .map(|text| read_learned(text))
             .unwrap_or_default(),
+    })
+}
+
+/// `<interval> <burst> <period>`
+fn read_by(text: &str) -> Option<PacedBy> {
+    let mut parts = text.split(' ').map(|part| part.parse().ok());
+    Some(PacedBy {
+        interval_us: parts.next()??,
+        burst_us: parts.next()??,
+        period_us: parts.next()??,
     })
 }
 

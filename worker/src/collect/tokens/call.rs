@@ -398,6 +398,7 @@ impl Work<'_> {
             endpoint: endpoint.to_owned(),
             credential: Some(self.name().to_owned()),
             scopes: allowed.drawn.scopes.clone(),
+            allowed: allowed.drawn.allowed.clone(),
             cell: self.of.cell,
             page: 0,
             attempt,
