@@ -126,13 +126,14 @@ fn numbers() -> impl Strategy<Value = Numbers> {
 
 /// What answers told of one limit; times are from the moment of the ask on.
 fn heard() -> impl Strategy<Value = Heard> {
-    let left = (0u64..30, -2_000_000i64..0, -100_000i64..5_000_000).prop_map(|(calls, of_us, till_us)| {
-        LeftTold {
-            calls,
-            of_us,
-            till_us,
-        }
-    });
+    let left =
+        (0u64..30, -2_000_000i64..0, -100_000i64..5_000_000).prop_map(|(calls, of_us, till_us)| {
+            LeftTold {
+                calls,
+                of_us,
+                till_us,
+            }
+        });
     let rest = (
         prop::option::of(-1_000_000i64..4_000_000),
         prop::option::of(left),
@@ -325,7 +326,8 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
             Event::PutBack { set, hold, closed } => {
                 let mut kept = Kept::default();
                 if *set {
-                    kept.set.insert("second".into(), Numbers::Spacing { least_us: 40_000 });
+                    kept.set
+                        .insert("second".into(), Numbers::Spacing { least_us: 40_000 });
                 }
                 kept.hold = hold.then(|| Hold {
                     until_us: now + 300_000,

@@ -83,7 +83,12 @@ impl Gate {
             return Vec::new();
         };
         let mut told = vec![("x-ratelimit-limit", state.rate.calls.to_string())];
-        told.extend(state.rate.burst.map(|n| ("x-ratelimit-burst", n.to_string())));
+        told.extend(
+            state
+                .rate
+                .burst
+                .map(|n| ("x-ratelimit-burst", n.to_string())),
+        );
         match &state.shared {
             Counter::Window(window) => {
                 let (left, reset_us) = window.left(at.us);

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use paceline_protocol::ledger::LedgerRow;
-use paceline_protocol::limit::{Numbers, quota_window};
+use paceline_protocol::limit::quota_window;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::spec::{Limit, LimitRule, Span};
 use serde::Serialize;
 
 use super::window::{Bucket, Calendar, InFlight, Trailing, Worst};
-use crate::limits::{is_by_credential, key_scope};
+use crate::limits::{is_by_credential, key_scope, with_numbers};
 
 /// One limit for one scope, as `audit --json` shows it; the names are a contract.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -89,8 +89,7 @@ impl<'a> Meters<'a> {
             let key = (owner, limit.name.clone(), scope, allowed.to_owned());
             if let Some(meter) = self.by_limit.get_mut(&key) {
                 meter.call(row);
-            } else if let Some(mut meter) =
-                Meter::new(&in_force(&limit.rule, allowed), row.sent_us)
+            } else if let Some(mut meter) = Meter::new(&in_force(&limit.rule, allowed), row.sent_us)
             {
                 meter.call(row);
                 self.by_limit.insert(key, meter);
@@ -163,38 +162,10 @@ fn of_limit<'r>(texts: &'r [String], limit: &str) -> Option<&'r str> {
 
 /// The rule of the file with the numbers that held for a row.
 fn in_force(rule: &LimitRule, allowed: &str) -> LimitRule {
-    let mut rule = rule.clone();
-    let Ok(numbers) = allowed.parse::<Numbers>() else {
-        return rule;
-    };
-    let span = |us: u64| Span(std::time::Duration::from_micros(us));
-    match (&mut rule, numbers) {
-        (
-            LimitRule::Rate { .. } | LimitRule::Spacing { .. },
-            Numbers::Rate {
-                calls,
-                period_us,
-                burst,
-            },
-        ) => {
-            rule = LimitRule::Rate {
-                calls,
-                period: span(period_us),
-                burst,
-            };
-        }
-        (LimitRule::Rate { .. } | LimitRule::Spacing { .. }, Numbers::Spacing { least_us }) => {
-            rule = LimitRule::Spacing {
-                least: span(least_us),
-            };
-        }
-        (
-            LimitRule::Concurrency { calls } | LimitRule::Quota { calls, .. },
-            Numbers::Calls(told),
-        ) => *calls = told,
-        _ => {}
+    match allowed.parse() {
+        Ok(numbers) => with_numbers(rule, numbers),
+        Err(_) => rule.clone(),
     }
-    rule
 }
 
 impl Meter {

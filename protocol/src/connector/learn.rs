@@ -90,12 +90,10 @@ impl Where {
     fn read(&self, header: Header<'_>, body: Option<&Body>) -> Option<String> {
         match self {
             Where::Header(name) => header(name),
-            Where::Path(path) => {
-                path.first(body?.tree()).map(|value| match value {
-                    serde_json::Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                })
-            }
+            Where::Path(path) => path.first(body?.tree()).map(|value| match value {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            }),
         }
     }
 }
@@ -229,7 +227,10 @@ mod tests {
     fn the_fields_of_the_ietf() {
         let now = told(
             &[
-                ("ratelimit-policy", "\"burst\";q=100;w=60,\"day\";q=1000;w=86400"),
+                (
+                    "ratelimit-policy",
+                    "\"burst\";q=100;w=60,\"day\";q=1000;w=86400",
+                ),
                 ("ratelimit", "\"burst\";r=50;t=30, \"day\";r=900;t=3600"),
             ],
             60,

@@ -73,14 +73,7 @@ impl Told {
         lesson
     }
 
-    fn left(
-        &self,
-        lesson: &mut Lesson,
-        remaining: u64,
-        rule: &Rule,
-        pace: &Pace,
-        spoken: Spoken,
-    ) {
+    fn left(&self, lesson: &mut Lesson, remaining: u64, rule: &Rule, pace: &Pace, spoken: Spoken) {
         let calls = i64::try_from(remaining).unwrap_or(i64::MAX);
         match (self.reset, rule) {
             (Some(reset), _) => {
@@ -234,7 +227,10 @@ mod tests {
             reset: Some(Duration::from_secs(30)),
             ..Told::default()
         };
-        assert_eq!(plenty.lesson(&SECOND, &SECOND, None, NOW), Lesson::default());
+        assert_eq!(
+            plenty.lesson(&SECOND, &SECOND, None, NOW),
+            Lesson::default()
+        );
     }
 
     #[test]
@@ -247,9 +243,15 @@ mod tests {
         };
         let full = told(9.0).lesson(&SECOND, &SECOND, None, NOW);
         let numbers = full.numbers.expect("told");
-        let pace = numbers.put_into(&SECOND).and_then(|r| r.pace()).expect("paced");
+        let pace = numbers
+            .put_into(&SECOND)
+            .and_then(|r| r.pace())
+            .expect("paced");
         let full = full.next_us.expect("told");
-        let empty = told(0.0).lesson(&SECOND, &SECOND, None, NOW).next_us.expect("told");
+        let empty = told(0.0)
+            .lesson(&SECOND, &SECOND, None, NOW)
+            .next_us
+            .expect("told");
         assert_eq!(empty - full, 9 * pace.interval_us);
         assert!(empty - pace.burst_us >= NOW.answered_us, "nothing at once");
     }

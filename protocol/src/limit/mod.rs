@@ -34,8 +34,7 @@ pub use pace::{
 };
 pub use scope::{NotALimit, instance};
 pub use state::{
-    Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, SetMark, State, in_force,
-    used_now,
+    Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, SetMark, State, in_force, used_now,
 };
 pub use window::{BadZone, quota_window};
 

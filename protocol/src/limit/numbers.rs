@@ -247,7 +247,14 @@ mod tests {
         ] {
             assert_eq!(numbers.to_string().parse(), Ok(numbers));
         }
-        for text in ["", "rate 0 1 -", "rate 5 1", "calls", "calls x", "spacing 0"] {
+        for text in [
+            "",
+            "rate 0 1 -",
+            "rate 5 1",
+            "calls",
+            "calls x",
+            "spacing 0",
+        ] {
             assert!(text.parse::<Numbers>().is_err(), "{text}");
         }
     }

@@ -20,8 +20,8 @@ use redis::{
 use crate::keys::Keys;
 use crate::limit::{
     Answer, Ask, BREAKER, BREAKER_US, CLAIM_US, ClaimRef, Closed, FORGOTTEN_US, Instance,
-    LONGEST_DOUBLED_US, Moment, Numbers, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark, State,
-    in_force, used_now,
+    LONGEST_DOUBLED_US, Moment, Numbers, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark,
+    State, in_force, used_now,
 };
 use crate::settings::shown_url;
 pub use kept::{KeptNow, KnownScope};
@@ -513,7 +513,10 @@ impl FleetLimiter {
         for (name, text) in hashes.next().into_iter().flatten() {
             if let Some(limit) = name.strip_prefix('=') {
                 let numbers = wire::read_numbers(text);
-                state.kept.set.extend(numbers.map(|n| (limit.to_owned(), n)));
+                state
+                    .kept
+                    .set
+                    .extend(numbers.map(|n| (limit.to_owned(), n)));
             }
         }
         for (limit, fields) in limits.iter().zip(hashes) {

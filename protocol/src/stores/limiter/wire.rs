@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::limit::{
-    Answer, Ask, CLAIM_US, Closed, FORGOTTEN_US, FURTHEST_US, Grant, Group, IN_FLIGHT_AGAIN_US,
-    Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Lease, Leases, PROBE_AGAIN_US,
-    PROBE_US, Paced, PacedBy, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, State, UNMARKED_WINDOW_US, Why,
-    LONGEST_LEFT_US, Heard, Learned, Left, Numbers, SAME_RESET_US,
-    mark_step, window_guard_us,
+    Answer, Ask, CLAIM_US, Closed, FORGOTTEN_US, FURTHEST_US, Grant, Group, Heard,
+    IN_FLIGHT_AGAIN_US, Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, LONGEST_LEFT_US,
+    Learned, Lease, Leases, Left, Numbers, PROBE_AGAIN_US, PROBE_US, Paced, PacedBy, Quota,
+    RAMP_OVER_US, RAMP_US, Refusal, Rule, SAME_RESET_US, State, UNMARKED_WINDOW_US, Why, mark_step,
+    window_guard_us,
 };
 
 use super::LimiterError;

@@ -317,7 +317,8 @@ impl Asking {
         if let Some((_, drawn)) = asked.drawn.iter().find(|(known, _)| *known == credential) {
             return Some((wish, drawn.clone()));
         }
-        let drawn = Arc::new(asked.drawn_with(credential, &self.limits, &self.narrow, &self.changed));
+        let drawn =
+            Arc::new(asked.drawn_with(credential, &self.limits, &self.narrow, &self.changed));
         asked.drawn.push((credential, drawn.clone()));
         Some((wish, drawn))
     }

@@ -11,8 +11,8 @@ use paceline_protocol::stores::limiter::Closure;
 
 use super::asking::{Drawn, Wish};
 use super::tokens::NoToken;
-use super::{cooldown, kept};
 use super::{Event, Lane, WAIT_IN_HAND};
+use super::{cooldown, kept};
 use crate::collect::call::{Call, CallEnd, CloseScope};
 use crate::collect::tokens::SignedIn;
 

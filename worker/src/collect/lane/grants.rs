@@ -194,8 +194,7 @@ impl Lane {
                 self.put_marks(&answer, &asking);
             }
             Err(error) => {
-                self.shared
-                    .ears(|ears| ears.tell_again(asking.limits()));
+                self.shared.ears(|ears| ears.tell_again(asking.limits()));
                 tracing::warn!(lane.name = self.name, error = %error, "no grants: nothing is called until Redis answers");
                 self.ask_at = now + Duration::from_millis(250).mul_f64(0.5 + rand::random::<f64>());
             }

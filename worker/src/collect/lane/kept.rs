@@ -19,16 +19,7 @@ impl Lane {
         let context = self.context.clone();
         let (provider, events) = (self.provider.name.clone(), self.events.clone());
         self.context.tasks.spawn(async move {
-            let kept = KeptLimits {
-                objects: &context.parting.stores.objects,
-                prefix: &context.prefix,
-                provider: &provider,
-            };
-            match kept.put_back(&context.limiter).await {
-                Ok(true) => tracing::info!(provider.name = provider, "Redis knew nothing of the provider; what operators set and long closures are put back from S3"),
-                Ok(false) => {}
-                Err(error) => tracing::warn!(provider.name = provider, error = %error, "what operators set could not be put back; nothing is called before"),
-            }
+            put_back(&context, &provider).await;
             drop(events.send(Event::PutBack));
         });
     }
@@ -36,6 +27,27 @@ impl Lane {
     pub(super) fn on_put_back(&mut self) {
         self.putting_back = false;
         self.ask_at = Instant::now();
+    }
+}
+
+/// Puts back what operators said and long closures into a Redis that knows nothing of the provider. Whether it is
+/// there now.
+pub async fn put_back(context: &LaneContext, provider: &str) -> bool {
+    let kept = KeptLimits {
+        objects: &context.parting.stores.objects,
+        prefix: &context.prefix,
+        provider,
+    };
+    match kept.put_back(&context.limiter).await {
+        Ok(true) => {
+            tracing::info!(provider.name = provider, "Redis knew nothing of the provider; what operators set and long closures are put back from S3");
+            true
+        }
+        Ok(false) => true,
+        Err(error) => {
+            tracing::warn!(provider.name = provider, error = %error, "what operators set could not be put back; nothing is called before");
+            false
+        }
     }
 }
 

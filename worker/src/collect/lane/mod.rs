@@ -12,7 +12,7 @@ mod dead;
 mod ears;
 mod grants;
 pub mod held;
-mod kept;
+pub mod kept;
 mod reading;
 mod scopes;
 mod shards;

@@ -225,6 +225,7 @@ impl Work<'_> {
                 }
             };
             let answer = answered.answer;
+            asking.numbers_in_force(&answer);
             let epoch = self
                 .of
                 .lane
@@ -256,6 +257,12 @@ impl Work<'_> {
             (Why::Dead, None) => Err(Called::Dead),
             (Why::Mark, Some(quota)) => {
                 self.put_mark(quota, now_us).await;
+                Ok(())
+            }
+            (Why::Unset, _) => {
+                if !kept::put_back(&self.of.context, self.provider).await {
+                    self.pause(AWAY).await;
+                }
                 Ok(())
             }
             _ => {
