@@ -40,7 +40,10 @@ pub async fn put_back(context: &LaneContext, provider: &str) -> bool {
     };
     match kept.put_back(&context.limiter).await {
         Ok(true) => {
-            tracing::info!(provider.name = provider, "Redis knew nothing of the provider; what operators set and long closures are put back from S3");
+            tracing::info!(
+                provider.name = provider,
+                "Redis knew nothing of the provider; what operators set and long closures are put back from S3"
+            );
             true
         }
         Ok(false) => true,
@@ -52,7 +55,7 @@ pub async fn put_back(context: &LaneContext, provider: &str) -> bool {
 }
 
 /// Keeps a closure of more than a minute, so that it outlives Redis.
-pub(super) async fn keep(
+pub async fn keep(
     context: &LaneContext,
     provider: &str,
     closure: &Closure,

@@ -14,6 +14,7 @@ use super::one_time::{Codes, step_at};
 use super::{AWAY, LEASE, Lease, WAIT_HERE, Work, retryable};
 use crate::collect::http::{HttpAnswer, HttpError};
 use crate::collect::lane::asking::{Asking, Drawn, Leases, Wish};
+use crate::collect::lane::kept;
 use crate::collect::marks;
 
 /// How a request ended.
