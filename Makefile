@@ -49,9 +49,9 @@ clippy:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
 
-## bench-limits bench-cost bench-load bench-plan   the numbers of loadtest/README.md
-.PHONY: bench-limits bench-cost bench-load bench-plan
-bench-limits bench-cost bench-load bench-plan: install
+## bench-limits bench-cost bench-load bench-plan bench-changes   the numbers of loadtest/README.md
+.PHONY: bench-limits bench-cost bench-load bench-plan bench-changes
+bench-limits bench-cost bench-load bench-plan bench-changes: install
 	cargo build --release --bin producer --bin worker --bin simulator --bin $@
 	./target/release/$@ $(ARGS)
 

@@ -320,26 +320,30 @@ fn job() -> Job {
         keep: 1,
         mapping: mapping.map(|(field, kind)| (field, kind.into())).collect(),
     };
+    let mut job = bare_job(JOB, LANE, SHARD);
+    job.outputs.index = Some(index);
+    job
+}
+
+/// A job that is never collected, without outputs beside its parts.
+pub(super) fn bare_job(name: &str, provider: &str, shard: ShardSize) -> Job {
     Job {
-        name: JOB.to_owned(),
-        provider: Some(LANE.to_owned()),
-        endpoint: Some(LANE.to_owned()),
+        name: name.to_owned(),
+        provider: Some(provider.to_owned()),
+        endpoint: Some(provider.to_owned()),
         after: None,
         trigger: None,
         params: IndexMap::new(),
         split: IndexMap::new(),
         source: None,
-        shard: SHARD,
+        shard,
         schedule: None,
         gate: Gate::default(),
         dedupe: None,
         progress_by: None,
         changes: None,
         fields: IndexMap::new(),
-        outputs: Outputs {
-            index: Some(index),
-            ..Outputs::default()
-        },
+        outputs: Outputs::default(),
         priority: 5,
         view: None,
         notify: Vec::new(),

@@ -1,10 +1,12 @@
 //! What the benchmarks share: real worker and producer processes against a simulator, and their CPU time.
 
+mod changes;
 mod cpu;
 mod fleet;
 mod load;
 mod spec;
 
+pub use changes::ComparedRun;
 pub use cpu::children_cpu;
 pub use fleet::{Fleet, Programs, Servers};
 pub use load::{CollectedRun, RunStores, two_at_once};
