@@ -80,9 +80,17 @@ impl RunLayout {
         format!("{}/state/", self.root)
     }
 
-    /// Object `k` of them, from 0.
-    pub fn state_part(&self, k: u32) -> String {
-        format!("{}part-{k}.ndjson.zst", self.state())
+    /// Object `k` of them, from 0, as they are after a round.
+    pub fn state_part(&self, round: u32, k: u32) -> String {
+        format!("{}{k}.ndjson.zst", self.states_of(round))
+    }
+
+    /// What the names of those of a round begin with.
+    pub fn states_of(&self, round: u32) -> String {
+        match round {
+            0 => format!("{}part-", self.state()),
+            round => format!("{}part-r{round}-", self.state()),
+        }
     }
 
     /// Which records are doubles that do not count: only with `dedupe`.

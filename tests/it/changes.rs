@@ -449,4 +449,33 @@ async fn doubles_are_neither_in_sets_nor_documents() {
     things.run("n2", 0);
     assert_eq!(things.documents().await, documents);
     assert_eq!(things.members("dedupe:all").await, sum);
+
+    // A retry brings a later one of 3 and of 4, from another country: the documents that the run itself
+    // had loaded of the others are none any more, and those of the runs before stay.
+    let mut cells = Cells::from([
+        (
+            "KR/a",
+            Some(vec![thing(3, "1", "c", 2), thing(4, "2", "d", 2)]),
+        ),
+        ("JP/a", None),
+    ]);
+    things.board.show(cells.clone());
+    things.run("n3", 0);
+    let before = things.documents().await;
+    let ids: Vec<&str> = before.keys().map(String::as_str).collect();
+    assert_eq!(ids, ["1-KR", "2-JP", "3-JP", "3-KR", "4-KR"]);
+    cells.insert(
+        "JP/a",
+        Some(vec![thing(4, "8", "d", 3), thing(3, "4", "c", 3)]),
+    );
+    things.board.show(cells);
+    let retried = things.fleet.producer(&["retry", "n3", "--wait"], LONGEST);
+    retried.expect("it ends").expect_code(0);
+    let after = things.documents().await;
+    let ids: Vec<&str> = after.keys().map(String::as_str).collect();
+    assert_eq!(ids, ["1-KR", "2-JP", "3-JP", "4-JP"]);
+    assert_eq!(after["3-JP"]["lat"], json!(4));
+    let sum = BTreeMap::from([("all".to_owned(), 12.0)]);
+    assert_eq!(things.members("dedupe:all").await, sum);
+    assert_eq!(things.manifest("n3").await.documents, 2);
 }

@@ -39,5 +39,5 @@ async fn is_base(stores: &Stores, plan: &Plan, run: &RunId) -> Result<bool> {
     let layout = RunLayout::new(stores.prefix(), &run);
     let objects = stores.objects();
     Ok(objects.head(&layout.success()).await?.is_some()
-        && objects.head(&layout.state_part(0)).await?.is_some())
+        && !objects.list(&layout.state()).await?.is_empty())
 }

@@ -233,8 +233,36 @@ impl Stores {
             Stage::Collected => None,
             Stage::Given => self.doubles(run, shard).await?,
         };
+        let heads = stage == Stage::Collected && run.plan.merges();
+        self.read_parts(run, shard, names, stage, doubles, heads)
+            .await
+    }
+
+    /// The same, also of those collected parts whose records are merged first.
+    pub(crate) async fn whole_parts(
+        &self,
+        run: &OpenedRun,
+        shard: u64,
+        names: Vec<PartName>,
+        stage: Stage,
+    ) -> Result<Vec<LoadedPart>, LoadError> {
+        match stage {
+            Stage::Given => self.parts(run, shard, names, stage).await,
+            Stage::Collected => self.read_parts(run, shard, names, stage, None, false).await,
+        }
+    }
+
+    async fn read_parts(
+        &self,
+        run: &OpenedRun,
+        shard: u64,
+        names: Vec<PartName>,
+        stage: Stage,
+        doubles: Option<Arc<Doubles>>,
+        only_heads: bool,
+    ) -> Result<Vec<LoadedPart>, LoadError> {
         stream::iter(names)
-            .map(|name| self.part(run, shard, name, stage, doubles.clone()))
+            .map(|name| self.part(run, shard, name, stage, doubles.clone(), only_heads))
             .buffered(READ_AT_ONCE)
             .try_collect()
             .await
@@ -247,13 +275,13 @@ impl Stores {
         name: PartName,
         stage: Stage,
         doubles: Option<Arc<Doubles>>,
+        only_its_head: bool,
     ) -> Result<LoadedPart, LoadError> {
         let key = run.part_key(stage, shard, name);
         let wrong = |why: String| LoadError::Part {
             key: key.clone(),
             why,
         };
-        let only_its_head = stage == Stage::Collected && run.plan.merges();
         let object = if only_its_head {
             let head = self.objects.head(&key).await?;
             head.map(|metadata| (metadata, Bytes::new()))

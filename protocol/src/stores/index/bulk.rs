@@ -11,7 +11,12 @@ pub(super) const ASKED: &str = "filter_path=errors,items.*.status,items.*.error.
 
 /// Documents in a body of index actions: two lines each.
 pub(super) fn documents(body: &[u8]) -> usize {
-    body.iter().filter(|byte| **byte == b'\n').count() / 2
+    lines(body) / 2
+}
+
+/// Lines of a body: actions that only delete have one each.
+pub(super) fn lines(body: &[u8]) -> usize {
+    body.iter().filter(|byte| **byte == b'\n').count()
 }
 
 #[derive(Deserialize)]
@@ -23,7 +28,7 @@ struct Answer<'a> {
 
 #[derive(Deserialize)]
 struct Entry<'a> {
-    #[serde(borrow, alias = "create")]
+    #[serde(borrow, alias = "create", alias = "delete")]
     index: Outcome<'a>,
 }
 

@@ -112,6 +112,18 @@ impl Index {
         bulk::read(&text, sent)
     }
 
+    /// One `_bulk` of delete actions, a line each; a document that is not there, or in a newer version,
+    /// counts as [`Item::Stored`].
+    ///
+    /// # Errors
+    /// As [`Index::bulk`].
+    pub async fn delete_documents(&self, name: &str, body: Bytes) -> Result<Vec<Item>, IndexError> {
+        let path = format!("{}/_bulk?{}", concrete(name)?, bulk::ASKED);
+        let sent = bulk::lines(&body);
+        let text = self.wire.bulk(&path, body).await?;
+        bulk::read(&text, sent)
+    }
+
     /// Makes everything searchable.
     ///
     /// # Errors

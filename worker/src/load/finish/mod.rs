@@ -9,6 +9,7 @@ mod merge;
 mod objects;
 mod publish;
 mod scores;
+mod stale;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -192,6 +193,7 @@ impl Finish<'_> {
         let is_loaded = merged.fault(&self.run.plan).is_none();
         self.merged = Some(merged);
         if is_loaded {
+            self.delete_stale().await?;
             self.load_all().await?;
         }
         Ok(())

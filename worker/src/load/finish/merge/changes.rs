@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 
-use paceline_protocol::ids::RunRef;
+use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::part::{PartFormat, lines};
@@ -12,6 +12,7 @@ use paceline_protocol::spec::Changes;
 
 use super::super::super::LoadError;
 use super::super::tally::failed_cells;
+use super::ahead::Puts;
 use super::compare::{Compared, Fingerprint, Update};
 use super::dedupe::{at_of, key_of};
 use super::join::{At, Outcome, Seen, join};
@@ -52,12 +53,9 @@ impl Merge {
             .map_err(|error| broken(&error))?;
         let compared = Compared::of(&self.plan, changes);
         let mut sorter = Sorter::new(ROOM);
-        for (number, part) in (0u32..).zip(&self.parts) {
-            if part.summary.records == 0 {
-                continue;
-            }
+        for read in self.parts_ahead(false) {
+            let (number, part, collected) = read?;
             let doubles = self.doubles_of(part)?;
-            let collected = self.read(part)?;
             let place = self.place(part)?;
             let mut cells = CellsOfRecords::new(&self.plan, &place, &collected.meta.ends);
             for (place, line) in (0u32..).zip(lines(&collected.text)) {
@@ -114,8 +112,8 @@ impl Merge {
         let narrowed = !self.plan.only.is_empty();
         let mut state = StateWriter::new(self)?;
         let seen = seen.map(|item| Ok(seen_of(&item?)?));
-        let mut base = BaseRows::new(self);
-        merged.base_lost = base.is_lost()?;
+        let base = BaseRows::new(self)?;
+        merged.base_lost = base.lost;
         let mut looked = 0u32;
         let each = |outcome: Outcome<'_>| {
             looked = looked.wrapping_add(1);
@@ -136,7 +134,10 @@ impl Merge {
             }
         };
         join(seen, base, |row| failed.contains(&row.cell), each)?;
-        if narrowed { Ok(()) } else { state.finish() }
+        if !narrowed {
+            merged.state = state.finish()?;
+        }
+        Ok(())
     }
 
     /// The names of the cells that failed in the end.
@@ -157,8 +158,10 @@ impl Merge {
     /// Writes a part of `data/` for each of `raw/`: those of its records that count.
     fn write_data(&self, updates: Sorted, merged: &mut Merged) -> Result<(), LoadError> {
         let mut updates = updates.peekable();
-        for (number, part) in (0u32..).zip(&self.parts) {
-            let collected = self.read(part)?;
+        let format = PartFormat::of(&self.plan);
+        let mut puts = self.puts();
+        for read in self.parts_ahead(true) {
+            let (number, part, collected) = read?;
             let mut body = String::with_capacity(collected.text.len());
             let mut records = 0;
             for (place, line) in (0u32..).zip(lines(&collected.text)) {
@@ -178,23 +181,29 @@ impl Merge {
                 records,
                 ..collected.meta
             };
-            self.put_data(part, &body, &meta)?;
+            self.put_data(&format, part, &body, &meta, &mut puts)?;
             let of_shard = merged.shards.entry(part.shard).or_default();
             of_shard.push(meta.summary(part.summary.block));
         }
-        Ok(())
+        puts.finish()
     }
 
-    fn put_data(&self, part: &Part, body: &str, meta: &PartMeta) -> Result<(), LoadError> {
+    fn put_data(
+        &self,
+        format: &PartFormat,
+        part: &Part,
+        body: &str,
+        meta: &PartMeta,
+        puts: &mut Puts<'_>,
+    ) -> Result<(), LoadError> {
         crash::point("merge-before-data");
-        let format = PartFormat::of(&self.plan);
         let layout = self.layout.clone().giving();
         let key = layout.part(part.shard, Self::name(part), format.suffix());
         let body = format.write(body).map_err(|error| LoadError::Part {
             key: key.clone(),
             why: error.to_string(),
         })?;
-        self.put(&key, body, &meta.to_metadata())
+        puts.put(key, body, meta.to_metadata().into())
     }
 }
 
@@ -255,8 +264,10 @@ fn cell_name(plan: &Plan, cell: u64) -> String {
 /// The rows of the base, object by object.
 struct BaseRows<'m> {
     merge: &'m Merge,
-    layout: Option<RunLayout>,
-    next: u32,
+    /// Its objects that are still to be read.
+    keys: std::vec::IntoIter<String>,
+    /// There is no state where the plan names one.
+    lost: bool,
     current: Option<(String, Rows)>,
 }
 
@@ -264,40 +275,58 @@ struct BaseRows<'m> {
 type Rows = Box<dyn Iterator<Item = io::Result<Row>>>;
 
 impl<'m> BaseRows<'m> {
-    fn new(merge: &'m Merge) -> Self {
-        let layout = merge.plan.base.as_ref().map(|base| {
-            let run = RunRef {
-                job: merge.plan.job.name.clone(),
-                run: base.clone(),
-            };
-            RunLayout::new(&merge.prefix, &run)
-        });
-        BaseRows {
+    fn new(merge: &'m Merge) -> Result<Self, LoadError> {
+        let keys = match &merge.plan.base {
+            None => Some(Vec::new()),
+            Some(base) => merge.state_of(base)?,
+        };
+        Ok(BaseRows {
             merge,
-            layout,
-            next: 0,
+            lost: keys.is_none(),
+            keys: keys.unwrap_or_default().into_iter(),
             current: None,
-        }
-    }
-
-    /// Whether the plan names a base that has no state.
-    fn is_lost(&mut self) -> Result<bool, LoadError> {
-        Ok(self.layout.is_some() && !self.open_next()?)
+        })
     }
 
     /// Goes on with the next object; false when there is none.
     fn open_next(&mut self) -> Result<bool, LoadError> {
-        let Some(layout) = &self.layout else {
+        let Some(key) = self.keys.next() else {
             return Ok(false);
         };
-        let key = layout.state_part(self.next);
-        let Some(object) = self.merge.wait(self.merge.objects.get(&key))? else {
-            return Ok(false);
-        };
+        let object = self.merge.wait(self.merge.objects.get(&key))?;
+        // It was there when the merge began: the base was retried meanwhile, or the next try finds it lost.
+        let object = object.ok_or_else(|| LoadError::Object {
+            key: key.clone(),
+            why: "it was there a moment ago".to_owned(),
+        })?;
         let rows = read_rows(object.body).map_err(|error| unreadable(&key, &error))?;
         self.current = Some((key, Box::new(rows)));
-        self.next += 1;
         Ok(true)
+    }
+}
+
+impl Merge {
+    /// The objects of a run's state, all of which are there; `None` when some are not.
+    fn state_of(&self, run: &RunId) -> Result<Option<Vec<String>>, LoadError> {
+        let run = RunRef {
+            job: self.plan.job.name.clone(),
+            run: run.clone(),
+        };
+        let layout = RunLayout::new(&self.prefix, &run);
+        let Some(object) = self.wait(self.objects.get(&layout.merged()))? else {
+            return Ok(None);
+        };
+        let merged: Merged =
+            serde_json::from_slice(&object.body).map_err(|error| LoadError::Object {
+                key: layout.merged(),
+                why: error.to_string(),
+            })?;
+        let keys = (0..merged.state).map(|k| layout.state_part(merged.round, k));
+        let keys: Vec<String> = keys.collect();
+        let there = self.wait(self.objects.list(&layout.state()))?;
+        let there: HashSet<String> = there.into_iter().map(|listed| listed.key).collect();
+        let whole = !keys.is_empty() && keys.iter().all(|key| there.contains(key));
+        Ok(whole.then_some(keys))
     }
 }
 
@@ -366,27 +395,18 @@ impl<'m> StateWriter<'m> {
     fn put(&mut self) -> Result<(), LoadError> {
         crash::point("merge-before-state");
         let full = std::mem::replace(&mut self.rows, RowWriter::new()?);
-        let key = self.merge.layout.state_part(self.part);
+        let key = self.merge.layout.state_part(self.merge.round, self.part);
         self.merge.put(&key, full.finish()?, &[])?;
         self.part += 1;
         Ok(())
     }
 
-    /// Writes what is left, at least one object; those of an earlier round behind it go.
-    fn finish(mut self) -> Result<(), LoadError> {
+    /// Writes what is left, at least one object; returns how many there are.
+    fn finish(mut self) -> Result<u32, LoadError> {
         if self.part == 0 || !self.rows.is_empty() {
             self.put()?;
         }
-        let ours: HashSet<String> = (0..self.part)
-            .map(|part| self.merge.layout.state_part(part))
-            .collect();
-        let objects = &self.merge.objects;
-        for object in self.merge.wait(objects.list(&self.merge.layout.state()))? {
-            if !ours.contains(&object.key) {
-                self.merge.wait(objects.delete(&object.key))?;
-            }
-        }
-        Ok(())
+        Ok(self.part)
     }
 }
 

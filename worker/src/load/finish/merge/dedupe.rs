@@ -24,11 +24,8 @@ impl Merge {
         let by = RecordTemplates::compile(&[dedupe.by.as_str()], Constants::of(&self.plan))
             .map_err(|error| broken(&error))?;
         let mut sorter = Sorter::new(ROOM);
-        for (number, part) in (0u32..).zip(&self.parts) {
-            if part.summary.records == 0 {
-                continue;
-            }
-            let collected = self.read(part)?;
+        for read in self.parts_ahead(false) {
+            let (number, part, collected) = read?;
             let place = self.place(part)?;
             let mut cells = CellsOfRecords::new(&self.plan, &place, &collected.meta.ends);
             for (place, line) in lines(&collected.text).enumerate() {

@@ -9,6 +9,7 @@
 //!
 //! Everything can be done again, over what lies there already; `merged.json` says that a round is done.
 
+mod ahead;
 mod changes;
 mod compare;
 mod dedupe;
@@ -26,7 +27,7 @@ use paceline_protocol::layout::{PartName, RunLayout};
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::Plan;
-use paceline_protocol::stores::objects::{ObjectError, Objects};
+use paceline_protocol::stores::objects::{Object, ObjectError, Objects};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -54,6 +55,8 @@ pub(super) struct Merged {
     pub(super) doubles: u64,
     /// Records whose id cannot be made: always new.
     without_id: u64,
+    /// With `changes`: objects of `state/`, whose names have the round; none of a narrowed run.
+    state: u32,
     /// The base has no state any more.
     base_lost: bool,
 }
@@ -112,11 +115,28 @@ impl Finish<'_> {
         crash::point("merge-before-done");
         let objects = &self.loader.stores.objects;
         objects.put(&key, to_json(&merged), &[]).await?;
+        self.remove_old_states().await?;
         tracing::info!(
             run.id = %self.run.run, gone = merged.gone, doubles = merged.doubles,
             took.ms = begun.elapsed().as_millis() as u64, "merged",
         );
         Ok(Some(merged))
+    }
+
+    /// Removes the states of earlier rounds: from now on nobody is led to them.
+    async fn remove_old_states(&self) -> Result<(), LoadError> {
+        let (layout, round) = (&self.run.layout, self.open.round);
+        if self.run.plan.job.changes.is_none() || round == 0 {
+            return Ok(());
+        }
+        let objects = &self.loader.stores.objects;
+        let ours = layout.states_of(round);
+        for object in objects.list(&layout.state()).await? {
+            if !object.key.starts_with(&ours) {
+                objects.delete(&object.key).await?;
+            }
+        }
+        Ok(())
     }
 
     /// On a thread of its own, since it sorts and hashes; it stops when nobody waits for it any more.
@@ -129,6 +149,7 @@ impl Finish<'_> {
             prefix: self.loader.stores.fleet.prefix.clone(),
             layout: self.run.layout.clone(),
             plan: self.run.plan.clone(),
+            format: PartFormat::collected(&self.run.plan),
             round: self.open.round,
             parts: parts_of(&self.shards),
             runtime: Handle::current(),
@@ -183,6 +204,8 @@ struct Merge {
     /// Where the collected parts lie.
     layout: RunLayout,
     plan: Plan,
+    /// How the collected parts are written.
+    format: PartFormat,
     round: u32,
     parts: Vec<Part>,
     runtime: Handle,
@@ -224,20 +247,22 @@ impl Merge {
         name_of(&part.summary)
     }
 
-    fn read(&self, part: &Part) -> Result<Collected, LoadError> {
-        let format = PartFormat::collected(&self.plan);
-        let key = self
-            .layout
-            .part(part.shard, Self::name(part), format.suffix());
+    /// Where a part lies.
+    fn key(&self, part: &Part) -> String {
+        let suffix = self.format.suffix();
+        self.layout.part(part.shard, Self::name(part), suffix)
+    }
+
+    fn read(&self, part: &Part, object: Option<Object>) -> Result<Collected, LoadError> {
         let wrong = |why: String| LoadError::Part {
-            key: key.clone(),
+            key: self.key(part),
             why,
         };
-        let object = self.wait(self.objects.get(&key))?;
         let object = object.ok_or_else(|| wrong("it is missing".to_owned()))?;
         let meta =
             PartMeta::from_metadata(&object.metadata).map_err(|error| wrong(error.to_string()))?;
-        let text = format
+        let text = self
+            .format
             .read(&object.body)
             .map_err(|error| wrong(error.to_string()))?;
         Ok(Collected { meta, text })
