@@ -14,9 +14,10 @@ use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{DimensionValues, Job, LoadedJob, RecordsOf};
 
 pub use self::objects::{listed_now, named_objects};
+pub use self::records::RunRecords;
 pub use self::runs::good_runs;
 
-use self::records::{Rows, RunRecords, columns_of};
+use self::records::{Rows, columns_of};
 use crate::plan::{Gathered, PlanRequest, Prepared, prepare};
 use crate::stores::Archive;
 

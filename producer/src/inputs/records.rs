@@ -66,17 +66,39 @@ impl RunRecords {
         })
     }
 
+    /// The same for a run that is known by its id alone.
+    ///
+    /// # Errors
+    /// As [`RunRecords::open`].
+    pub async fn of(archive: &Archive, run: &RunRef) -> Result<Self> {
+        let found = super::runs::run_of(archive, run).await?;
+        Self::open(archive, found).await
+    }
+
     /// Every record in order, part by part.
     async fn each(
         &self,
         archive: &Archive,
         each: &mut (dyn FnMut(ReadRecord) -> Result<()> + Send),
     ) -> Result<()> {
+        self.each_of(archive, &|_| true, each).await
+    }
+
+    /// Every record of the parts that are wanted, in order.
+    ///
+    /// # Errors
+    /// When S3 does not answer, or a part cannot be read.
+    pub async fn each_of(
+        &self,
+        archive: &Archive,
+        wanted: &(dyn Fn(&ManifestPart) -> bool + Sync),
+        each: &mut (dyn FnMut(ReadRecord) -> Result<()> + Send),
+    ) -> Result<()> {
         let format = PartFormat::of(&self.plan);
         let keys: Vec<String> = self
             .parts
             .iter()
-            .filter(|part| part.records > 0)
+            .filter(|part| part.records > 0 && wanted(part))
             .map(|part| part.key.clone())
             .collect();
         let mut bodies = stream::iter(keys)

@@ -85,6 +85,14 @@ pub async fn plan_of(archive: &Archive, run: &ReadRun) -> Result<Plan> {
     read_plan(archive, &run).await
 }
 
+/// A run that was found, as others read it.
+///
+/// # Errors
+/// When S3 does not answer, or the plan is gone.
+pub async fn run_of(archive: &Archive, run: &RunRef) -> Result<ReadRun> {
+    Ok(of_plan(&read_plan(archive, run).await?).1)
+}
+
 /// The runs up to the one called `named`, which may itself have failed (`after: {on_failure: true}`).
 ///
 /// # Errors

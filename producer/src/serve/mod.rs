@@ -16,6 +16,7 @@ mod schedules;
 mod spec_watch;
 mod starting;
 mod triggers;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,7 @@ struct Server {
     /// The fleet's events as they come by.
     events: broadcast::Sender<Arc<Event>>,
     gauges: gauges::Gauges,
+    views: views::Views,
     amqp: String,
     /// When this process began to serve.
     began: Timestamp,
@@ -109,6 +111,7 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
     let server = Arc::new(Server {
         amqp: broker_url(&context.env)?,
         gauges: gauges::Gauges::new()?,
+        views: views::Views::default(),
         events: broadcast::channel(EVENTS).0,
         context,
         stores,

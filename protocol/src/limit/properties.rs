@@ -76,8 +76,6 @@ fn ask(limits: &[Instance], want: u32) -> Ask {
         held: Vec::new(),
         groups: vec![group(0), group(1)],
         claims: Vec::new(),
-        heard: Vec::new(),
-        keeps: false,
     }
 }
 
@@ -310,8 +308,6 @@ fn simple(limits: Vec<Instance>, want: u32) -> Ask {
         held: Vec::new(),
         groups,
         claims: Vec::new(),
-        heard: Vec::new(),
-        keeps: false,
     }
 }
 

@@ -6,8 +6,10 @@ mod door;
 mod events;
 mod hooks;
 mod jobs;
+mod openapi;
 pub(super) mod problem;
 mod runs;
+mod views;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,6 +83,8 @@ fn api(tokens: Arc<Tokens>) -> Router<Arc<Server>> {
     Router::new()
         .merge(runs::routes())
         .merge(jobs::routes())
+        .merge(views::routes())
+        .merge(openapi::routes())
         .merge(hooks::routes())
         .merge(events::routes())
         .fallback(|| async { Problem::missing("nothing is here") })

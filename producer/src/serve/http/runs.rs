@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures::{StreamExt, TryStreamExt, stream};
 use paceline_protocol::ids::{RunId, RunRef, is_name};
 use paceline_protocol::layout::RunLayout;
 use serde::Deserialize;
@@ -16,15 +17,19 @@ use serde_json::{Value, json};
 use super::problem::{Answer, Problem};
 use super::{PAGE, Shared};
 use crate::commands::{cancel, pause, retry};
-use crate::run::{RunFiles, all_runs};
+use crate::run::{RunFiles, all_runs, find};
 use crate::serve::Server;
 use crate::serve::requests::Request as Asked;
 use crate::watch::{Snapshot, snapshot};
 
+/// How many runs are read at a time.
+const AT_A_TIME: usize = 8;
+
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new()
         .route("/api/v1/runs", get(runs).post(start))
-        .route("/api/v1/runs/{job}/{run}", get(one))
+        .route("/api/v1/runs/{run}", get(named))
+        .route("/api/v1/runs/{job}/{run}", get(one).post(act_on_named))
         .route("/api/v1/runs/{job}/{run}/failures", get(failures))
         .route("/api/v1/runs/{job}/{run}/{action}", post(act))
 }
@@ -33,8 +38,11 @@ pub(super) fn routes() -> Router<Arc<Server>> {
 struct Listing {
     job: Option<String>,
     limit: Option<usize>,
+    /// `<job>/<run>`: the last one of the page before.
+    after: Option<String>,
 }
 
+/// The runs by id, the highest first, and where the next page begins.
 async fn runs(State(server): Shared, Query(listing): Query<Listing>) -> Answer<Json<Value>> {
     if listing.job.as_deref().is_some_and(|job| !is_name(job)) {
         return Err(Problem::bad("`job` is no job's name"));
@@ -42,15 +50,39 @@ async fn runs(State(server): Shared, Query(listing): Query<Listing>) -> Answer<J
     let archive = &server.stores.archive;
     let limit = listing.limit.unwrap_or(50).clamp(1, PAGE);
     let mut found = all_runs(archive, listing.job.as_deref()).await?;
-    found.sort_by(|a, b| b.run.cmp(&a.run));
-    let more = found.len() > limit;
-    let mut lines = Vec::new();
-    for run in found.into_iter().take(limit) {
-        if let Some(files) = RunFiles::read(archive, &run).await? {
-            lines.push(line(&files, &shot(&server, &files).await?));
-        }
+    found.sort_by(|a, b| (&b.run, &a.job).cmp(&(&a.run, &b.job)));
+    if let Some(after) = &listing.after {
+        let after = split_name(after)?;
+        found.retain(|run| (&after.run, &run.job) > (&run.run, &after.job));
     }
-    Ok(Json(json!({ "runs": lines, "more": more })))
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(ToString::to_string);
+    let lines: Vec<Option<Value>> = stream::iter(found)
+        .map(|run| shown(server.clone(), run))
+        .buffered(AT_A_TIME)
+        .try_collect()
+        .await?;
+    let lines: Vec<Value> = lines.into_iter().flatten().collect();
+    Ok(Json(json!({ "runs": lines, "next": next })))
+}
+
+/// A run as it is now; none when it went away since it was listed.
+async fn shown(server: Arc<Server>, run: RunRef) -> Answer<Option<Value>> {
+    let Some(files) = RunFiles::read(&server.stores.archive, &run).await? else {
+        return Ok(None);
+    };
+    Ok(Some(line(&files, &shot(&server, &files).await?)))
+}
+
+/// `<job>/<run>`
+fn split_name(text: &str) -> Answer<RunRef> {
+    let named = text.split_once('/').and_then(|(job, run)| {
+        let run = run.parse().ok()?;
+        let job = is_name(job).then(|| job.to_owned())?;
+        Some(RunRef { job, run })
+    });
+    named.ok_or_else(|| Problem::bad("`after` is not <job>/<run>"))
 }
 
 async fn start(State(server): Shared, body: Bytes) -> Answer<Response> {
@@ -82,13 +114,22 @@ async fn one(
     Ok(Json(line(&files, &shot)))
 }
 
-#[derive(Deserialize)]
-struct Page {
-    after: Option<u64>,
-    limit: Option<usize>,
+/// A run by its id alone, as the command line takes it.
+async fn named(State(server): Shared, Path(run): Path<String>) -> Answer<Json<Value>> {
+    let run = find(&server.stores.archive, &run).await?;
+    let files = RunFiles::expect(&server.stores.archive, &run).await?;
+    let shot = shot(&server, &files).await?;
+    Ok(Json(line(&files, &shot)))
 }
 
-/// Failed cells, shard by shard; `next` is the shard after which the next page begins.
+#[derive(Deserialize)]
+struct Page {
+    after: Option<String>,
+    limit: Option<usize>,
+    reason: Option<String>,
+}
+
+/// Failed cells in the order of shards, page by page.
 async fn failures(
     State(server): Shared,
     Path((job, run)): Path<(String, String)>,
@@ -101,39 +142,66 @@ async fn failures(
         .list(&layout.all_failures())
         .await
         .map_err(anyhow::Error::from)?;
-    let mut shards: Vec<u64> = listed
-        .iter()
-        .filter_map(|object| {
-            let name = object.key.rsplit('/').next()?;
-            name.strip_prefix("shard-")?
-                .strip_suffix(".ndjson")?
-                .parse()
-                .ok()
-        })
-        .collect();
+    let mut shards: Vec<u64> = listed.iter().filter_map(|o| shard_of(&o.key)).collect();
     shards.sort_unstable();
+    let after = page.after.as_deref().map(place).transpose()?;
     let limit = page.limit.unwrap_or(50).clamp(1, PAGE);
     let mut rows: Vec<Value> = Vec::new();
-    let mut next = None;
-    for shard in shards
-        .into_iter()
-        .filter(|shard| page.after.is_none_or(|after| *shard > after))
-    {
+    for shard in shards {
+        if after.is_some_and(|(first, _)| shard < first) {
+            continue;
+        }
         let object = objects
             .get(&layout.failures(shard))
             .await
             .map_err(anyhow::Error::from)?;
         let body = object.map(|object| object.body).unwrap_or_default();
-        rows.extend(
-            body.split(|b| *b == b'\n')
-                .filter_map(|row| serde_json::from_slice(row).ok()),
-        );
-        if rows.len() >= limit {
-            next = Some(shard);
-            break;
+        let lines = body.split(|b| *b == b'\n').enumerate();
+        for (number, text) in lines.filter(|(_, text)| !text.is_empty()) {
+            if after.is_some_and(|after| (shard, number) <= after) {
+                continue;
+            }
+            let Ok(row) = serde_json::from_slice::<Value>(text) else {
+                continue;
+            };
+            if page
+                .reason
+                .as_ref()
+                .is_some_and(|wanted| row["reason"] != **wanted)
+            {
+                continue;
+            }
+            rows.push(row);
+            if rows.len() == limit {
+                let next = format!("{shard}:{number}");
+                return Ok(Json(json!({ "failures": rows, "next": next })));
+            }
         }
     }
-    Ok(Json(json!({ "failures": rows, "next": next })))
+    Ok(Json(json!({ "failures": rows, "next": null })))
+}
+
+fn shard_of(key: &str) -> Option<u64> {
+    let name = key.rsplit('/').next()?.strip_prefix("shard-")?;
+    name.strip_suffix(".ndjson")?.parse().ok()
+}
+
+/// Where a page begins: after this line of this shard.
+fn place(text: &str) -> Answer<(u64, usize)> {
+    let place = text
+        .split_once(':')
+        .and_then(|(shard, line)| Some((shard.parse().ok()?, line.parse().ok()?)));
+    place.ok_or_else(|| Problem::bad("`after` is not the `next` of a page before"))
+}
+
+/// The same by the run's id alone.
+async fn act_on_named(
+    server: Shared,
+    Path((run, action)): Path<(String, String)>,
+) -> Answer<Json<Value>> {
+    let run = find(&server.stores.archive, &run).await?;
+    let path = (run.job, run.run.to_string(), action);
+    act(server, Path(path)).await
 }
 
 async fn act(
@@ -191,4 +259,19 @@ fn line(files: &RunFiles, shot: &Snapshot) -> Value {
         shown["notes"] = json!(manifest.notes);
     }
     shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_begins_where_the_one_before_ended() {
+        assert_eq!(place("3:17").ok(), Some((3, 17)));
+        assert!(place("3").is_err() && place("a:1").is_err());
+        assert_eq!(shard_of("p/j/r/failures/shard-12.ndjson"), Some(12));
+        assert_eq!(shard_of("p/j/r/failures/documents-1.ndjson"), None);
+        assert!(split_name("fares/x").is_ok());
+        assert!(split_name("../x").is_err() && split_name("fares").is_err());
+    }
 }
