@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::civil::Date;
 use paceline_protocol::ids::RunId;
+use paceline_protocol::spec::{Span, span};
 
 const OVERVIEW: &str = "\
 First steps:
@@ -137,7 +138,11 @@ Examples:
     #[command(after_help = "\
 Examples:
   producer limits                             the providers of all open runs
-  producer limits fare-search --json")]
+  producer limits fare-search --json
+  producer limits --watch                     again each second
+  producer limits set fare-search second 20/s --reason \"they asked us to\"
+  producer limits hold fare-search --for 10m  nothing starts meanwhile
+  producer limits reset fare-search           as the file says again")]
     Limits(LimitsArgs),
     /// Prove from the ledger that no limit was passed, and say how much of it was used
     #[command(after_help = "\
@@ -313,9 +318,69 @@ pub struct RetryArgs {
 
 /// `limits`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct LimitsArgs {
     /// Only this provider's, of the open runs or the spec folder
     pub provider: Option<String>,
+    /// Look again each second until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// Change a provider's limits.
+    #[command(subcommand)]
+    pub change: Option<LimitsChange>,
+}
+
+/// `limits set`, `limits reset`, `limits hold`
+#[derive(Debug, Subcommand)]
+pub enum LimitsChange {
+    /// Set a limit for the whole fleet, from now on until `limits reset`
+    #[command(after_help = "\
+Examples:
+  producer limits set fare-search second 20/s --reason \"they asked us to\"
+  producer limits set fare-search second \"20/s burst 5\"
+  producer limits set fare-search in-flight 16
+  producer limits set naver day 20000/day")]
+    Set {
+        /// The provider
+        provider: String,
+        /// Its limit, by name
+        limit: String,
+        /// As the file would say it: 20/s, 250ms, 16, 20000/day
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+        /// Why; it is logged and kept
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Take back what was set (of all limits the hold too) and forget what answers told
+    #[command(after_help = "\
+Examples:
+  producer limits reset fare-search second
+  producer limits reset fare-search")]
+    Reset {
+        /// The provider
+        provider: String,
+        /// Only this limit
+        limit: Option<String>,
+        /// Why; it is logged
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Let nothing start at a provider for a while
+    #[command(after_help = "\
+Examples:
+  producer limits hold fare-search --for 10m --reason \"they deploy\"
+  producer limits hold fare-search --for 0s       ends it")]
+    Hold {
+        /// The provider
+        provider: String,
+        /// For how long: 30s, 10m, 2h
+        #[arg(long = "for", value_name = "TIME", value_parser = span)]
+        for_: Span,
+        /// Why; it is logged and kept
+        #[arg(long)]
+        reason: Option<String>,
+    },
 }
 
 /// `serve`
@@ -387,6 +452,10 @@ mod tests {
             "producer watch fares/2026-11-21 --listen 127.0.0.1:9100",
             "producer retry fares/2026-11-21 --wait",
             "producer limits fare-search",
+            "producer limits fare-search --watch",
+            "producer limits set fare-search second 20/s --reason asked",
+            "producer limits reset fare-search second",
+            "producer limits hold fare-search --for 10m",
             "producer serve --listen :9100",
             "producer schema provider",
         ] {

@@ -31,6 +31,8 @@ fn ask(limit: &str, calls: u64, want: u32) -> Ask {
         held: Vec::new(),
         groups: vec![group],
         claims: Vec::new(),
+        heard: Vec::new(),
+        keeps: false,
     }
 }
 

@@ -189,6 +189,11 @@ pub fn quota_marks(
     )
 }
 
+/// The folder of what must outlive Redis of a provider's limits: what operators set, holds, long closures.
+pub fn kept_limits(prefix: &str, provider: &str) -> String {
+    format!("{}/limits/{provider}/_kept/", prefix.trim_matches('/'))
+}
+
 /// A part's name within its shard: `part-<k>`, a retry's `part-r<round>-<k>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PartName {

@@ -20,6 +20,9 @@ pub struct LedgerRow {
     /// The scope of each limit that has one, `limit=scope`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+    /// Of each limit that was decided by other numbers than the file's (learned, or set by an operator): `limit=numbers`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<String>,
     /// The cell.
     pub cell: u64,
     /// Which page of the cell, from 0.

@@ -1,6 +1,7 @@
 //! The limiter on a real Redis: the script is the pure decision, a flushed Redis gives not one too many, and
 //! a Redis that may evict is refused.
 
+use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -96,13 +97,81 @@ enum Event {
         before: u64,
         late: bool,
     },
+    /// The next ask tells what answers told.
+    Hear(Vec<Heard>),
+    Set {
+        of: usize,
+        numbers: Option<Numbers>,
+    },
+    Hold(Option<i64>),
+    PutBack {
+        set: bool,
+        hold: bool,
+        closed: bool,
+    },
     Pass {
         us: i64,
     },
 }
 
+/// Numbers of every kind, also such as do not fit their limit.
+fn numbers() -> impl Strategy<Value = Numbers> {
+    prop_oneof![
+        4 => (1u64..90, prop::sample::select(vec![1_000_000u64, 60_000_000]), prop::option::of(1u64..30))
+            .prop_map(|(calls, period_us, burst)| Numbers::Rate { calls, period_us, burst }),
+        1 => (10_000u64..200_000).prop_map(|least_us| Numbers::Spacing { least_us }),
+        3 => (1u64..300).prop_map(Numbers::Calls),
+    ]
+}
+
+/// What answers told of one limit; times are from the moment of the ask on.
+fn heard() -> impl Strategy<Value = Heard> {
+    let left =
+        (0u64..30, -2_000_000i64..0, -100_000i64..5_000_000).prop_map(|(calls, of_us, till_us)| {
+            LeftTold {
+                calls,
+                of_us,
+                till_us,
+            }
+        });
+    let rest = (
+        prop::option::of(-1_000_000i64..4_000_000),
+        prop::option::of(left),
+        prop::option::of(0u64..250),
+    );
+    (0usize..6, prop::option::of(numbers()), any::<bool>(), rest).prop_map(
+        |(limit, numbers, fresh, (next_us, left, used))| Heard {
+            limit,
+            numbers,
+            fresh,
+            next_us,
+            left,
+            used,
+        },
+    )
+}
+
+/// The same on the fleet's clock.
+fn heard_at(now: i64, heard: &[Heard]) -> Vec<Heard> {
+    let at = |heard: &Heard| Heard {
+        next_us: heard.next_us.map(|us| now + us),
+        left: heard.left.map(|left| LeftTold {
+            of_us: now + left.of_us,
+            till_us: now + left.till_us,
+            ..left
+        }),
+        ..heard.clone()
+    };
+    heard.iter().map(at).collect()
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
+        3 => prop::collection::vec(heard(), 1..4).prop_map(Event::Hear),
+        2 => (0usize..6, prop::option::of(numbers())).prop_map(|(of, numbers)| Event::Set { of, numbers }),
+        1 => prop::option::of(0i64..2_000_000).prop_map(Event::Hold),
+        2 => (any::<bool>(), any::<bool>(), any::<bool>())
+            .prop_map(|(set, hold, closed)| Event::PutBack { set, hold, closed }),
         10 => (0u8..3, prop::collection::vec(0u32..20, 3), 0u64..4, 0u8..3)
             .prop_map(|(holder, wants, held, claim)| Event::Ask { holder, wants, held, claim }),
         1 => Just(Event::Restart),
@@ -185,12 +254,15 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
             shard: "job/run/7/0".into(),
             publication: format!("p{claim}"),
         }],
+        heard: Vec::new(),
+        keeps: false,
     }
 }
 
 async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, TestCaseError> {
     let mut compared = 0;
     let mut probes = Vec::new();
+    let mut told = Vec::new();
     let mut pure = State::default();
     let (mut now, mut server, mut seq, mut seen) = (NOON, 0u32, 0u64, NOON);
     for event in events {
@@ -204,7 +276,9 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                     std::mem::take(&mut pure.granted),
                 );
                 let closed = std::mem::take(&mut pure.closed);
+                let kept = std::mem::take(&mut pure.kept);
                 pure = State {
+                    kept,
                     claims,
                     granted,
                     closed,
@@ -230,6 +304,44 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                     .await
                     .expect("answers");
                 pure.probed(&NAMES, now, start, how);
+            }
+            Event::Hear(heard) => told = heard.clone(),
+            Event::Set { of, numbers } => {
+                let limit = ask(now, 0, &[], 0, 0).limits[*of].limit.clone();
+                let set = limiter.set_numbers("shop", &limit, numbers.as_ref());
+                set.await.expect("answers");
+                match numbers {
+                    Some(numbers) => drop(pure.kept.set.insert(limit, *numbers)),
+                    None => drop(pure.kept.set.remove(&limit)),
+                }
+            }
+            Event::Hold(for_us) => {
+                let hold = for_us.map(|us| Hold {
+                    until_us: now + us,
+                    reason: "6 5 4 3 2 one".into(),
+                });
+                limiter.hold("shop", hold.as_ref()).await.expect("answers");
+                pure.kept.hold = hold;
+            }
+            Event::PutBack { set, hold, closed } => {
+                let mut kept = Kept::default();
+                if *set {
+                    kept.set
+                        .insert("second".into(), Numbers::Spacing { least_us: 40_000 });
+                }
+                kept.hold = hold.then(|| Hold {
+                    until_us: now + 300_000,
+                    reason: String::new(),
+                });
+                let ban = Closed {
+                    until_us: now + 900_000,
+                    reason: "throttled".into(),
+                    ..Closed::default()
+                };
+                let bans = closed.then(|| ("1-bbbbbb".to_owned(), ban));
+                let bans: BTreeMap<String, Closed> = bans.into_iter().collect();
+                let was = limiter.put_back_at("shop", &kept, &bans, &id).await;
+                prop_assert_eq!(was.expect("answers"), pure.put_back(kept, bans, &id));
             }
             Event::Reopen => {
                 limiter.reopen_at("shop", Some(now)).await.expect("answers");
@@ -260,7 +372,9 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                 claim,
             } => {
                 seq += 1;
-                let ask = ask(now, *holder, wants, *held, *claim);
+                let mut ask = ask(now, *holder, wants, *held, *claim);
+                ask.heard = heard_at(now, &std::mem::take(&mut told));
+                ask.keeps = *claim == 2;
                 let moment = Moment {
                     now_us: now,
                     server: &id,

@@ -13,6 +13,7 @@ mod events;
 mod failures;
 mod fares;
 mod faults;
+mod limits;
 mod new;
 mod outputs;
 mod page;

@@ -88,6 +88,12 @@ impl Desk {
             _ => self.fares(&search, key.as_ref(), at),
         };
         let let_in = judged.verdict.was_let_in();
+        let mut reply = judged.reply;
+        if let Reply::Whole(answered) = &mut reply {
+            for (name, value) in self.gate.told(at) {
+                *answered = answered.clone().with(name, value);
+            }
+        }
         let entry = self.log.open(Call {
             arrived_us: at.us,
             wall_us: at.wall_us,
@@ -102,7 +108,7 @@ impl Desk {
             duration_us: None,
         });
         Decision {
-            reply: judged.reply,
+            reply,
             delay: judged.delay,
             entry,
             let_in,

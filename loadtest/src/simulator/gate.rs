@@ -76,6 +76,34 @@ impl Gate {
         Ok(())
     }
 
+    /// What answers tell of the first rate at `at`: its number, the bucket's size, what is left, seconds to the reset.
+    pub fn told(&self, at: Arrival) -> Vec<(&'static str, String)> {
+        let rate = self.rates.iter().find(|rate| !rate.rate.per_key);
+        let Some(state) = rate.filter(|_| self.limits.tell) else {
+            return Vec::new();
+        };
+        let mut told = vec![("x-ratelimit-limit", state.rate.calls.to_string())];
+        told.extend(
+            state
+                .rate
+                .burst
+                .map(|n| ("x-ratelimit-burst", n.to_string())),
+        );
+        match &state.shared {
+            Counter::Window(window) => {
+                let (left, reset_us) = window.left(at.us);
+                told.push(("x-ratelimit-remaining", left.to_string()));
+                let seconds = reset_us.div_ceil(1_000_000);
+                told.push(("x-ratelimit-reset", seconds.to_string()));
+            }
+            Counter::Bucket(bucket) => {
+                let left = bucket.left(at.us);
+                told.push(("x-ratelimit-remaining", left.to_string()));
+            }
+        }
+        told
+    }
+
     /// Lets a call in that draws from no limit; it leaves like the others.
     pub fn enter_freely(&mut self) {
         self.in_flight += 1;

@@ -21,6 +21,8 @@ pub struct Limits {
     pub quota: Option<Quota>,
     /// What a 429 says about waiting.
     pub retry_after: RetryAfter,
+    /// Whether answers tell of the first rate: `x-ratelimit-limit`, `-burst`, `-remaining`, `-reset`.
+    pub tell: bool,
     /// Whether `GET /health` draws from the shared rates and the concurrency, as a strict provider has it.
     pub count_health: bool,
 }
@@ -33,6 +35,7 @@ impl Default for Limits {
             concurrency: None,
             quota: None,
             retry_after: RetryAfter::Seconds,
+            tell: false,
             count_health: true,
         }
     }

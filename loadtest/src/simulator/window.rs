@@ -45,6 +45,15 @@ impl TrailingWindow {
         Ok(())
     }
 
+    /// Calls that fit at `at`, and microseconds until the oldest one is out of the window.
+    pub fn left(&self, at: u64) -> (usize, u64) {
+        let from = (at + 1).saturating_sub(self.period_us);
+        let inside = self.arrivals.iter().filter(|seen| **seen >= from);
+        let oldest = inside.clone().next().copied().unwrap_or(at);
+        let left = self.allowed.saturating_sub(inside.count());
+        (left, (oldest + self.period_us).saturating_sub(at))
+    }
+
     /// Remembers an arrival that was taken.
     pub fn take(&mut self, at: u64) {
         let place = self.place(at);
@@ -94,6 +103,11 @@ impl Bucket {
             tokens: f64::from(burst.max(1)),
             filled_at: 0,
         }
+    }
+
+    /// Whole tokens at `at`.
+    pub fn left(&self, at: u64) -> u64 {
+        self.level(at) as u64
     }
 
     /// Whether a token is there at `at`.

@@ -9,7 +9,7 @@ use paceline_protocol::spec::{Limit, LimitRule, Span};
 use serde::Serialize;
 
 use super::window::{Bucket, Calendar, InFlight, Trailing, Worst};
-use crate::limits::{is_by_credential, key_scope};
+use crate::limits::{is_by_credential, key_scope, with_numbers};
 
 /// One limit for one scope, as `audit --json` shows it; the names are a contract.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -43,8 +43,12 @@ impl Audited {
 /// The meters of all limits and scopes.
 pub struct Meters<'a> {
     plan: &'a Plan,
-    by_limit: BTreeMap<(String, String, String), Meter>,
+    by_limit: BTreeMap<Metered, Meter>,
 }
+
+/// Provider, limit and scope; and the numbers that held, if they were not the file's: calls under each are judged by
+/// their own.
+type Metered = (String, String, String, String);
 
 struct Meter {
     window: Window,
@@ -81,10 +85,12 @@ impl<'a> Meters<'a> {
                 continue;
             };
             let owner = limit.shared.as_ref().unwrap_or(&provider.name).clone();
-            let key = (owner, limit.name.clone(), scope);
+            let allowed = of_limit(&row.allowed, &limit.name).unwrap_or_default();
+            let key = (owner, limit.name.clone(), scope, allowed.to_owned());
             if let Some(meter) = self.by_limit.get_mut(&key) {
                 meter.call(row);
-            } else if let Some(mut meter) = Meter::new(&limit.rule, row.sent_us) {
+            } else if let Some(mut meter) = Meter::new(&in_force(&limit.rule, allowed), row.sent_us)
+            {
                 meter.call(row);
                 self.by_limit.insert(key, meter);
             }
@@ -100,7 +106,12 @@ impl<'a> Meters<'a> {
             if !audited.iter().any(is_it)
                 && let Some(meter) = Meter::new(&limit.rule, 0)
             {
-                let key = (owner.to_owned(), limit.name.clone(), String::new());
+                let key = (
+                    owner.to_owned(),
+                    limit.name.clone(),
+                    String::new(),
+                    String::new(),
+                );
                 audited.push(meter.audited(&key));
             }
         }
@@ -130,13 +141,7 @@ fn scope(limit: &Limit, row: &LedgerRow) -> Option<String> {
     if limit.per.is_none() {
         return Some(String::new());
     }
-    let of_limit = |scope: &String| {
-        scope
-            .strip_prefix(&limit.name)?
-            .strip_prefix('=')
-            .map(str::to_owned)
-    };
-    let named = row.scopes.iter().find_map(of_limit);
+    let named = of_limit(&row.scopes, &limit.name).map(str::to_owned);
     let of_key = || {
         let key = row
             .credential
@@ -145,6 +150,22 @@ fn scope(limit: &Limit, row: &LedgerRow) -> Option<String> {
         key_scope(limit, key)
     };
     named.or_else(of_key)
+}
+
+/// What a row says of a limit: `limit=text`.
+fn of_limit<'r>(texts: &'r [String], limit: &str) -> Option<&'r str> {
+    let mut of_it = texts
+        .iter()
+        .filter_map(|text| text.strip_prefix(limit)?.strip_prefix('='));
+    of_it.next()
+}
+
+/// The rule of the file with the numbers that held for a row.
+fn in_force(rule: &LimitRule, allowed: &str) -> LimitRule {
+    match allowed.parse() {
+        Ok(numbers) => with_numbers(rule, numbers),
+        Err(_) => rule.clone(),
+    }
 }
 
 impl Meter {
@@ -260,7 +281,7 @@ impl Meter {
         }
     }
 
-    fn audited(&self, (provider, limit, scope): &(String, String, String)) -> Audited {
+    fn audited(&self, (provider, limit, scope, _): &Metered) -> Audited {
         let worst = self.worst();
         Audited {
             provider: provider.clone(),
@@ -345,6 +366,25 @@ mod tests {
         );
         meter.call(&row(499 * 20_000 + 1));
         assert!(meter.audited(&Default::default()).passed());
+    }
+
+    #[test]
+    fn calls_are_judged_by_the_numbers_that_held() {
+        let mut file = limit(None, &[]);
+        file.rule = LimitRule::Rate {
+            calls: 2,
+            period: Span::secs(1),
+            burst: None,
+        };
+        let held = in_force(&file.rule, "rate 5 1000000 10");
+        let rate = LimitRule::Rate {
+            calls: 5,
+            period: Span::secs(1),
+            burst: Some(10),
+        };
+        assert_eq!(held, rate);
+        assert_eq!(in_force(&file.rule, ""), file.rule);
+        assert_eq!(in_force(&file.rule, "calls 7"), file.rule);
     }
 
     #[test]

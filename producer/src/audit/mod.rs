@@ -145,6 +145,7 @@ mod tests {
             endpoint: "fares".into(),
             credential: None,
             scopes: Vec::new(),
+            allowed: Vec::new(),
             cell: 0,
             page: 0,
             attempt: 1,

@@ -177,6 +177,8 @@ async fn redis_clock(url: &str, keys: Keys) -> Finding {
         held: Vec::new(),
         groups: Vec::new(),
         claims: Vec::new(),
+        heard: Vec::new(),
+        keeps: false,
     };
     let remedy = "allow the limiter's scripts (EVALSHA, SCRIPT LOAD) to this user";
     let limiter = match FleetLimiter::connect(url, keys).await {

@@ -1,72 +1,121 @@
-//! `producer limits`
+//! `producer limits`: the budgets now, and changing them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Result;
-use jiff::Timestamp;
-use paceline_protocol::limit::{Instance, Rule};
-use paceline_protocol::settings::Environment;
-use paceline_protocol::spec::{Limit, Provider};
-use paceline_protocol::stores::limiter::{Closure, FleetLimiter, LimitNow};
-use serde::Serialize;
+use paceline_protocol::spec::Provider;
+use paceline_protocol::stores::limiter::FleetLimiter;
 
 use super::load;
-use crate::cli::LimitsArgs;
+use crate::cli::{LimitsArgs, LimitsChange};
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::limits::{limiter_name, of_keys, period_text, unscoped};
-use crate::pool;
+use crate::limits::{Budget, Budgets, budgets, change};
 use crate::run::{RunFiles, open_runs};
 use crate::show;
-use crate::stores::Archive;
+use crate::stores::{Archive, Stores};
 
-/// A provider's budgets now.
-#[derive(Serialize)]
-struct Budgets {
-    provider: String,
-    limits: Vec<Budget>,
-    closed: Vec<Closed>,
-}
+/// How often `--watch` looks again.
+const LOOK: Duration = Duration::from_secs(1);
 
-#[derive(Serialize)]
-struct Budget {
-    limit: String,
-    scope: String,
-    allowed: String,
-    used: Option<u64>,
-    remaining: Option<u64>,
-    opens_at: Option<Timestamp>,
-}
-
-#[derive(Serialize)]
-struct Closed {
-    /// The credential, or a limit in one scope; nothing: every call.
-    name: Option<String>,
-    reason: String,
-    for_s: u64,
-}
-
-/// Prints the budgets of the open runs' providers, or of one provider.
+/// Prints the budgets of the open runs' providers, or of one provider; or changes a provider's.
 ///
 /// # Errors
-/// When the provider is unknown or a server is away.
+/// When the provider is unknown, a value is nonsense, or a server is away.
 pub async fn run(context: &Context, args: &LimitsArgs) -> Result<Exit> {
+    if let Some(change) = &args.change {
+        return self::change(context, change).await;
+    }
     let archive = Archive::connect(&context.env).await?;
     let limiter = archive.limiter(&context.env).await?;
-    let providers = providers(context, &archive, args.provider.as_deref()).await?;
-    let mut all = Vec::new();
-    for provider in &providers {
-        all.push(budgets(&limiter, provider, &context.env).await?);
+    loop {
+        let providers = providers(context, &archive, args.provider.as_deref()).await?;
+        let all = all(context, &limiter, &providers).await?;
+        if args.watch && context.lively {
+            // A table that stays where it is.
+            crate::terminal::text("\x1b[H\x1b[2J");
+        }
+        show_all(context, &all)?;
+        if !args.watch {
+            return Ok(Exit::Done);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = crate::interrupt::asked_to_stop() => return Ok(Exit::Done),
+        }
     }
+}
+
+async fn all(
+    context: &Context,
+    limiter: &FleetLimiter,
+    providers: &[Provider],
+) -> Result<Vec<Budgets>> {
+    let mut all = Vec::new();
+    for provider in providers {
+        all.push(budgets(limiter, provider, &context.env).await?);
+    }
+    Ok(all)
+}
+
+fn show_all(context: &Context, all: &[Budgets]) -> Result<()> {
     if context.json {
-        crate::terminal::data(serde_json::to_string_pretty(&all)?);
+        crate::terminal::data(serde_json::to_string_pretty(all)?);
     } else if all.is_empty() {
         context
             .say("no run is open; `producer limits PROVIDER` shows a provider of the spec folder");
     } else {
-        print(&all);
+        print(all);
     }
+    Ok(())
+}
+
+async fn change(context: &Context, change: &LimitsChange) -> Result<Exit> {
+    let stores = Stores::connect(&context.env).await?;
+    let of = |name: &str| {
+        let name = name.to_owned();
+        let archive = stores.archive.clone();
+        async move { provider(context, &archive, &name).await }
+    };
+    let changed = match change {
+        LimitsChange::Set {
+            provider,
+            limit,
+            value,
+            reason,
+        } => change::set(&stores, &of(provider).await?, limit, value, reason.clone()).await?,
+        LimitsChange::Reset {
+            provider,
+            limit,
+            reason,
+        } => {
+            let reason = reason.clone();
+            change::reset(&stores, &of(provider).await?, limit.as_deref(), reason).await?
+        }
+        LimitsChange::Hold {
+            provider,
+            for_,
+            reason,
+        } => change::hold(&stores, &of(provider).await?, for_.0, reason.clone()).await?,
+    };
+    stores.close().await;
+    if context.json {
+        crate::terminal::data(serde_json::to_string_pretty(&changed)?);
+        return Ok(Exit::Done);
+    }
+    let of = changed.limit.map_or_else(String::new, |l| format!("/{l}"));
+    let file = changed
+        .file
+        .map_or_else(String::new, |file| format!(" (its file: {file})"));
+    context.say(format!("{}{of}: {}{file}", changed.provider, changed.now));
     Ok(Exit::Done)
+}
+
+/// One provider, as the newest open run's plan or the spec folder has it.
+async fn provider(context: &Context, archive: &Archive, name: &str) -> Result<Provider> {
+    let found = providers(context, archive, Some(name)).await?;
+    Ok(found.into_iter().next().expect("one was asked for"))
 }
 
 /// The providers as the open runs' plans have them, else as the spec folder has it.
@@ -94,82 +143,12 @@ async fn providers(
     }
 }
 
-async fn budgets(
-    limiter: &FleetLimiter,
-    provider: &Provider,
-    env: &impl Environment,
-) -> Result<Budgets> {
-    let name = limiter_name(provider);
-    let keys = pool::names(provider, env).unwrap_or_default();
-    let counters = counters(provider, &keys, Timestamp::now());
-    let now = limiter.peek(name, &counters).await?;
-    let closures = limiter.closures(name).await?;
-    let limits = provider.limits.iter();
-    Ok(Budgets {
-        provider: provider.name.clone(),
-        limits: limits.flat_map(|limit| budgets_of(limit, &now)).collect(),
-        closed: closures.iter().map(closed).collect(),
-    })
-}
-
-/// Every counter of a provider that can be named here: those of all calls, and those of each key.
-fn counters(provider: &Provider, keys: &[String], now: Timestamp) -> Vec<Instance> {
-    let mut counters = unscoped(provider, "", now);
-    for endpoint in provider.endpoints.keys() {
-        for counter in unscoped(provider, endpoint, now) {
-            if !counters.iter().any(|known| known.limit == counter.limit) {
-                counters.push(counter);
-            }
-        }
-    }
-    counters.extend(of_keys(provider, keys, now).into_iter().map(|(_, key)| key));
-    counters
-}
-
-/// The budgets of a limit. One whose scope depends on the cell has a budget for each value of it, which
-/// only the workers can name: it stands there with its template.
-fn budgets_of(limit: &Limit, now: &[LimitNow]) -> Vec<Budget> {
-    let found: Vec<Budget> = now
-        .iter()
-        .filter(|now| now.instance.limit == limit.name)
-        .map(|now| Budget {
-            limit: limit.name.clone(),
-            scope: now.instance.scope.clone(),
-            allowed: period_text(&limit.rule),
-            used: Some(now.used),
-            remaining: remaining(now),
-            opens_at: now
-                .opens_us
-                .and_then(|at| Timestamp::from_microsecond(at).ok()),
-        })
-        .collect();
-    if !found.is_empty() {
-        return found;
-    }
-    vec![Budget {
-        limit: limit.name.clone(),
-        scope: limit.per.clone().unwrap_or_default(),
-        allowed: period_text(&limit.rule),
-        used: None,
-        remaining: None,
-        opens_at: None,
-    }]
-}
-
-fn remaining(now: &LimitNow) -> Option<u64> {
-    match now.instance.rule {
-        Rule::Rate { calls, .. } | Rule::Concurrency { calls } | Rule::Quota { calls, .. } => {
-            Some(calls.saturating_sub(now.used))
-        }
-        Rule::Spacing { .. } => None,
-    }
-}
-
-fn closed(closure: &Closure) -> Closed {
-    Closed {
-        name: closure.part().map(str::to_owned),
-        reason: closure.reason.clone(),
-        for_s: closure.for_.as_secs(),
+/// What holds, and who says so if it is not the file.
+fn allowed(budget: &Budget) -> String {
+    match (&budget.set, &budget.learned) {
+        (Some(set), _) => format!("{set} (set)"),
+        (None, Some(learned)) => format!("{learned} (learned)"),
+        (None, None) => budget.allowed.clone(),
     }
 }
 
@@ -179,12 +158,14 @@ fn print(all: &[Budgets]) {
         "limit",
         "scope",
         "allowed",
+        "file",
         "used",
         "remaining",
         "opens at",
+        "held by",
     ];
     let mut table = show::table(&header);
-    show::right(&mut table, &[4, 5]);
+    show::right(&mut table, &[5, 6]);
     let number = |n: Option<u64>| n.map_or_else(|| "-".into(), show::count);
     for budgets in all {
         for limit in &budgets.limits {
@@ -192,17 +173,27 @@ fn print(all: &[Budgets]) {
                 budgets.provider.clone(),
                 limit.limit.clone(),
                 limit.scope.clone(),
-                limit.allowed.clone(),
+                allowed(limit),
+                limit.file.clone(),
                 number(limit.used),
                 number(limit.remaining),
                 limit
                     .opens_at
                     .map_or_else(|| "-".into(), |at| format!("{at:.3}")),
+                limit
+                    .holders
+                    .map_or_else(String::new, |n| format!("{n} workers")),
             ]);
         }
     }
     show::print(&table);
     for budgets in all {
+        if let Some(held) = &budgets.held {
+            crate::terminal::data(format_args!(
+                "{}: held until {:.0} ({})",
+                budgets.provider, held.until, held.reason
+            ));
+        }
         for closed in &budgets.closed {
             let whom = closed.name.as_deref().unwrap_or("every call");
             let length = show::span(std::time::Duration::from_secs(closed.for_s));

@@ -6,6 +6,7 @@ use anyhow::Result;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::message::Control;
 use paceline_protocol::plan::Plan;
+use paceline_protocol::stores::kept_limits::KeptLimits;
 use paceline_protocol::stores::state::OpenRun;
 
 use crate::cli::RunArgs;
@@ -98,6 +99,12 @@ pub async fn resume_run(context: &Context, stores: &Stores, run: &RunRef) -> Res
 pub async fn reopen(stores: &Stores, plan: &Plan) -> Result<()> {
     let names: BTreeSet<&str> = plan.providers.values().map(limiter_name).collect();
     for name in names {
+        let kept = KeptLimits {
+            objects: stores.objects(),
+            prefix: stores.prefix(),
+            provider: name,
+        };
+        kept.forget_bans().await?;
         stores.limiter.reopen(name).await?;
         let provider = name.to_owned();
         stores

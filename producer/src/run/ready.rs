@@ -173,6 +173,7 @@ impl<'a> Readiness<'a> {
             endpoint: ENDPOINT.into(),
             credential: None,
             scopes: Vec::new(),
+            allowed: Vec::new(),
             cell: 0,
             page: 0,
             attempt: 1,
@@ -271,6 +272,8 @@ fn ask(provider: &Provider, holder: &str, run: Option<&RunRef>) -> Ask {
         held: Vec::new(),
         groups: run.map(group).into_iter().collect(),
         claims: Vec::new(),
+        heard: Vec::new(),
+        keeps: false,
         limits,
     }
 }

@@ -216,6 +216,9 @@ mod tests {
             },
             used,
             opens_us: None,
+            learned: None,
+            set: None,
+            holders: 0,
         };
         assert_eq!(spent(None, &quota(9), 0), None);
         let closed = spent(Some("0-aaaaaa".into()), &quota(10), 2_000_000).expect("used up");

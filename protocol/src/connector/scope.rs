@@ -2,8 +2,11 @@
 
 use minijinja::value::Value;
 
+use super::body::Body;
+use super::learn::LearnPlaces;
 use super::{CallContext, CompileError, Connector, NotRequestable};
-use crate::spec::{Limit, Provider};
+use crate::limit::Told;
+use crate::spec::{Limit, LimitRule, Provider};
 use crate::template::Compiled;
 use crate::template::Templates;
 
@@ -19,6 +22,8 @@ pub struct ScopeTemplate {
     pub by_cell: bool,
     /// How many names `per:` has.
     pub names: usize,
+    /// Where answers tell of it.
+    pub learn: Option<LearnPlaces>,
 }
 
 /// The rendered scopes of one cell, in the order of [`Connector::scopes`]; `None` where the scope
@@ -44,6 +49,7 @@ pub(super) fn compile(
             by_credential: names.iter().any(|n| n == "credential"),
             by_cell: names.iter().any(|n| n != "credential" && n != "endpoint"),
             names: names.len(),
+            learn: limit.learn.as_ref().map(LearnPlaces::compile).transpose()?,
             limit: limit.clone(),
             per,
         });
@@ -69,6 +75,35 @@ impl Connector {
     pub fn scopes_for(&self, endpoint: &str) -> impl Iterator<Item = (usize, &ScopeTemplate)> {
         let all = self.scopes.iter().enumerate();
         all.filter(move |(_, scope)| scope.limit.holds_for(endpoint))
+    }
+
+    /// What an answer of `endpoint` tells of the limits that its call drew from. `header` gives a value by lower-case
+    /// name.
+    pub fn told<'c>(
+        &'c self,
+        endpoint: &str,
+        header: &dyn Fn(&str) -> Option<String>,
+        body: Option<&Body>,
+        now_us: i64,
+    ) -> Vec<(&'c ScopeTemplate, Told)> {
+        let mut all = Vec::new();
+        for (_, scope) in self.scopes_for(endpoint) {
+            let Some(places) = &scope.learn else { continue };
+            let period = match scope.limit.rule {
+                LimitRule::Rate { period, .. } => Some(period.0),
+                _ => None,
+            };
+            let told = places.read(header, body, now_us, period);
+            if !told.is_nothing() {
+                all.push((scope, told));
+            }
+        }
+        all
+    }
+
+    /// Whether answers tell of any limit.
+    pub fn learns(&self) -> bool {
+        self.scopes.iter().any(|scope| scope.learn.is_some())
     }
 
     /// The scope of limit `place` (of [`Connector::scopes`]) for a call; empty without `per:`.

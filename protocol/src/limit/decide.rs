@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::closed::{Closed, Door, PROVIDER};
+use super::numbers::{Left, Numbers};
 use super::pace::{self, LATEST_US, Pace};
-use super::state::{Claim, Lease, Leases, Paced, Quota, State};
+use super::state::{Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, State};
 use super::{Answer, Ask, Choice, Grant, Group, Instance, Refusal, Rule, Why};
 
 /// A lease of a holder that does not renew ends after so long (10 s).
@@ -73,6 +74,7 @@ enum Live {
         pace: Pace,
         next_us: i64,
         granted: u64,
+        learned: Learned,
     },
     Leases {
         calls: u64,
@@ -80,6 +82,7 @@ enum Live {
         mine: u64,
         opens_us: i64,
         stale: bool,
+        learned: Option<Numbers>,
     },
     Quota {
         calls: u64,
@@ -133,6 +136,8 @@ struct Step<'a> {
     live: Vec<Live>,
     /// What is closed, or opening again.
     closed: BTreeMap<String, Closed>,
+    /// What operators said.
+    kept: Kept,
     /// The names under which each limit may be closed; empty while nothing is.
     ids: Vec<String>,
     answer: Answer,
@@ -146,6 +151,7 @@ impl<'a> Step<'a> {
             policy,
             live: Vec::new(),
             closed: state.closed.clone(),
+            kept: state.kept.clone(),
             ids: Vec::new(),
             answer: Answer::at(moment.now_us),
         };
@@ -174,38 +180,80 @@ impl<'a> Step<'a> {
         let id = limit.id();
         match limit.rule {
             Rule::Rate { .. } | Rule::Spacing { .. } => {
-                let pace = (self.policy.pace)(&limit.rule).expect("a rate and a spacing are paced");
-                self.load_paced(state.paced.get(&id), index, pace)
+                self.load_paced(state.paced.get(&id), index, limit)
             }
-            Rule::Concurrency { calls } => self.load_leases(state.leases.get(&id), index, calls),
-            Rule::Quota {
-                calls,
-                opened_us,
-                closes_us,
-            } => self.load_quota(state.quotas.get(&id), index, calls, (opened_us, closes_us)),
+            Rule::Concurrency { .. } => self.load_leases(state.leases.get(&id), index, limit),
+            Rule::Quota { .. } => self.load_quota(state.quotas.get(&id), index, limit),
         }
     }
 
-    fn load_paced(&mut self, stored: Option<&Paced>, index: usize, pace: Pace) -> Live {
+    /// The numbers that answers told: those that the asker heard just now, else those that are remembered. Of a
+    /// state that was lost the asker's come first, since the remembered ones may be older.
+    fn learned(&self, index: usize, stored: Option<Numbers>, known: bool) -> Option<Numbers> {
+        let heard = self.ask.heard_of(index);
+        let heard = heard.filter(|h| h.fresh || !known).and_then(|h| h.numbers);
+        heard.or(stored)
+    }
+
+    /// The rule by which the limit at `index` is decided: as an operator set it, as answers told, as the asker
+    /// has it from the file.
+    fn in_force(&mut self, index: usize, limit: &Instance, learned: Option<Numbers>) -> Rule {
+        let set = self.kept.set.get(&limit.limit).copied();
+        let put = |numbers: Option<Numbers>| {
+            let rule = numbers?.put_into(&limit.rule)?;
+            Some((numbers?, rule))
+        };
+        let Some((numbers, rule)) = put(set).or_else(|| put(learned)) else {
+            return limit.rule;
+        };
+        if numbers != Numbers::of(&limit.rule) {
+            self.answer.changed.push((index, numbers));
+        }
+        rule
+    }
+
+    fn load_paced(&mut self, stored: Option<&Paced>, index: usize, limit: &Instance) -> Live {
         let now = self.moment.now_us;
         let known = stored.filter(|s| s.server == self.moment.server);
-        let next_us = match known {
-            Some(s) => s.next_us.min(pace.cap_us(now)),
+        let before = stored.and_then(|s| s.learned.numbers);
+        let numbers = self.learned(index, before, known.is_some());
+        let rule = self.in_force(index, limit, numbers);
+        let is_changed = rule != limit.rule;
+        let pace = (self.policy.pace)(&rule).expect("a rate and a spacing are paced");
+        let mut next_us = match known {
+            Some(s) if s.by != PacedBy::of(&pace) => s.goes_on_us(&pace, is_changed, now),
+            Some(s) => s.next_us,
             None => {
                 self.answer.resets.push(index);
                 (self.policy.restart)(&pace, now)
             }
         };
+        next_us = next_us.min(pace.cap_us(now));
+        let left = known.and_then(|s| s.learned.left);
+        let mut left = left.filter(|left| left.till_us > now);
+        if let Some(heard) = self.ask.heard_of(index) {
+            if let Some(told) = &heard.left {
+                left = Left::hear(left, told, now, next_us, pace.interval_us);
+            }
+            let told_us = heard.next_us.map(|us| us.min(pace.cap_us(now)));
+            next_us = next_us.max(told_us.unwrap_or(next_us));
+        }
         Live::Paced {
             pace,
             next_us,
             granted: 0,
+            learned: Learned { numbers, left },
         }
     }
 
-    fn load_leases(&mut self, stored: Option<&Leases>, index: usize, calls: u64) -> Live {
+    fn load_leases(&mut self, stored: Option<&Leases>, index: usize, limit: &Instance) -> Live {
         let now = self.moment.now_us;
         let mine = self.ask.held_of(index);
+        let is_known = stored.is_some_and(|s| s.server == self.moment.server);
+        let learned = self.learned(index, stored.and_then(|s| s.learned), is_known);
+        let Rule::Concurrency { calls } = self.in_force(index, limit, learned) else {
+            unreachable!("numbers never change the kind")
+        };
         let Some(known) = stored.filter(|s| s.server == self.moment.server) else {
             self.answer.resets.push(index);
             return Live::Leases {
@@ -214,6 +262,7 @@ impl<'a> Step<'a> {
                 mine,
                 opens_us: now + LEASES_BLIND_US,
                 stale: false,
+                learned,
             };
         };
         let live = known
@@ -235,18 +284,22 @@ impl<'a> Step<'a> {
             mine,
             opens_us,
             stale,
+            learned,
         }
     }
 
-    fn load_quota(
-        &mut self,
-        stored: Option<&Quota>,
-        index: usize,
-        calls: u64,
-        window: (i64, i64),
-    ) -> Live {
+    fn load_quota(&mut self, stored: Option<&Quota>, index: usize, limit: &Instance) -> Live {
         let now = self.moment.now_us;
-        let (opened_us, closes_us) = window;
+        let is_known = stored.is_some_and(|s| s.server == self.moment.server);
+        let learned = self.learned(index, stored.and_then(|s| s.learned), is_known);
+        let Rule::Quota {
+            calls,
+            opened_us,
+            closes_us,
+        } = self.in_force(index, limit, learned)
+        else {
+            unreachable!("numbers never change the kind")
+        };
         let newer =
             stored.is_some_and(|s| s.server == self.moment.server && s.opened_us > opened_us);
         if now < opened_us || now >= closes_us || newer {
@@ -255,7 +308,7 @@ impl<'a> Step<'a> {
             };
         }
         let marked = closes_us - opened_us > pace::UNMARKED_WINDOW_US;
-        let quota = match stored.filter(|s| s.server == self.moment.server) {
+        let mut quota = match stored.filter(|s| s.server == self.moment.server) {
             Some(s) if s.opened_us == opened_us => {
                 // A loss that lies ahead was seen before the clock stepped back: seen now, it can be mended.
                 let lost_us = s.lost_us.map(|lost| lost.min(now));
@@ -270,6 +323,12 @@ impl<'a> Step<'a> {
                 self.lost_window(opened_us, calls, marked)
             }
         };
+        if !marked {
+            quota.mark = quota.mark.max(calls);
+        }
+        let told = self.ask.heard_of(index).and_then(|heard| heard.used);
+        quota.count = quota.count.max(told.unwrap_or(0));
+        quota.learned = learned;
         let guard_us = pace::window_guard_us(opened_us, closes_us);
         Live::Quota {
             calls,
@@ -289,6 +348,7 @@ impl<'a> Step<'a> {
             count: 0,
             mark,
             lost_us: None,
+            learned: None,
         }
     }
 
@@ -314,6 +374,22 @@ impl<'a> Step<'a> {
     /// Gives to the group whose next call can start first, in the order of wish among equals, until no
     /// group can go on: so a scope that opens late does not push the shared limits ahead of the others.
     fn give(&mut self) {
+        if let Some((why, opens_us)) = self.shut() {
+            for group in 0..self.ask.groups.len() {
+                if self.ask.groups[group].want > 0 {
+                    let binds = Binds::Provider;
+                    self.refuse(
+                        group,
+                        No {
+                            binds,
+                            why,
+                            opens_us,
+                        },
+                    );
+                }
+            }
+            return;
+        }
         // The earliest that a group may start: a lower bound, since starts only move away.
         let mut bounds: Vec<Option<i64>> = self
             .ask
@@ -341,6 +417,16 @@ impl<'a> Step<'a> {
                 }
             }
         }
+    }
+
+    /// Why nothing at all is granted, and until when.
+    fn shut(&self) -> Option<(Why, i64)> {
+        let now = self.moment.now_us;
+        if self.ask.keeps && self.kept.server.as_deref() != Some(self.moment.server) {
+            return Some((Why::Unset, now));
+        }
+        let hold = self.kept.hold.as_ref().filter(|hold| hold.until_us > now);
+        hold.map(|hold| (Why::Held, hold.until_us))
     }
 
     /// When and with which credential the group's next call may start.
@@ -547,18 +633,21 @@ impl<'a> Step<'a> {
                     pace,
                     next_us,
                     granted,
+                    learned,
                 } => {
                     let stored = state.paced.get(&id);
                     let saved = self.saved_pace(stored, &pace, next_us, granted);
-                    state.paced.insert(id, saved);
+                    state.paced.insert(id, Paced { learned, ..saved });
                 }
                 Live::Leases {
                     opens_us,
                     mine,
                     stale,
+                    learned,
                     ..
                 } => {
-                    self.save_leases(state, id, opens_us, (!stale).then_some(mine));
+                    let mine = (!stale).then_some(mine);
+                    self.save_leases(state, id, opens_us, mine, learned);
                 }
                 Live::Quota { quota, .. } => drop(state.quotas.insert(id, quota)),
                 Live::OtherWindow { .. } => {}
@@ -580,10 +669,19 @@ impl<'a> Step<'a> {
             period,
             used: used + granted,
             used_before,
+            by: PacedBy::of(pace),
+            learned: Learned::default(),
         }
     }
 
-    fn save_leases(&self, state: &mut State, id: String, opens_us: i64, mine: Option<u64>) {
+    fn save_leases(
+        &self,
+        state: &mut State,
+        id: String,
+        opens_us: i64,
+        mine: Option<u64>,
+        learned: Option<Numbers>,
+    ) {
         let server = self.moment.server;
         let known = state.leases.remove(&id).filter(|l| l.server == server);
         let mut holders = known.map(|l| l.holders).unwrap_or_default();
@@ -604,6 +702,7 @@ impl<'a> Step<'a> {
                 server,
                 opens_us,
                 holders,
+                learned,
             },
         );
     }
@@ -612,7 +711,16 @@ impl<'a> Step<'a> {
 impl Live {
     fn opening(&self, now: i64) -> Opening {
         match self {
-            Live::Paced { pace, next_us, .. } => Opening::At(next_us - pace.burst_us),
+            Live::Paced {
+                pace,
+                next_us,
+                learned,
+                ..
+            } => {
+                let at = next_us - pace.burst_us;
+                let empty = learned.left.filter(|left| left.calls == 0);
+                Opening::At(empty.map_or(at, |left| at.max(left.till_us)))
+            }
             Live::Leases { opens_us, .. } if *opens_us > now => {
                 Opening::Shut(Why::InFlight, *opens_us)
             }
@@ -667,9 +775,13 @@ impl Live {
                 pace,
                 next_us,
                 granted,
+                learned,
             } => {
                 *next_us = (*next_us).max(start_us) + pace.interval_us;
                 *granted += 1;
+                if let Some(left) = learned.left.as_mut().filter(|l| start_us < l.till_us) {
+                    left.calls = left.calls.saturating_sub(1);
+                }
             }
             Live::Leases { mine, .. } => *mine += 1,
             Live::Quota { quota, .. } => quota.count += 1,

@@ -7,6 +7,8 @@
 
 mod closed;
 mod decide;
+mod learn;
+mod numbers;
 mod pace;
 #[cfg(test)]
 mod properties;
@@ -23,11 +25,17 @@ pub use closed::{
 pub use decide::{
     CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, decide,
 };
+pub use learn::{Lesson, Spoken, Told};
+pub use numbers::{
+    Heard, Hold, LONGEST_LEFT_US, Left, LeftTold, NoNumbers, Numbers, SAME_RESET_US,
+};
 pub use pace::{
     FURTHEST_US, LATEST_US, Pace, UNMARKED_WINDOW_US, mark_step, next_mark, window_guard_us,
 };
 pub use scope::{NotALimit, instance};
-pub use state::{Claim, Lease, Leases, Paced, Quota, SetMark, State, used_now};
+pub use state::{
+    Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, SetMark, State, in_force, used_now,
+};
 pub use window::{BadZone, quota_window};
 
 /// One limit for one scope: a counter of its own in Redis.
@@ -105,6 +113,11 @@ pub struct Ask {
     pub groups: Vec<Group>,
     /// The claims that the worker believes to hold; checked and renewed in the same step.
     pub claims: Vec<ClaimRef>,
+    /// What answers told of these limits.
+    pub heard: Vec<Heard>,
+    /// What operators set and long closures are kept in S3: nothing is granted before they were put back into a state
+    /// that was lost ([`Why::Unset`]).
+    pub keeps: bool,
 }
 
 impl Ask {
@@ -112,6 +125,11 @@ impl Ask {
     pub fn held_of(&self, index: usize) -> u64 {
         let of_it = self.held.iter().filter(|(limit, _)| *limit == index);
         of_it.map(|(_, calls)| calls).sum()
+    }
+
+    /// What was heard of the limit at `index`.
+    pub(crate) fn heard_of(&self, index: usize) -> Option<&Heard> {
+        self.heard.iter().find(|heard| heard.limit == index)
     }
 }
 
@@ -163,6 +181,8 @@ pub struct Answer {
     pub marks_wanted: Vec<usize>,
     /// Limits whose state was lost and started anew.
     pub resets: Vec<usize>,
+    /// Limits that were decided by other numbers than the asker's: learned, or set by an operator.
+    pub changed: Vec<(usize, Numbers)>,
 }
 
 impl Answer {
@@ -175,6 +195,7 @@ impl Answer {
             lost_claims: Vec::new(),
             marks_wanted: Vec::new(),
             resets: Vec::new(),
+            changed: Vec::new(),
         }
     }
 }
@@ -229,4 +250,8 @@ pub enum Why {
     /// The scope, or every credential, is closed and stays so until somebody looks: a key that is not
     /// accepted, or refusals again and again.
     Dead,
+    /// An operator holds the provider.
+    Held,
+    /// What operators set was lost with the state: it has to be put back first ([`State::put_back`]).
+    Unset,
 }

@@ -76,6 +76,8 @@ fn ask(limits: &[Instance], want: u32) -> Ask {
         held: Vec::new(),
         groups: vec![group(0), group(1)],
         claims: Vec::new(),
+        heard: Vec::new(),
+        keeps: false,
     }
 }
 
@@ -308,6 +310,8 @@ fn simple(limits: Vec<Instance>, want: u32) -> Ask {
         held: Vec::new(),
         groups,
         claims: Vec::new(),
+        heard: Vec::new(),
+        keeps: false,
     }
 }
 

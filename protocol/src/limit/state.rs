@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::closed::{Closed, Probed};
+use super::numbers::{Hold, Left, Numbers};
 use super::{Instance, Moment, Rule};
 
 /// Everything that is remembered for one provider.
@@ -23,6 +24,28 @@ pub struct State {
     pub claims: BTreeMap<String, Claim>,
     /// Grants given to each run.
     pub granted: BTreeMap<String, u64>,
+    /// What operators said.
+    pub kept: Kept,
+}
+
+/// What operators said; kept in S3 too, and put back from there when it is lost.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// The server process into which it was put back.
+    pub server: Option<String>,
+    /// Numbers that hold instead of the file's, by the limit's name.
+    pub set: BTreeMap<String, Numbers>,
+    /// Nothing starts before.
+    pub hold: Option<Hold>,
+}
+
+/// What answers told of a rate or spacing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// Numbers that hold instead of the file's.
+    pub numbers: Option<Numbers>,
+    /// What is left of the provider's window.
+    pub left: Option<Left>,
 }
 
 /// A rate's or spacing's state.
@@ -38,6 +61,32 @@ pub struct Paced {
     pub used: u64,
     /// Calls granted in the period before.
     pub used_before: u64,
+    /// The pace of who wrote it.
+    pub by: PacedBy,
+    /// What answers told.
+    pub learned: Learned,
+}
+
+/// The pace that a [`Paced`] was written by: another one does not go on as if nothing was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacedBy {
+    /// [`super::Pace::interval_us`]
+    pub interval_us: i64,
+    /// [`super::Pace::burst_us`]
+    pub burst_us: i64,
+    /// [`super::Pace::period_us`]
+    pub period_us: i64,
+}
+
+impl PacedBy {
+    /// Of a pace.
+    pub fn of(pace: &super::Pace) -> Self {
+        PacedBy {
+            interval_us: pace.interval_us,
+            burst_us: pace.burst_us,
+            period_us: pace.period_us,
+        }
+    }
 }
 
 /// Who has how many calls in flight.
@@ -49,6 +98,8 @@ pub struct Leases {
     pub opens_us: i64,
     /// Holder -> its calls.
     pub holders: BTreeMap<String, Lease>,
+    /// Numbers that answers told.
+    pub learned: Option<Numbers>,
 }
 
 /// The calls of one holder.
@@ -75,6 +126,8 @@ pub struct Quota {
     pub mark: u64,
     /// When the loss of the counter was seen; nothing is granted until a mark read later than that is set.
     pub lost_us: Option<i64>,
+    /// Numbers that answers told.
+    pub learned: Option<Numbers>,
 }
 
 /// Who works on a shard.
@@ -117,6 +170,28 @@ impl State {
         self.closed.values_mut().for_each(|c| c.reopen(now_us));
     }
 
+    /// Puts back what operators said, and the closures that were kept, into a state that was lost. Returns
+    /// whether it was (else nothing changes).
+    pub fn put_back(&mut self, kept: Kept, closed: BTreeMap<String, Closed>, server: &str) -> bool {
+        if self.kept.server.as_deref() == Some(server) {
+            return false;
+        }
+        self.kept = Kept {
+            server: Some(server.to_owned()),
+            ..kept
+        };
+        for (name, closure) in closed {
+            let longer = self
+                .closed
+                .get(&name)
+                .is_some_and(|known| known.until_us >= closure.until_us);
+            if !longer {
+                self.closed.insert(name, closure);
+            }
+        }
+        true
+    }
+
     /// Sets a quota's mark, which lies in S3 already. `seen_us` is [`super::Answer::now_us`] of the answer
     /// that asked for it: the marks in S3 were read later than that. A counter that was lost goes on from
     /// `before`, the highest mark that was found. Returns whether it was taken; if not, ask again.
@@ -157,7 +232,9 @@ pub fn used_now(state: &State, limit: &Instance, moment: &Moment) -> (u64, Optio
         Rule::Rate { .. } | Rule::Spacing { .. } => match (state.paced.get(&id), limit.rule.pace())
         {
             (Some(paced), Some(pace)) => {
-                let opens = (paced.next_us - pace.burst_us).max(now);
+                let empty = paced.learned.left.filter(|left| left.calls == 0);
+                let reset = empty.map_or(now, |left| left.till_us);
+                let opens = (paced.next_us - paced.by.burst_us).max(now).max(reset);
                 (paced.used_in_last(pace.period_us, now), Some(opens))
             }
             _ => (0, Some(now)),
@@ -180,7 +257,41 @@ pub fn used_now(state: &State, limit: &Instance, moment: &Moment) -> (u64, Optio
     }
 }
 
+/// The numbers of `limit` that answers told, and those that an operator set.
+pub fn in_force(state: &State, limit: &Instance) -> (Option<Numbers>, Option<Numbers>) {
+    let id = limit.id();
+    let learned = match limit.rule {
+        Rule::Rate { .. } | Rule::Spacing { .. } => {
+            state.paced.get(&id).and_then(|p| p.learned.numbers)
+        }
+        Rule::Concurrency { .. } => state.leases.get(&id).and_then(|l| l.learned),
+        Rule::Quota { .. } => state.quotas.get(&id).and_then(|q| q.learned),
+    };
+    let fitting = |numbers: &Numbers| numbers.put_into(&limit.rule).is_some();
+    let set = state.kept.set.get(&limit.limit).copied();
+    (learned.filter(fitting), set.filter(fitting))
+}
+
 impl Paced {
+    /// Where it goes on with another pace. A bucket starts empty; and one that was slowed down (`is_changed`: by an
+    /// answer or an operator) starts so late that the calls of the last two periods may be in its first window.
+    pub(super) fn goes_on_us(&self, pace: &super::Pace, is_changed: bool, now_us: i64) -> i64 {
+        let mut opens_us = self.next_us - self.by.burst_us;
+        if is_changed && pace.burst_us == 0 && pace.interval_us > self.by.interval_us {
+            let used = match now_us.div_euclid(self.by.period_us) - self.period {
+                0 => self.used + self.used_before,
+                1 => self.used,
+                _ => 0,
+            };
+            let used = i64::try_from(used).unwrap_or(i64::MAX / 2);
+            let wait_us = used
+                .saturating_mul(pace.interval_us)
+                .min(pace.period_us + super::FURTHEST_US);
+            opens_us = opens_us.max(now_us + wait_us);
+        }
+        opens_us.max(now_us) + pace.burst_us
+    }
+
     /// About how many calls the last period holds: all of the current one, and of the one before the share
     /// that a trailing window still covers.
     fn used_in_last(&self, period_us: i64, now_us: i64) -> u64 {

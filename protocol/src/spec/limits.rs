@@ -8,6 +8,7 @@ use super::reader::{Fields, Reader};
 use super::scope::Spot;
 use super::tree::{Data, Node};
 use super::words;
+use crate::limit::Numbers;
 
 /// Keys of a limit.
 pub const LIMIT: &[&str] = &[
@@ -238,6 +239,70 @@ fn cost(f: &Fields, spot: &Spot) -> Option<LimitRule> {
         burst: burst?,
         actual,
     })
+}
+
+/// The numbers of `value`, written as the file of a limit of this `rule` would say them: `20/s`, `300/min burst 10`,
+/// `250ms`, `64`, `20000/day`. A rate keeps the burst of the file unless it says another one.
+///
+/// # Errors
+/// What would be right.
+pub fn limit_numbers(rule: &LimitRule, value: &str) -> Result<Numbers, String> {
+    let micros = |span: Span| u64::try_from(span.0.as_micros()).unwrap_or(u64::MAX);
+    let count = |text: &str, right: &str| match text.trim().parse::<u64>() {
+        Ok(0) => Err("a number above zero: `producer limits hold` lets nothing start".into()),
+        Ok(calls) => Ok(calls),
+        Err(_) => Err(right.to_owned()),
+    };
+    match rule {
+        LimitRule::Rate { burst, .. } => {
+            let mut words = value.split([' ', ',', '=']).filter(|word| !word.is_empty());
+            let (calls, period) = words::rate(words.next().unwrap_or_default())?;
+            let burst = match (words.next(), words.next(), words.next()) {
+                (None, ..) => *burst,
+                (Some("burst"), Some(size), None) => {
+                    Some(count(size, "a bucket is written as `20/s burst 5`")?)
+                }
+                _ => return Err("a rate is calls per period: 50/s, 300/min, `20/s burst 5`".into()),
+            };
+            let calls = count(&calls.to_string(), "")?;
+            if period.0.is_zero() {
+                return Err("a rate needs a period: 50/s, 300/min, 1/5s".into());
+            }
+            Ok(Numbers::Rate {
+                calls,
+                period_us: micros(period),
+                burst,
+            })
+        }
+        LimitRule::Spacing { .. } => match words::span(value)? {
+            span if span.0.is_zero() => Err("a time above zero: 100ms, 2s".into()),
+            span => Ok(Numbers::Spacing {
+                least_us: micros(span),
+            }),
+        },
+        LimitRule::Concurrency { .. } => {
+            let right = "calls in flight are a whole number: 64";
+            Ok(Numbers::Calls(count(value, right)?))
+        }
+        LimitRule::Quota { window, .. } => {
+            let calls = match value.contains('/') {
+                true => {
+                    let (calls, of) = words::quota(value)?;
+                    if of != *window {
+                        let own = format!("{window:?}").to_lowercase();
+                        return Err(format!(
+                            "its window is a {own}, which cannot be changed: {calls}/{own}"
+                        ));
+                    }
+                    calls.to_string()
+                }
+                false => value.to_owned(),
+            };
+            let right = "a quota is calls per window: 25000/day, or the number alone";
+            Ok(Numbers::Calls(count(&calls, right)?))
+        }
+        LimitRule::Cost { .. } => Err("points cannot be set yet".into()),
+    }
 }
 
 fn learn(r: &Reader, node: &Node) -> Option<Learn> {

@@ -78,11 +78,6 @@ fn of_limit(found: &mut Found, path: &str, limit: &Limit) {
         &format!("{path}.shared"),
         "a limit that providers share",
     );
-    found.when(
-        limit.learn.is_some(),
-        &format!("{path}.learn"),
-        "a limit that answers correct (`learn`)",
-    );
 }
 
 fn of_endpoint(found: &mut Found, path: &str, endpoint: &Endpoint) {

@@ -4,6 +4,7 @@
 //! was not answered in time may have been taken: what it granted is lost, never used and never given back.
 //! A holder asks and renews one after the other (for one provider), since both say how many calls it has in flight.
 
+mod kept;
 mod wire;
 
 use std::sync::Arc;
@@ -19,10 +20,11 @@ use redis::{
 use crate::keys::Keys;
 use crate::limit::{
     Answer, Ask, BREAKER, BREAKER_US, CLAIM_US, ClaimRef, Closed, FORGOTTEN_US, Instance,
-    LONGEST_DOUBLED_US, Moment, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark, State,
-    used_now,
+    LONGEST_DOUBLED_US, Moment, Numbers, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark,
+    State, in_force, used_now,
 };
 use crate::settings::shown_url;
+pub use kept::{KeptNow, KnownScope};
 use wire::{Fields, WireAnswer};
 
 /// How long a step may take.
@@ -93,6 +95,7 @@ struct Scripts {
     reopen: Script,
     set_mark: Script,
     peek: Script,
+    put_back: Script,
 }
 
 impl Scripts {
@@ -106,6 +109,7 @@ impl Scripts {
             reopen: Script::new(include_str!("limiter/reopen.lua")),
             set_mark: Script::new(include_str!("limiter/set_mark.lua")),
             peek: Script::new(include_str!("limiter/peek.lua")),
+            put_back: Script::new(include_str!("limiter/put_back.lua")),
         }
     }
 }
@@ -154,12 +158,18 @@ impl Closure {
 /// One limit as `producer limits` shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitNow {
-    /// Which limit and scope, with its numbers.
+    /// Which limit and scope, with the numbers that hold (an operator's, those that answers told, else the file's).
     pub instance: Instance,
     /// Calls charged in the current window (quota), in flight (concurrency), or in the last period (rate).
     pub used: u64,
     /// When the next call may start, on Redis' clock; `None`: never in this window.
     pub opens_us: Option<i64>,
+    /// Numbers that answers told.
+    pub learned: Option<Numbers>,
+    /// Numbers that an operator set.
+    pub set: Option<Numbers>,
+    /// Workers with calls in flight (concurrency).
+    pub holders: usize,
 }
 
 impl FleetLimiter {
@@ -436,10 +446,12 @@ impl FleetLimiter {
     /// When Redis does not answer.
     pub async fn closures(&self, provider: &str) -> Result<Vec<Closure>, LimiterError> {
         let seen = self.look(vec![self.keys.closures(provider)]).await?;
+        let of_answers = |name: &str| !name.starts_with(['#', '=']);
         let mut closures: Vec<Closure> = seen
             .hashes
             .iter()
             .flatten()
+            .filter(|(name, _)| of_answers(name))
             .filter_map(|(name, text)| open_closure(seen.now_us, name, wire::read_closed(text)?))
             .collect();
         closures.sort_by(|a, b| a.name.cmp(&b.name));
@@ -493,13 +505,21 @@ impl FleetLimiter {
         provider: &str,
         limits: &[Instance],
     ) -> Result<Vec<LimitNow>, LimiterError> {
-        let keys = limits
-            .iter()
-            .map(|limit| self.keys.limit(provider, limit))
-            .collect();
+        let mut keys = vec![self.keys.closures(provider)];
+        keys.extend(limits.iter().map(|limit| self.keys.limit(provider, limit)));
         let seen = self.look(keys).await?;
         let mut state = State::default();
-        for (limit, fields) in limits.iter().zip(&seen.hashes) {
+        let mut hashes = seen.hashes.iter();
+        for (name, text) in hashes.next().into_iter().flatten() {
+            if let Some(limit) = name.strip_prefix('=') {
+                let numbers = wire::read_numbers(text);
+                state
+                    .kept
+                    .set
+                    .extend(numbers.map(|n| (limit.to_owned(), n)));
+            }
+        }
+        for (limit, fields) in limits.iter().zip(hashes) {
             wire::remember(&mut state, limit, fields);
         }
         let moment = Moment {
@@ -507,15 +527,10 @@ impl FleetLimiter {
             server: &seen.server,
             seq: 0,
         };
-        let shown = limits.iter().map(|instance| {
-            let (used, opens_us) = used_now(&state, instance, &moment);
-            LimitNow {
-                instance: instance.clone(),
-                used,
-                opens_us,
-            }
-        });
-        Ok(shown.collect())
+        Ok(limits
+            .iter()
+            .map(|instance| limit_now(&state, instance, &moment))
+            .collect())
     }
 
     /// Grants given to a run since its state began.
@@ -537,6 +552,33 @@ impl FleetLimiter {
         }
         let reply: Vec<redis::Value> = self.run(&call).await?;
         read_seen(reply).map_err(|error| LimiterError::Reply(error.to_string()))
+    }
+}
+
+/// A limit as it is now, by the numbers that hold.
+fn limit_now(state: &State, instance: &Instance, moment: &Moment) -> LimitNow {
+    let (learned, set) = in_force(state, instance);
+    let numbers = set.or(learned);
+    let rule = numbers.and_then(|n| n.put_into(&instance.rule));
+    let instance = Instance {
+        rule: rule.unwrap_or(instance.rule),
+        ..instance.clone()
+    };
+    let (used, opens_us) = used_now(state, &instance, moment);
+    let leases = state.leases.get(&instance.id());
+    let holders = leases.map_or(0, |leases| {
+        let alive = leases.holders.values();
+        alive
+            .filter(|l| l.calls > 0 && l.expires_us > moment.now_us)
+            .count()
+    });
+    LimitNow {
+        instance,
+        used,
+        opens_us,
+        learned,
+        set,
+        holders,
     }
 }
 

@@ -3,6 +3,7 @@
 mod backoff;
 pub mod broker;
 pub mod index;
+pub mod kept_limits;
 pub mod limiter;
 pub mod objects;
 pub mod sorted_set;

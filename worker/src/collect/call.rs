@@ -10,7 +10,7 @@ use paceline_protocol::connector::{
     StepError, digest,
 };
 use paceline_protocol::ledger::LedgerRow;
-use paceline_protocol::limit::Grant;
+use paceline_protocol::limit::{Grant, Spoken, instance};
 use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::spec::Retry;
 use reqwest::header::HeaderMap;
@@ -141,6 +141,7 @@ impl Call {
             Err(NotSent::Unfit(reason)) => return self.ended_without_call(reason),
         };
         crate::crash::point("call-after-answer");
+        self.learn(&attempt, context.endpoint(), sent_us);
         self.account(
             &attempt,
             context.endpoint(),
@@ -191,7 +192,9 @@ impl Call {
         }
         let now = Instant::now();
         let barred = self.shard.is_lost() || self.lane.is_closed(&self.drawn.names, now);
-        let allowed = !barred && self.shard.at.governor.allows();
+        // The governor knows the file's numbers alone.
+        let changed = !self.drawn.allowed.is_empty();
+        let allowed = !barred && (changed || self.shard.at.governor.allows());
         allowed.then(|| self.lane.fleet_us(now) - self.grant.start_us)
     }
 
@@ -251,6 +254,34 @@ impl Call {
         })
     }
 
+    /// Keeps what the answer tells of limits for the next request for grants.
+    fn learn(&self, attempt: &Attempt, endpoint: &str, sent_us: i64) {
+        let connector = &self.shard.at.connector;
+        if attempt.status == 0 || !connector.learns() {
+            return;
+        }
+        let header = |name: &str| {
+            let value = attempt.headers.get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
+        let spoken = Spoken {
+            sent_us,
+            answered_us: attempt.answered_us,
+        };
+        let body = attempt.judged.body.as_ref();
+        for (scope, told) in connector.told(endpoint, &header, body, attempt.answered_us) {
+            let drawn = self.drawn.limits.iter().map(|drawn| &drawn.instance);
+            for limit in drawn.filter(|limit| limit.limit == scope.limit.name) {
+                let at_most = scope.learn.as_ref().and_then(|learn| learn.at_most);
+                let Ok(file) = instance(&scope.limit, &limit.scope, spoken.answered_us) else {
+                    continue;
+                };
+                let lesson = told.lesson(&file.rule, &limit.rule, at_most, spoken);
+                self.lane.ears(|ears| ears.hear(limit, &lesson));
+            }
+        }
+    }
+
     fn cut_off_attempt(&self, sent: Instant) -> Attempt {
         let verdict = Verdict {
             outcome: Outcome::Retryable,
@@ -294,6 +325,7 @@ impl Call {
             endpoint: endpoint.to_owned(),
             credential: credential.map(|c| c.name().to_owned()),
             scopes: self.drawn.scopes.clone(),
+            allowed: self.drawn.allowed.clone(),
             cell: self.cell,
             page: self.position.call(),
             attempt: self.attempts + 1,

@@ -163,6 +163,9 @@ async fn listen(
             }
             Control::LimitsChanged { provider } => {
                 tracing::info!(provider.name = provider, "limits were changed");
+                for lane in intake.lanes.lock().await.values() {
+                    lane.limits_changed();
+                }
             }
         }
         for lane in intake.lanes.lock().await.values() {

@@ -2,19 +2,21 @@
 --
 -- Keys (all of one provider, so of one hash tag; `P` is `<namespace>:{<provider>}`):
 --   P:closed            hash   `*` (the provider), a credential's public name or `<limit>:<scope>` ->
---                              `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`
---   P:paced:<limit>     hash   next, id, period, used, before           rates and spacings
---   P:leases:<limit>    hash   #id, #opens, <holder> -> `<calls> <expires us> <seq>`
---   P:quota:<limit>     hash   id, opened, count, mark, lost ('' unless the counter was lost)
+--                              `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`; and what operators said:
+--                              #id, #hold -> `<until us> <reason>`, =<limit's name> -> numbers
+--   P:paced:<limit>     hash   next, id, period, used, before, by -> `<interval> <burst> <period>`, heard -> `<left or -1> <till us> <numbers>`
+--   P:leases:<limit>    hash   #id, #opens, #heard -> numbers, <holder> -> `<calls> <expires us> <seq>`
+--   P:quota:<limit>     hash   id, opened, count, mark, lost ('' unless the counter was lost), heard -> numbers
 --   P:granted:<run>     string grants given to the run
 --   P:claim:<shard>     hash   publication, holder; expires
 -- where <limit> is `<limit's name>:<scope>`; `id` is the server process' run_id, whose change means that the
--- record may be older than what it counted.
+-- record may be older than what it counted. Numbers are `<interval> <burst> <slack> <horizon> <period>|<text>`, or
+-- `<calls> <near> 0 0 0|<text>`.
 --
 -- KEYS  the closures, then the limits, then the runs of the groups, then the claims, as the request lists them.
 -- ARGV  1: the request as JSON (`wire.rs`); 2 and 3, in tests alone: clock and server id instead of Redis' own.
 -- Reply {now, {group, choice, start - now, slack, probe, ...}, {group, limit, why, opens - now, ...},
---        {lost claims}, {marks wanted}, {resets}}; places count from 0; of a refusal -1 is the provider, -2 the credential.
+--        {lost claims}, {marks wanted}, {resets}, {limit .. ' ' .. numbers in force if not the asker's}}; places count from 0; of a refusal -1 is the provider, -2 the credential.
 -- Numbers are microseconds and stay below 2^53; they are written with %.0f, since 14 digits would not do.
 
 local ask = cjson.decode(ARGV[1])
@@ -32,27 +34,119 @@ else
   server = string.match(call('INFO', 'server'), 'run_id:(%x+)')
 end
 
-local PACED, IN_FLIGHT, QUOTA, CLOSED, MARK, WINDOW, DEAD = 0, 1, 2, 3, 4, 5, 6
+local PACED, IN_FLIGHT, QUOTA, CLOSED, MARK, WINDOW, DEAD, HELD, UNSET = 0, 1, 2, 3, 4, 5, 6, 7, 8
 local PROVIDER, KEY = -1, -2
 local LATEST, FURTHEST = ask.latest, ask.furthest
 local KEEP_MS = 30 * 86400000
 local limits, groups, holder = ask.limits, ask.groups, ask.holder
 local first_run = 1 + #limits
 local first_claim = first_run + #groups
-local grants, refusals, lost, marks, resets = {}, {}, {}, {}, {}
+local grants, refusals, lost, marks, resets, changed = {}, {}, {}, {}, {}, {}
+local NOTHING = {}
 
 ------------------------------------------------------------------------------------------- loading
 
+-- What is closed or opening again, by name (what is over is dropped), and what operators said.
+local closed, any_closed, over, set, hold = {}, false, {}, {}, nil
+local unset = ask.keeps
+do
+  local v = call('HGETALL', KEYS[1])
+  for i = 1, #v, 2 do
+    local name, text = v[i], v[i + 1]
+    local first = string.byte(name)
+    if first == 35 then
+      if name == '#id' then unset = unset and text ~= server end
+      if name == '#hold' then hold = tonumber(string.match(text, '^%d+')) end
+    elseif first == 61 then
+      set[string.sub(name, 2)] = text
+    else
+      local till, strikes, probe, ramp, after, reason = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+      if till then
+        local c = { till = tonumber(till), strikes = tonumber(strikes), probe = tonumber(probe),
+          ramp = tonumber(ramp), next = tonumber(after), reason = reason }
+        if (c.ramp > 0 and now >= c.ramp + ask.ramp_over)
+          or (c.probe == 0 and c.ramp == 0 and now >= c.till + ask.forgotten) then
+          over[#over + 1] = name
+        else
+          closed[name], any_closed = c, true
+        end
+      end
+    end
+  end
+end
+
+local FORMS = { paced = '^[rs]', leases = '^c', quota = '^c' }
+
+local function numbers(l, text)
+  if not text then return nil end
+  local a, b, c, d, e, rule = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+)|(.*)$')
+  if not a or not string.find(rule, FORMS[l.kind]) then return nil end
+  return { tonumber(a), tonumber(b), tonumber(c), tonumber(d), tonumber(e), rule }
+end
+
+-- The numbers by which a limit is decided: as an operator set it, as answers told, as the asker has it.
+local function in_force(l, index, stored, known)
+  local h = l.heard or NOTHING
+  l.learned = stored
+  if h.numbers and (h.fresh or not known) then l.learned = h.numbers end
+  local n = numbers(l, set[l.name]) or numbers(l, l.learned)
+  if not n then return end
+  if l.kind == 'paced' then
+    l.interval, l.burst, l.slack, l.horizon, l.period = n[1], n[2], n[3], n[4], n[5]
+  else
+    l.calls, l.near = n[1], n[2]
+  end
+  if n[6] ~= l.text then
+    changed[#changed + 1], l.changed = int(index) .. ' ' .. n[6], true
+  end
+end
+
+local function hear_left(l, told)
+  local after = max(floor((l.next - told.of) / l.interval) - 1, 0)
+  local left, till = max(told.calls - after, 0), min(told.till, now + ask.longest_left)
+  if till <= now then return end
+  if l.left and math.abs(till - l.till) <= ask.same_reset then
+    l.left, l.till = min(left, l.left), max(till, l.till)
+  else
+    l.left, l.till = left, till
+  end
+end
+
+-- Where a state goes on that was written by another pace.
+local function goes_on(l, v)
+  local interval, burst, period = string.match(v[6], '^(%d+) (%d+) (%d+)$')
+  local opens = tonumber(v[1]) - tonumber(burst)
+  if l.changed and l.burst == 0 and l.interval > tonumber(interval) then
+    local passed, used = floor(now / tonumber(period)) - tonumber(v[3]), 0
+    if passed == 0 then used = tonumber(v[4]) + tonumber(v[5]) elseif passed == 1 then used = tonumber(v[4]) end
+    opens = max(opens, now + min(used * l.interval, l.period + FURTHEST))
+  end
+  return max(opens, now) + l.burst
+end
+
 local function load_paced(l, key, index)
-  local v = call('HMGET', key, 'next', 'id', 'period', 'used', 'before')
-  if v[2] == server then
-    local stored, cap = tonumber(v[1]), now + FURTHEST + l.interval + l.burst
-    l.next, l.dirty = min(stored, cap), stored > cap
+  local v = call('HMGET', key, 'next', 'id', 'period', 'used', 'before', 'by', 'heard')
+  local known = v[2] == server
+  local left, till, words
+  if v[7] then left, till, words = string.match(v[7], '^(%-?%d+) (%d+) (.*)$') end
+  in_force(l, index, words, known)
+  l.by = int(l.interval) .. ' ' .. int(l.burst) .. ' ' .. int(l.period)
+  local cap = now + FURTHEST + l.interval + l.burst
+  if known then
+    local stored = tonumber(v[1])
+    l.next = stored
+    if v[6] and v[6] ~= l.by then l.next = goes_on(l, v) end
+    l.next = min(l.next, cap)
+    l.dirty = l.next ~= stored or (v[6] and v[6] ~= l.by)
+    if left and tonumber(left) >= 0 and tonumber(till) > now then l.left, l.till = tonumber(left), tonumber(till) end
   else
     resets[#resets + 1] = index
     l.next = now + l.horizon + l.interval + l.burst
     l.dirty = true
   end
+  local h = l.heard or NOTHING
+  if h.left then hear_left(l, h.left) end
+  if h.next and min(h.next, cap) > l.next then l.next, l.dirty = min(h.next, cap), true end
   l.shown, l.granted = v, 0
 end
 
@@ -60,6 +154,8 @@ local function load_leases(l, key, index)
   local v = call('HGETALL', key)
   local stored = {}
   for i = 1, #v, 2 do stored[v[i]] = v[i + 1] end
+  l.was = stored['#heard']
+  in_force(l, index, l.was, stored['#id'] == server)
   l.others, l.mine, l.stale, l.dead = 0, l.held, false, {}
   if stored['#id'] ~= server then
     resets[#resets + 1] = index
@@ -81,8 +177,10 @@ local function load_leases(l, key, index)
 end
 
 local function load_quota(l, key, index)
-  local v = call('HMGET', key, 'id', 'opened', 'count', 'mark', 'lost')
+  local v = call('HMGET', key, 'id', 'opened', 'count', 'mark', 'lost', 'heard')
   local known = v[1] == server
+  in_force(l, index, v[6], known)
+  l.was = v[6]
   local opened = known and tonumber(v[2])
   if now < l.opened or now >= l.closes or (opened and opened > l.opened) then
     l.kind, l.opens = 'other_window', max(now, l.opened)
@@ -95,44 +193,28 @@ local function load_quota(l, key, index)
       l.lost = min(tonumber(v[5]), now)
       l.dirty = true
     end
-    return
-  end
-  l.dirty, l.count = true, 0
-  if known then
-    l.mark = l.marked and 0 or l.calls
   else
-    resets[#resets + 1] = index
-    if l.marked then
-      l.mark, l.lost = 0, now
+    l.dirty, l.count = true, 0
+    if known then
+      l.mark = l.marked and 0 or l.calls
     else
-      l.count, l.mark = l.calls, l.calls
+      resets[#resets + 1] = index
+      if l.marked then
+        l.mark, l.lost = 0, now
+      else
+        l.count, l.mark = l.calls, l.calls
+      end
     end
   end
+  if not l.marked then l.mark = max(l.mark, l.calls) end
+  local used = l.heard and l.heard.used
+  if used and used > l.count then l.count, l.dirty = used, true end
 end
 
 local loaders = { paced = load_paced, leases = load_leases, quota = load_quota }
 for i, l in ipairs(limits) do loaders[l.kind](l, KEYS[1 + i], i - 1) end
 
 ------------------------------------------------------------------------------------------- deciding
-
--- What is closed or opening again, by name; what is over is dropped.
-local closed, any_closed, over = {}, false, {}
-do
-  local v = call('HGETALL', KEYS[1])
-  for i = 1, #v, 2 do
-    local till, strikes, probe, ramp, after, reason = string.match(v[i + 1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
-    if till then
-      local c = { till = tonumber(till), strikes = tonumber(strikes), probe = tonumber(probe),
-        ramp = tonumber(ramp), next = tonumber(after), reason = reason }
-      if (c.ramp > 0 and now >= c.ramp + ask.ramp_over)
-        or (c.probe == 0 and c.ramp == 0 and now >= c.till + ask.forgotten) then
-        over[#over + 1] = v[i]
-      else
-        closed[v[i]], any_closed = c, true
-      end
-    end
-  end
-end
 
 -- What a closure means for a call: shut until (and whether for good); or the probe; or a ramp's next start.
 local function door(c)
@@ -147,7 +229,11 @@ end
 
 -- When a limit would let the next call start; or nil, why, when it opens.
 local function opening(l)
-  if l.kind == 'paced' then return l.next - l.burst end
+  if l.kind == 'paced' then
+    local at = l.next - l.burst
+    if l.left == 0 and l.till > at then return l.till end
+    return at
+  end
   if l.kind == 'leases' then
     if l.opens > now then return nil, IN_FLIGHT, l.opens end
     if l.stale or l.others + l.mine >= l.calls then return nil, IN_FLIGHT, now + ask.in_flight_again end
@@ -250,6 +336,7 @@ local function grant(group, g, start, slack, probe, choice)
     local l = limits[drawn[d] + 1]
     if l.kind == 'paced' then
       l.next, l.granted, l.dirty = max(l.next, start) + l.interval, l.granted + 1, true
+      if l.left and start < l.till then l.left = max(l.left - 1, 0) end
     elseif l.kind == 'leases' then
       l.mine = l.mine + 1
     else
@@ -282,6 +369,14 @@ end
 
 -- To the group whose next call can start first, in the order of wish among equals.
 local function give()
+  hold = hold and hold > now and hold
+  if unset or hold then
+    for i, g in ipairs(groups) do
+      g.granted = 0
+      if g.want > 0 then refuse(i, PROVIDER, unset and UNSET or HELD, unset and now or hold) end
+    end
+    return
+  end
   local bounds = {}
   for i, g in ipairs(groups) do
     join(g)
@@ -328,7 +423,9 @@ local function renew_claims()
 end
 
 local function save_paced(l, key)
-  if not l.dirty then return end
+  local heard = int(l.left or -1) .. ' ' .. int(l.till or 0) .. ' ' .. (l.learned or '')
+  local new = heard ~= (l.shown[7] or '-1 0 ')
+  if not l.dirty and not new then return end
   local period, v = floor(now / l.period), l.shown
   local used, before, stored = 0, 0, tonumber(v[3])
   if stored == period then
@@ -337,7 +434,8 @@ local function save_paced(l, key)
     before = tonumber(v[4])
   end
   call('HSET', key, 'next', int(l.next), 'id', server, 'period', int(period),
-    'used', int(used + l.granted), 'before', int(before))
+    'used', int(used + l.granted), 'before', int(before), 'by', l.by)
+  if new then call('HSET', key, 'heard', heard) end
   call('PEXPIRE', key, KEEP_MS)
 end
 
@@ -345,6 +443,7 @@ local function save_leases(l, key)
   if l.anew then call('DEL', key) end
   if #l.dead > 0 then call('HDEL', key, unpack(l.dead)) end
   call('HSET', key, '#id', server, '#opens', int(l.opens))
+  if l.learned and (l.anew or l.learned ~= l.was) then call('HSET', key, '#heard', l.learned) end
   if not l.stale then
     call('HSET', key, holder, int(l.mine) .. ' ' .. int(now + ask.lease) .. ' ' .. int(ask.seq))
   end
@@ -355,6 +454,7 @@ local function save_quota(l, key)
   if l.marked and (l.lost or (l.mark < l.calls and l.mark < l.count + l.near)) then
     marks[#marks + 1] = l.index
   end
+  if l.learned and l.learned ~= l.was then call('HSET', key, 'heard', l.learned) end
   if not l.dirty then return end
   call('HSET', key, 'id', server, 'opened', int(l.opened), 'count', int(l.count), 'mark', int(l.mark),
     'lost', l.lost and int(l.lost) or '')
@@ -386,4 +486,4 @@ for i, g in ipairs(groups) do
     call('PEXPIRE', KEYS[first_run + i], KEEP_MS)
   end
 end
-return { now, grants, refusals, lost, marks, resets }
+return { now, grants, refusals, lost, marks, resets, changed }

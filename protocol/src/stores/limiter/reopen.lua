@@ -1,14 +1,18 @@
--- Somebody looked: everything that answers closed gets its probe, as `limit::State::reopen`.
--- KEYS 1: the closures. ARGV 1, in tests alone: the clock.
+-- Somebody looked: everything that answers closed gets its probe, as `limit::State::reopen`. What operators said
+-- (`#...`, `=...`) stays. KEYS 1: the closures. ARGV 1, in tests alone: the clock. Returns how many there were.
 local t = redis.call('TIME')
 local now = ARGV[1] and tonumber(ARGV[1]) or t[1] * 1000000 + t[2]
-local v = redis.call('HGETALL', KEYS[1])
+local v, closures = redis.call('HGETALL', KEYS[1]), 0
 for i = 1, #v, 2 do
-  local reason = string.match(v[i + 1], '^%d+ %d+ %d+ %d+ %d+ (.*)$')
-  if reason then
-    redis.call('HSET', KEYS[1], v[i], string.format('%.0f 0 0 0 0 %s', now, reason))
-  else
-    redis.call('HDEL', KEYS[1], v[i])
+  local first = string.byte(v[i])
+  if first ~= 35 and first ~= 61 then
+    closures = closures + 1
+    local reason = string.match(v[i + 1], '^%d+ %d+ %d+ %d+ %d+ (.*)$')
+    if reason then
+      redis.call('HSET', KEYS[1], v[i], string.format('%.0f 0 0 0 0 %s', now, reason))
+    else
+      redis.call('HDEL', KEYS[1], v[i])
+    end
   end
 end
-return #v / 2
+return closures

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use crate::limit::{
-    Answer, Ask, CLAIM_US, Closed, FORGOTTEN_US, FURTHEST_US, Grant, Group, IN_FLIGHT_AGAIN_US,
-    Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Lease, Leases, PROBE_AGAIN_US,
-    PROBE_US, Paced, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, State, UNMARKED_WINDOW_US, Why,
-    mark_step, window_guard_us,
+    Answer, Ask, CLAIM_US, Closed, FORGOTTEN_US, FURTHEST_US, Grant, Group, Heard,
+    IN_FLIGHT_AGAIN_US, Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, LONGEST_LEFT_US,
+    Learned, Lease, Leases, Left, Numbers, PROBE_AGAIN_US, PROBE_US, Paced, PacedBy, Quota,
+    RAMP_OVER_US, RAMP_US, Refusal, Rule, SAME_RESET_US, State, UNMARKED_WINDOW_US, Why, mark_step,
+    window_guard_us,
 };
 
 use super::LimiterError;
@@ -18,7 +19,7 @@ use super::LimiterError;
 struct WireAsk<'a> {
     holder: &'a str,
     seq: u64,
-    limits: Vec<WireLimit>,
+    limits: Vec<WireLimit<'a>>,
     groups: Vec<WireGroup<'a>>,
     claims: Vec<&'a str>,
     latest: i64,
@@ -33,13 +34,40 @@ struct WireAsk<'a> {
     ramp: i64,
     ramp_over: i64,
     forgotten: i64,
+    keeps: bool,
+    same_reset: i64,
+    longest_left: i64,
 }
 
 #[derive(Serialize)]
-struct WireLimit {
+struct WireLimit<'a> {
     id: String,
+    name: &'a str,
+    text: String,
     #[serde(flatten)]
     rule: WireRule,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heard: Option<WireHeard>,
+}
+
+#[derive(Serialize)]
+struct WireHeard {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    numbers: Option<String>,
+    fresh: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<WireLeft>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct WireLeft {
+    calls: u64,
+    of: i64,
+    till: i64,
 }
 
 #[derive(Serialize)]
@@ -104,15 +132,65 @@ pub(super) fn encode(ask: &Ask, seq: u64) -> String {
         ramp: RAMP_US,
         ramp_over: RAMP_OVER_US,
         forgotten: FORGOTTEN_US,
+        keeps: ask.keeps,
+        same_reset: SAME_RESET_US,
+        longest_left: LONGEST_LEFT_US,
     };
     serde_json::to_string(&wire).expect("numbers and texts always serialise")
 }
 
-fn wire_limit(ask: &Ask, index: usize, limit: &Instance) -> WireLimit {
+fn wire_limit<'a>(ask: &Ask, index: usize, limit: &'a Instance) -> WireLimit<'a> {
     WireLimit {
         id: limit.id(),
+        name: &limit.limit,
+        text: Numbers::of(&limit.rule).to_string(),
         rule: wire_rule(ask, index, limit),
+        heard: ask.heard_of(index).map(wire_heard),
     }
+}
+
+fn wire_heard(heard: &Heard) -> WireHeard {
+    WireHeard {
+        numbers: heard.numbers.as_ref().map(encode_numbers),
+        fresh: heard.fresh,
+        next: heard.next_us,
+        left: heard.left.map(|left| WireLeft {
+            calls: left.calls,
+            of: left.of_us,
+            till: left.till_us,
+        }),
+        used: heard.used,
+    }
+}
+
+/// Numbers with what the script needs of them: `<interval> <burst> <slack> <horizon> <period>|<text>`, or
+/// `<calls> <near> 0 0 0|<text>`.
+pub(super) fn encode_numbers(numbers: &Numbers) -> String {
+    let rule = match *numbers {
+        Numbers::Calls(calls) => {
+            return format!("{calls} {} 0 0 0|{numbers}", mark_step(calls) / 2);
+        }
+        Numbers::Rate {
+            calls,
+            period_us,
+            burst,
+        } => Rule::Rate {
+            calls,
+            period_us,
+            burst,
+        },
+        Numbers::Spacing { least_us } => Rule::Spacing { least_us },
+    };
+    let pace = rule.pace().expect("a rate and a spacing are paced");
+    format!(
+        "{} {} {} {} {}|{numbers}",
+        pace.interval_us, pace.burst_us, pace.slack_us, pace.horizon_us, pace.period_us
+    )
+}
+
+/// Reads what [`encode_numbers`] wrote.
+pub(super) fn read_numbers(text: &str) -> Option<Numbers> {
+    text.split_once('|')?.1.parse().ok()
 }
 
 fn wire_rule(ask: &Ask, index: usize, limit: &Instance) -> WireRule {
@@ -162,11 +240,19 @@ fn wire_group(group: &Group) -> WireGroup<'_> {
 }
 
 /// What the script returns.
-pub(super) type WireAnswer = (i64, Vec<i64>, Vec<i64>, Vec<usize>, Vec<usize>, Vec<usize>);
+pub(super) type WireAnswer = (
+    i64,
+    Vec<i64>,
+    Vec<i64>,
+    Vec<usize>,
+    Vec<usize>,
+    Vec<usize>,
+    Vec<String>,
+);
 
 /// Reads the script's reply.
 pub(super) fn decode(ask: &Ask, reply: WireAnswer) -> Result<Answer, LimiterError> {
-    let (now_us, grants, refusals, lost_claims, marks_wanted, resets) = reply;
+    let (now_us, grants, refusals, lost_claims, marks_wanted, resets, changed) = reply;
     let grants = grants.chunks(5).map(|row| read_grant(ask, now_us, row));
     let refusals = refusals.chunks(4).map(|row| read_refusal(now_us, row));
     Ok(Answer {
@@ -180,7 +266,17 @@ pub(super) fn decode(ask: &Ask, reply: WireAnswer) -> Result<Answer, LimiterErro
         lost_claims,
         marks_wanted,
         resets,
+        changed: changed
+            .iter()
+            .map(|text| read_changed(text))
+            .collect::<Option<_>>()
+            .ok_or_else(|| strange("changed numbers"))?,
     })
+}
+
+fn read_changed(text: &str) -> Option<(usize, Numbers)> {
+    let (limit, numbers) = text.split_once(' ')?;
+    Some((limit.parse().ok()?, numbers.parse().ok()?))
 }
 
 fn strange(what: &str) -> LimiterError {
@@ -217,6 +313,8 @@ fn read_refusal(now_us: i64, row: &[i64]) -> Option<Refusal> {
         4 => Why::Mark,
         5 => Why::Window,
         6 => Why::Dead,
+        7 => Why::Held,
+        8 => Why::Unset,
         _ => return None,
     };
     let key = limit == -2;
@@ -260,7 +358,43 @@ fn read_paced(fields: &Fields) -> Option<Paced> {
         period: number(fields, "period")?,
         used: number(fields, "used")?,
         used_before: number(fields, "before")?,
+        by: fields
+            .get("by")
+            .and_then(|text| read_by(text))
+            .unwrap_or(PacedBy {
+                interval_us: 0,
+                burst_us: 0,
+                period_us: 1,
+            }),
+        learned: fields
+            .get("heard")
+            .map(|text| read_learned(text))
+            .unwrap_or_default(),
     })
+}
+
+/// `<interval> <burst> <period>`
+fn read_by(text: &str) -> Option<PacedBy> {
+    let mut parts = text.split(' ').map(|part| part.parse().ok());
+    Some(PacedBy {
+        interval_us: parts.next()??,
+        burst_us: parts.next()??,
+        period_us: parts.next()??,
+    })
+}
+
+/// `<left or -1> <till us> <numbers>`
+fn read_learned(text: &str) -> Learned {
+    let mut parts = text.splitn(3, ' ');
+    let mut left = || {
+        let calls = parts.next()?.parse::<i64>().ok()?;
+        let till_us = parts.next()?.parse().ok()?;
+        let calls = u64::try_from(calls).ok()?;
+        Some(Left { calls, till_us })
+    };
+    let left = left();
+    let numbers = text.splitn(3, ' ').nth(2).and_then(read_numbers);
+    Learned { numbers, left }
 }
 
 fn read_leases(fields: &Fields) -> Option<Leases> {
@@ -271,6 +405,7 @@ fn read_leases(fields: &Fields) -> Option<Leases> {
         server: fields.get("#id")?.clone(),
         opens_us: number(fields, "#opens")?,
         holders: holders.collect(),
+        learned: fields.get("#heard").and_then(|text| read_numbers(text)),
     })
 }
 
@@ -293,6 +428,7 @@ fn read_quota(fields: &Fields) -> Option<Quota> {
         count: number(fields, "count")?,
         mark: number(fields, "mark")?,
         lost_us: number(fields, "lost"),
+        learned: fields.get("heard").and_then(|text| read_numbers(text)),
     })
 }
 
@@ -308,4 +444,17 @@ pub(super) fn read_closed(text: &str) -> Option<Closed> {
         next_us: number()?,
         reason: parts.next()?.to_owned(),
     })
+}
+
+/// Writes what [`read_closed`] reads.
+pub(super) fn encode_closed(closed: &Closed) -> String {
+    format!(
+        "{} {} {} {} {} {}",
+        closed.until_us.max(0),
+        closed.strikes,
+        closed.probe_us,
+        closed.ramp_us,
+        closed.next_us,
+        closed.reason
+    )
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use paceline_protocol::connector::{CallContext, NotRequestable, ScopeTemplate};
 use paceline_protocol::limit::{
-    Ask, Choice, ClaimRef, Group, Instance, NotALimit, Refusal, Rule, instance,
+    Answer, Ask, Choice, ClaimRef, Group, Instance, NotALimit, Numbers, Refusal, Rule, instance,
 };
 use paceline_protocol::outcome::Verdict;
 use paceline_protocol::spec::PoolUse;
@@ -75,6 +75,8 @@ impl Leases {
             held,
             groups: Vec::new(),
             claims,
+            heard: Vec::new(),
+            keeps: true,
         }
     }
 }
@@ -85,6 +87,8 @@ pub struct Asking {
     limits: Vec<Instance>,
     /// How few calls each of them holds for.
     narrow: Vec<Narrow>,
+    /// Numbers in force that are not the file's, by place in `limits`.
+    changed: Vec<(usize, Numbers)>,
     groups: Vec<AskedGroup>,
     /// Credentials of a pool that cannot serve now, since they have no token yet.
     pub without: BTreeSet<String>,
@@ -110,6 +114,8 @@ pub struct Drawn {
     pub leases: Vec<Instance>,
     /// `limit=scope` of every limit that has a scope, for the ledger.
     pub scopes: Vec<String>,
+    /// `limit=numbers` of every limit whose numbers are not the file's, for the ledger.
+    pub allowed: Vec<String>,
     /// Every limit.
     pub limits: Vec<DrawnLimit>,
     /// The names under which what the call draws from may be closed.
@@ -122,6 +128,7 @@ impl Drawn {
         Drawn {
             leases: Vec::new(),
             scopes: Vec::new(),
+            allowed: Vec::new(),
             limits: Vec::new(),
             names: Vec::new(),
         }
@@ -256,7 +263,26 @@ impl Asking {
             held,
             groups: self.groups.iter().map(|g| g.group.clone()).collect(),
             claims,
+            heard: Vec::new(),
+            keeps: true,
         }
+    }
+
+    /// Takes over the numbers by which the answer was decided.
+    pub fn numbers_in_force(&mut self, answer: &Answer) {
+        for (place, numbers) in &answer.changed {
+            if let Some(limit) = self.limits.get_mut(*place)
+                && let Some(rule) = numbers.put_into(&limit.rule)
+            {
+                limit.rule = rule;
+                self.changed.push((*place, *numbers));
+            }
+        }
+    }
+
+    /// Every limit that was asked for.
+    pub fn limits(&self) -> &[Instance] {
+        &self.limits
     }
 
     /// The limit at `place`.
@@ -291,7 +317,8 @@ impl Asking {
         if let Some((_, drawn)) = asked.drawn.iter().find(|(known, _)| *known == credential) {
             return Some((wish, drawn.clone()));
         }
-        let drawn = Arc::new(asked.drawn_with(credential, &self.limits, &self.narrow));
+        let drawn =
+            Arc::new(asked.drawn_with(credential, &self.limits, &self.narrow, &self.changed));
         asked.drawn.push((credential, drawn.clone()));
         Some((wish, drawn))
     }
@@ -309,6 +336,7 @@ impl AskedGroup {
         credential: Option<usize>,
         limits: &[Instance],
         narrow: &[Narrow],
+        changed: &[(usize, Numbers)],
     ) -> Drawn {
         let chosen = credential.and_then(|c| {
             self.group
@@ -333,6 +361,8 @@ impl AskedGroup {
             })
             .collect();
         let concurrent = |limit: &&&Instance| matches!(limit.rule, Rule::Concurrency { .. });
+        let allowed = changed.iter().filter(|(place, _)| places.contains(place));
+        let allowed = allowed.map(|(place, numbers)| format!("{}={numbers}", limits[*place].limit));
         let scoped = drawn.iter().filter(|limit| !limit.scope.is_empty());
         Drawn {
             leases: drawn
@@ -343,6 +373,7 @@ impl AskedGroup {
             scopes: scoped
                 .map(|limit| format!("{}={}", limit.limit, limit.scope))
                 .collect(),
+            allowed: allowed.collect(),
             names: cooldown::names(&all, chosen.map(|choice| choice.name.as_str())),
             limits: all,
         }

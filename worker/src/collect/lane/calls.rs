@@ -10,9 +10,9 @@ use paceline_protocol::stores::broker::Publisher;
 use paceline_protocol::stores::limiter::Closure;
 
 use super::asking::{Drawn, Wish};
-use super::cooldown;
 use super::tokens::NoToken;
 use super::{Event, Lane, WAIT_IN_HAND};
+use super::{cooldown, kept};
 use crate::collect::call::{Call, CallEnd, CloseScope};
 use crate::collect::tokens::SignedIn;
 
@@ -147,10 +147,12 @@ impl Lane {
         };
         let (limiter, provider) = (self.context.limiter.clone(), self.provider.name.clone());
         let (publisher, events) = (self.context.parting.publisher.clone(), self.events.clone());
+        let (context, now_us) = (self.context.clone(), self.shared.fleet_us(now));
         self.context.tasks.spawn(async move {
             for _ in 0..5 {
                 match limiter.close(&provider, &closure).await {
                     Ok(strikes) => {
+                        kept::keep(&context, &provider, &closure, strikes, now_us).await;
                         tell(&publisher, &provider, &closure, strikes).await;
                         if strikes >= BREAKER {
                             drop(events.send(Event::BreakerOpened(closure)));

@@ -64,12 +64,13 @@ impl Lane {
         if asking.is_empty() {
             return;
         }
-        let ask = asking.ask(
+        let mut ask = asking.ask(
             &self.provider.name,
             &self.context.holder,
             &self.leases,
             self.claims(),
         );
+        ask.heard = self.shared.ears(|ears| ears.tell(&ask.limits));
         self.asking = true;
         self.renewed_at = now;
         self.send_ask(asking, ask);
@@ -180,6 +181,7 @@ impl Lane {
             }) => {
                 let epoch = self.shared.observe(answer.now_us, sent, received);
                 self.lose_claims(claims, &answer);
+                asking.numbers_in_force(&answer);
                 for grant in &answer.grants {
                     if let Some((wish, drawn)) = asking.grant(grant.group, grant.credential) {
                         self.call(wish, drawn, *grant, epoch);
@@ -188,9 +190,11 @@ impl Lane {
                 self.count_permits(&answer, &asking);
                 sleeps = self.on_refusals(&answer, &asking, now);
                 self.look_for_dead(&answer);
+                self.put_back(&answer);
                 self.put_marks(&answer, &asking);
             }
             Err(error) => {
+                self.shared.ears(|ears| ears.tell_again(asking.limits()));
                 tracing::warn!(lane.name = self.name, error = %error, "no grants: nothing is called until Redis answers");
                 self.ask_at = now + Duration::from_millis(250).mul_f64(0.5 + rand::random::<f64>());
             }
@@ -257,7 +261,7 @@ impl Lane {
         let wait = Duration::from_micros(u64::try_from(first - answer.now_us).unwrap_or(0));
         let urgent = wide
             .iter()
-            .any(|r| matches!(r.why, Why::Mark | Why::Window));
+            .any(|r| matches!(r.why, Why::Mark | Why::Window | Why::Unset));
         self.ask_at = now + wait.min(WAIT_IN_HAND) + apart;
         if hungry && !urgent {
             self.ask_at = self

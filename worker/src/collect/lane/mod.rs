@@ -9,8 +9,10 @@ mod breaker;
 mod calls;
 pub mod cooldown;
 mod dead;
+mod ears;
 mod grants;
 pub mod held;
+pub mod kept;
 mod reading;
 mod scopes;
 mod shards;
@@ -102,6 +104,11 @@ impl LaneHandle {
         drop(self.events.send(Event::LookAgain));
     }
 
+    /// An operator changed limits.
+    pub fn limits_changed(&self) {
+        drop(self.events.send(Event::LimitsChanged));
+    }
+
     /// Whether the lane's budget is closed for longer than a shard should wait in hand.
     pub fn is_closed(&self, now: Instant) -> bool {
         self.closed_until.borrow().is_some_and(|until| until > now)
@@ -133,6 +140,10 @@ enum Event {
     TokenRenewed(String, Renewed),
     /// Limits or closures changed: ask at once.
     LookAgain,
+    /// An operator changed limits.
+    LimitsChanged,
+    /// What operators said was put back into Redis, or could not be.
+    PutBack,
     /// A scope was refused again and again.
     BreakerOpened(Closure),
     Settled {
@@ -170,6 +181,7 @@ struct Lane {
     dead: HashMap<String, (Instant, String)>,
     looking_for_dead: bool,
     tokens: Tokens,
+    putting_back: bool,
     cut_off: CancellationToken,
 }
 
@@ -215,6 +227,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         dead: HashMap::new(),
         looking_for_dead: false,
         tokens: Tokens::default(),
+        putting_back: false,
         cut_off: CancellationToken::new(),
         context: context.clone(),
     };
@@ -317,6 +330,11 @@ impl Lane {
             }
             Event::TokenRenewed(credential, renewed) => self.on_token(&credential, renewed),
             Event::LookAgain => self.look_again(),
+            Event::LimitsChanged => {
+                self.shared.ears(ears::Ears::forget);
+                self.look_again();
+            }
+            Event::PutBack => self.on_put_back(),
             Event::BreakerOpened(closure) => self.on_breaker(&closure),
             Event::Settled { held, summary } => self.on_settled(held, summary),
             Event::Dead(names) => self.on_dead(names),

@@ -6,12 +6,16 @@ use std::time::Instant;
 
 use paceline_protocol::clock::FleetClock;
 
+use super::ears::Ears;
+
 /// Shared by a lane and its calls.
 pub struct LaneShared {
     clock: RwLock<FleetClock>,
     /// Until when a name (of a closure, see the limiter) is closed as far as this process knows: calls with
     /// a grant in hand look here before they are sent.
     closed: Mutex<HashMap<String, Instant>>,
+    /// What answers told of limits.
+    ears: Mutex<Ears>,
 }
 
 impl Default for LaneShared {
@@ -20,6 +24,7 @@ impl Default for LaneShared {
         LaneShared {
             clock: RwLock::new(FleetClock::new(Instant::now())),
             closed: Mutex::default(),
+            ears: Mutex::default(),
         }
     }
 }
@@ -48,6 +53,11 @@ impl LaneShared {
     pub fn fleet_us(&self, at: Instant) -> i64 {
         self.clock(|clock| clock.latest(at))
             .unwrap_or_else(|| jiff::Timestamp::now().as_microsecond())
+    }
+
+    /// Runs `with` on what answers told of limits.
+    pub fn ears<T>(&self, with: impl FnOnce(&mut Ears) -> T) -> T {
+        with(&mut self.ears.lock().expect("no panic while somebody hears"))
     }
 
     /// Closes for this process at once; the fleet hears of it through Redis.

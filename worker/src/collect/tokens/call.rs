@@ -14,6 +14,7 @@ use super::one_time::{Codes, step_at};
 use super::{AWAY, LEASE, Lease, WAIT_HERE, Work, retryable};
 use crate::collect::http::{HttpAnswer, HttpError};
 use crate::collect::lane::asking::{Asking, Drawn, Leases, Wish};
+use crate::collect::lane::kept;
 use crate::collect::marks;
 
 /// How a request ended.
@@ -225,6 +226,7 @@ impl Work<'_> {
                 }
             };
             let answer = answered.answer;
+            asking.numbers_in_force(&answer);
             let epoch = self
                 .of
                 .lane
@@ -256,6 +258,12 @@ impl Work<'_> {
             (Why::Dead, None) => Err(Called::Dead),
             (Why::Mark, Some(quota)) => {
                 self.put_mark(quota, now_us).await;
+                Ok(())
+            }
+            (Why::Unset, _) => {
+                if !kept::put_back(&self.of.context, self.provider).await {
+                    self.pause(AWAY).await;
+                }
                 Ok(())
             }
             _ => {
@@ -398,6 +406,7 @@ impl Work<'_> {
             endpoint: endpoint.to_owned(),
             credential: Some(self.name().to_owned()),
             scopes: allowed.drawn.scopes.clone(),
+            allowed: allowed.drawn.allowed.clone(),
             cell: self.of.cell,
             page: 0,
             attempt,

@@ -27,6 +27,7 @@ use super::lane::LaneContext;
 use super::lane::asking::Drawn;
 use super::lane::cooldown;
 use super::lane::held::ShardInHand;
+use super::lane::kept;
 use super::lane::shared::LaneShared;
 
 /// How long a lease lasts without being kept: so long the fleet waits for a worker that was killed.
@@ -466,6 +467,7 @@ impl Work<'_> {
             reason: outcome.as_str().to_owned(),
         };
         let limiter = &self.of.context.limiter;
+        kept::keep(&self.of.context, self.provider, &closure, 0, now_us).await;
         while let Err(error) = limiter.close(self.provider, &closure).await {
             tracing::warn!(provider.name = self.provider, error = %error, "the closure did not reach the fleet yet");
             if self.of.context.shutdown.is_draining() {

@@ -1,0 +1,127 @@
+//! What answers told of limits, kept until the next request for grants takes it along: it costs no round trip.
+
+use std::collections::HashMap;
+
+use paceline_protocol::limit::{Heard, Instance, LeftTold, Lesson, Numbers};
+
+/// A limit in a scope.
+type Key = (String, String);
+
+/// What this process has heard.
+#[derive(Debug, Default)]
+pub struct Ears {
+    known: HashMap<Key, Known>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    numbers: Option<Numbers>,
+    /// The numbers have not been told to the fleet yet.
+    fresh: bool,
+    next_us: Option<i64>,
+    left: Option<LeftTold>,
+    used: Option<u64>,
+}
+
+impl Ears {
+    /// An answer told something of `limit`.
+    pub fn hear(&mut self, limit: &Instance, lesson: &Lesson) {
+        if *lesson == Lesson::default() {
+            return;
+        }
+        let key = (limit.limit.clone(), limit.scope.clone());
+        let known = self.known.entry(key).or_default();
+        if lesson.numbers.is_some() && lesson.numbers != known.numbers {
+            (known.numbers, known.fresh) = (lesson.numbers, true);
+        }
+        known.next_us = known.next_us.max(lesson.next_us);
+        known.used = known.used.max(lesson.used);
+        known.left = match (known.left, lesson.left) {
+            // Answers come in any order; the fewer are the newer.
+            (Some(a), Some(b)) if a.calls < b.calls && a.till_us >= b.till_us => Some(a),
+            (_, Some(b)) => Some(b),
+            (a, None) => a,
+        };
+    }
+
+    /// What the fleet should hear of `limits`; from now on it counts as told.
+    pub fn tell(&mut self, limits: &[Instance]) -> Vec<Heard> {
+        let mut all = Vec::new();
+        if self.known.is_empty() {
+            return all;
+        }
+        for (limit, instance) in limits.iter().enumerate() {
+            let key = (instance.limit.clone(), instance.scope.clone());
+            let Some(known) = self.known.get_mut(&key) else {
+                continue;
+            };
+            all.push(Heard {
+                limit,
+                numbers: known.numbers,
+                fresh: known.fresh,
+                next_us: known.next_us.take(),
+                left: known.left.take(),
+                used: known.used.take(),
+            });
+            known.fresh = false;
+        }
+        all
+    }
+
+    /// Nobody knows whether the fleet heard it: it is told again.
+    pub fn tell_again(&mut self, limits: &[Instance]) {
+        for instance in limits {
+            let key = (instance.limit.clone(), instance.scope.clone());
+            if let Some(known) = self.known.get_mut(&key) {
+                known.fresh = known.numbers.is_some();
+            }
+        }
+    }
+
+    /// An operator changed limits: what is heard next counts as new.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use paceline_protocol::limit::Rule;
+
+    fn limit() -> Instance {
+        Instance {
+            limit: "second".into(),
+            scope: "a".into(),
+            rule: Rule::Spacing { least_us: 1 },
+        }
+    }
+
+    fn lesson(calls: u64) -> Lesson {
+        Lesson {
+            numbers: Some(Numbers::Calls(calls)),
+            used: Some(calls),
+            ..Lesson::default()
+        }
+    }
+
+    #[test]
+    fn numbers_are_new_once_and_then_carried_along() {
+        let mut ears = Ears::default();
+        let limits = [limit()];
+        assert!(ears.tell(&limits).is_empty());
+        ears.hear(&limits[0], &lesson(5));
+        let first = ears.tell(&limits);
+        assert_eq!((first[0].fresh, first[0].used), (true, Some(5)));
+        ears.hear(&limits[0], &lesson(5));
+        let second = ears.tell(&limits);
+        assert_eq!((second[0].fresh, second[0].used), (false, Some(5)));
+        assert_eq!(ears.tell(&limits)[0].used, None);
+        ears.tell_again(&limits);
+        assert!(ears.tell(&limits)[0].fresh);
+        ears.hear(&limits[0], &lesson(7));
+        assert!(ears.tell(&limits)[0].fresh);
+        ears.forget();
+        assert!(ears.tell(&limits).is_empty());
+    }
+}
