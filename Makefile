@@ -34,6 +34,21 @@ stack-down:
 build:
 	cargo build --release --workspace --bins
 
+## check-deploy schemas and linters of deploy/ and .github/ (from PyPI, in target/)
+.PHONY: check-deploy
+check-deploy:
+	./deploy/check.sh
+
+## dist         release binaries, man pages and shell completions in target/dist
+.PHONY: dist
+dist: build
+	cargo build --release --workspace --examples
+	rm -rf target/dist && mkdir -p target/dist/bin
+	./target/release/examples/producer-pages target/dist
+	./target/release/examples/worker-pages target/dist
+	cp target/release/producer target/release/worker target/dist/bin/
+	cp README.md README.ko.md CHANGELOG.md LICENSE target/dist/
+
 ## fmt          check the format (`cargo fmt --all` sets it right)
 .PHONY: fmt
 fmt:
@@ -48,6 +63,11 @@ clippy:
 .PHONY: doc
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+## metrics      write deploy/METRICS.md and deploy/rights/ from what the programs register and the example jobs
+.PHONY: metrics
+metrics:
+	UPDATE_DOCS=1 cargo test --workspace --lib -- the_table_of_the_documents the_files_are_those
 
 ## bench-limits bench-cost bench-load bench-plan bench-changes   the numbers of loadtest/README.md
 .PHONY: bench-limits bench-cost bench-load bench-plan bench-changes

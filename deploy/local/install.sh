@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the demo and the tests need on Debian 12 and is missing: make, a C compiler, RabbitMQ, Redis,
-# Java, Elasticsearch (and Maven to fetch it), rustfmt and clippy. Quick when nothing is missing. Starts no
+# Java, Elasticsearch (and Maven to fetch it), Prometheus, rustfmt and clippy. Quick when nothing is missing. Starts no
 # service, and leaves running ones alone.
 set -eu
 
@@ -93,6 +93,24 @@ install_elasticsearch() {
   rm -rf "$work"
 }
 
+# Prometheus and promtool out of Debian's package, without installing it: no service, no user, no other files.
+install_prometheus() {
+  have apt-get || fail "not a Debian system; put prometheus and promtool into the path yourself"
+  say "fetching Prometheus (20 MB, once)"
+  mkdir -p "$cache"
+  chmod a+rx "$cache"
+  work=$(mktemp -d "$cache/unpack.XXXXXX")
+  log=$(mktemp)
+  {
+    (cd "$work" && apt-get -qq download prometheus) ||
+      { as_root apt-get -qq -o Acquire::Retries=3 update && (cd "$work" && apt-get -qq download prometheus); }
+  } >"$log" 2>&1 || { tail -n 20 "$log" >&2; fail "apt-get could not download prometheus; all it said is in $log"; }
+  rm -f "$log"
+  dpkg -x "$work"/prometheus_*.deb "$work/unpacked"
+  mv -T "$work/unpacked/usr/bin" "$prometheus" || [ -x "$prometheus/promtool" ] || fail "cannot put Prometheus into $prometheus"
+  rm -rf "$work"
+}
+
 # What `make fmt` and `make clippy` need and a minimal Rust lacks.
 install_components() {
   have rustup || return 0
@@ -106,10 +124,12 @@ else
   cache="${XDG_CACHE_HOME:-$HOME/.cache}/paceline"
 fi
 elasticsearch="${PACELINE_ELASTICSEARCH_HOME:-$cache/elasticsearch-$ELASTICSEARCH}"
+prometheus="$cache/prometheus"
 
 have cargo || fail "Rust is missing: https://rustup.rs"
 packages=$(missing_packages)
 # shellcheck disable=SC2086 # one word for each package
 [ -z "$packages" ] || install_packages $packages
 [ -x "$elasticsearch/bin/elasticsearch" ] || install_elasticsearch
+have promtool && have prometheus || [ -x "$prometheus/promtool" ] || install_prometheus
 install_components

@@ -8,6 +8,8 @@ use jiff::civil::Date;
 use paceline_protocol::ids::RunId;
 use paceline_protocol::spec::{Span, span};
 
+use crate::serve::useful::WorkerSize;
+
 const OVERVIEW: &str = "\
 First steps:
   producer doctor                             are the servers right? each fault with its remedy
@@ -22,7 +24,7 @@ Exit codes:
 
 /// Plans, enqueues, watches and audits collections of other people's HTTP APIs.
 #[derive(Debug, Parser)]
-#[command(name = "producer", version, about, after_help = OVERVIEW, propagate_version = true)]
+#[command(name = "producer", version = env!("PACELINE_VERSION"), about, after_help = OVERVIEW, propagate_version = true)]
 pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
@@ -174,6 +176,22 @@ Examples:
   producer doctor
   producer doctor --json | jq '.[] | select(.mark != \"ok\")'")]
     Doctor,
+    /// The least rights that the fleet needs of a server, made from the settings and the jobs of the spec folder
+    #[command(after_help = "\
+Examples:
+  producer rights redis >> users.acl          put the password in, then ACL LOAD
+  producer rights rabbitmq > paceline.json    rabbitmqctl import_definitions paceline.json
+  producer rights s3                          a policy for the identity that the fleet runs as
+  producer rights elasticsearch               PUT /_security/role/paceline")]
+    Rights(RightsArgs),
+    /// Ask a process of the fleet on this machine whether it is well: 0 when it is, else 1
+    #[command(after_help = "\
+For the health checks of containers, which have no shell.
+
+Examples:
+  producer health :9100                       /healthz
+  producer health :9100 --ready               /readyz")]
+    Health(HealthArgs),
     /// The JSON Schema of job or provider files, for editors
     #[command(after_help = "\
 Examples:
@@ -389,6 +407,53 @@ pub struct ServeArgs {
     /// Serve /api/v1, /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub listen: Option<SocketAddr>,
+    /// The `--concurrency` of the workers, for the metric of how many are of use
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    pub worker_concurrency: u64,
+    /// The `--shards` of the workers, likewise
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    pub worker_shards: u64,
+}
+
+impl ServeArgs {
+    /// What one worker takes on.
+    pub fn worker(&self) -> WorkerSize {
+        WorkerSize {
+            concurrency: self.worker_concurrency,
+            shards: self.worker_shards,
+        }
+    }
+}
+
+/// `rights`
+#[derive(Debug, Args)]
+pub struct RightsArgs {
+    /// Of which server
+    pub of: RightsOf,
+}
+
+/// The servers that give rights.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RightsOf {
+    /// A line of an ACL file
+    Redis,
+    /// Permissions to import
+    Rabbitmq,
+    /// A policy
+    S3,
+    /// A role
+    Elasticsearch,
+}
+
+/// `health`
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Where it listens; `:PORT` is this machine's
+    #[arg(value_name = "ADDR", value_parser = local_address)]
+    pub address: SocketAddr,
+    /// Whether it takes work, not only whether it lives
+    #[arg(long)]
+    pub ready: bool,
 }
 
 /// `schedule`
@@ -432,6 +497,15 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// As `address`, but `:9100` is this machine's.
+fn local_address(text: &str) -> Result<SocketAddr, String> {
+    let found = address(text)?;
+    match found.ip().is_unspecified() {
+        true => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, found.port()))),
+        false => Ok(found),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -457,10 +531,35 @@ mod tests {
             "producer limits reset fare-search second",
             "producer limits hold fare-search --for 10m",
             "producer serve --listen :9100",
+            "producer health :9100 --ready",
+            "producer rights elasticsearch",
             "producer schema provider",
         ] {
             Cli::try_parse_from(line.split(' ')).expect(line);
         }
+    }
+
+    /// Every `producer` line in a shell block of the guide, the READMEs and the runbooks is one that is understood.
+    #[test]
+    fn the_guides_lines_are_understood() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let mut files = vec![format!("{root}/README.md"), format!("{root}/README.ko.md")];
+        let pages = std::fs::read_dir(format!("{root}/docs/src")).expect("the guide");
+        files.extend(pages.map(|page| page.expect("a page").path().display().to_string()));
+        let mut lines = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect(&file);
+            for block in text.split("```sh\n").skip(1) {
+                let block = block.split("```").next().unwrap_or_default();
+                for line in block.lines().filter(|line| line.starts_with("producer ")) {
+                    let line = line.split('#').next().unwrap_or_default();
+                    let parsed = Cli::try_parse_from(line.split_whitespace());
+                    assert!(parsed.is_ok(), "{file}: {line}");
+                    lines += 1;
+                }
+            }
+        }
+        assert!(lines > 20, "{lines} lines");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub mod listen;
 pub mod logging;
 pub mod plan;
 pub mod pool;
+mod registrar;
+pub mod rights;
 pub mod run;
 pub mod scaffold;
 pub mod serve;

@@ -10,10 +10,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{Encoder as _, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder as _, GaugeVec, IntGaugeVec, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::registrar::{Registrar, gauge};
 use crate::watch::{QuotaLeft, Snapshot};
 
 /// Gauges of one run, and the server that shows them; it stops when dropped.
@@ -80,29 +81,26 @@ impl Listening {
 
 impl Shown {
     fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        build_info(&registry)?;
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let made = IntGaugeVec::new(opts(name, help), labels)?;
-            registry.register(Box::new(made.clone()))?;
-            prometheus::Result::Ok(made)
-        };
-        let progress = GaugeVec::new(
-            opts("run_progress_ratio", "Share of cells that have ended."),
-            &["job"],
-        )?;
-        registry.register(Box::new(progress.clone()))?;
+        let mut r = Registrar::new()?;
         Ok(Shown {
-            shards: gauges("shards", "Shards of the run.", &["job", "state"])?,
-            eta: gauges("run_eta_seconds", "Seconds to the run's end.", &["job"])?,
-            quota: gauges(
+            shards: r.wholes(
+                "shards",
+                "Shards of the run by state: open, loaded.",
+                &["job", "state"],
+            )?,
+            progress: r.numbers(
+                "run_progress_ratio",
+                "Share of the run's cells that have ended.",
+                &["job"],
+            )?,
+            eta: r.wholes("run_eta_seconds", "Seconds to the run's end.", &["job"])?,
+            quota: r.wholes(
                 "quota_remaining",
-                "Calls left in the window, over all keys.",
+                "Calls left in the window, over all keys that this process can see.",
                 &["provider", "limit"],
             )?,
-            progress,
             ready: AtomicBool::new(false),
-            registry,
+            registry: r.registry,
         })
     }
 
@@ -126,21 +124,6 @@ impl Shown {
                 .set(gauge(left.remaining));
         }
     }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("paceline")
-}
-
-fn build_info(registry: &Registry) -> prometheus::Result<()> {
-    let opts = opts("build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
-    let info = IntGauge::with_opts(opts)?;
-    info.set(1);
-    registry.register(Box::new(info))
-}
-
-fn gauge(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 fn routes(shown: Arc<Shown>) -> Router {
@@ -193,6 +176,7 @@ mod tests {
             shards_loaded: 1,
             granted: 51,
             allowed_per_s: None,
+            told: (0, 0),
         }
     }
 

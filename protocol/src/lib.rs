@@ -1,7 +1,7 @@
 //! What two processes of a Paceline fleet must agree on.
 //!
-//! Everything here is pure (no I/O, the clock passed in) except [`stores`], which holds the typed
-//! clients of RabbitMQ, Redis, S3 and Elasticsearch behind the feature `stores`.
+//! Everything here is pure (no I/O, the clock passed in) except what the feature `stores` adds: [`stores`], the typed
+//! clients of RabbitMQ, Redis, S3 and Elasticsearch, and [`probe`], which asks a process whether it is well.
 
 pub mod block;
 pub mod clock;
@@ -25,5 +25,7 @@ pub mod topology;
 
 #[cfg(feature = "parts")]
 pub mod part;
+#[cfg(feature = "stores")]
+pub mod probe;
 #[cfg(feature = "stores")]
 pub mod stores;

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Collects data from HTTP APIs at exactly the allowed speed, and loads it.
 #[derive(Debug, Parser)]
-#[command(name = "worker", version, arg_required_else_help = true)]
+#[command(name = "worker", version = env!("PACELINE_VERSION"), arg_required_else_help = true)]
 pub struct Cli {
     /// What this process does.
     #[command(subcommand)]
@@ -21,6 +21,9 @@ pub enum Role {
     Collect(CollectArgs),
     /// Loads results into Elasticsearch and finishes runs.
     Load(LoadArgs),
+    /// Asks a worker on this machine whether it is well: 0 when it is, else 1. For the health checks of
+    /// containers, which have no shell.
+    Health(HealthArgs),
 }
 
 /// What both roles are told.
@@ -69,13 +72,24 @@ pub struct LoadArgs {
     pub common: CommonArgs,
 }
 
-impl Cli {
-    /// What both roles are told.
-    pub fn common(&self) -> &CommonArgs {
-        match &self.role {
-            Role::Collect(args) => &args.common,
-            Role::Load(args) => &args.common,
-        }
+/// `worker health`
+#[derive(Clone, Debug, Args)]
+pub struct HealthArgs {
+    /// Where it listens; `:PORT` is this machine's.
+    #[arg(value_name = "ADDR", value_parser = local_address)]
+    pub address: SocketAddr,
+
+    /// Whether it takes work, not only whether it lives.
+    #[arg(long)]
+    pub ready: bool,
+}
+
+/// As `listen_address`, but `:9101` is this machine's.
+fn local_address(text: &str) -> Result<SocketAddr, String> {
+    let found = listen_address(text)?;
+    match found.ip().is_unspecified() {
+        true => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, found.port()))),
+        false => Ok(found),
     }
 }
 

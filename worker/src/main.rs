@@ -4,9 +4,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use paceline_protocol::probe;
 use paceline_protocol::settings::ProcessEnvironment;
 use paceline_worker::admin::{Admin, Readiness};
-use paceline_worker::cli::{Cli, Role};
+use paceline_worker::cli::{Cli, CommonArgs, HealthArgs, Role};
 use paceline_worker::config::{CollectSettings, LoadSettings};
 use paceline_worker::metrics::Metrics;
 use paceline_worker::shutdown::{Ended, Shutdown};
@@ -19,6 +20,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Role::Health(args) = &cli.role {
+        return health(args);
+    }
     let ended = match start(cli) {
         Ok(ended) => ended,
         Err(error) => {
@@ -27,6 +31,20 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(ended.code())
+}
+
+fn health(args: &HealthArgs) -> ExitCode {
+    match probe::ask(args.address, args.ready) {
+        Ok(health) if health.well => ExitCode::SUCCESS,
+        Ok(health) => {
+            eprintln!("{}", health.word);
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("worker: {}: {error}", args.address);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn start(cli: Cli) -> anyhow::Result<Ended> {
@@ -51,12 +69,20 @@ fn runtime_for(role: &Role) -> std::io::Result<Runtime> {
 async fn run(cli: Cli) -> anyhow::Result<Ended> {
     let metrics = Arc::new(Metrics::new()?);
     let readiness = Readiness::default();
-    let shutdown = Shutdown::on_signals(cli.common().grace, metrics.clone(), readiness.clone())?;
-    let _admin = match cli.common().listen {
+    let common = match &cli.role {
+        Role::Collect(args) => &args.common,
+        Role::Load(args) => &args.common,
+        // Answered before anything is started.
+        Role::Health(_) => return Ok(Ended::Drained),
+    };
+    let CommonArgs { listen, grace } = common.clone();
+    let shutdown = Shutdown::on_signals(grace, metrics.clone(), readiness.clone())?;
+    let _admin = match listen {
         Some(address) => Some(Admin::listen(address, metrics.clone(), readiness.clone()).await?),
         None => None,
     };
     match cli.role {
+        Role::Health(_) => Ok(Ended::Drained),
         Role::Load(_) => {
             let settings = LoadSettings::read(&ProcessEnvironment)?;
             let role = load::run(settings, shutdown.clone(), metrics, readiness);

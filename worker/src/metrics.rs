@@ -1,6 +1,8 @@
 //! The worker's metrics, one documented field each. Labels are bounded: never a shard, a run, a URL or
 //! an error's text. What concerns the whole fleet (runs, quotas, open shards) is exported by the producer.
+//! `deploy/METRICS.md` is made from what is registered here.
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -36,7 +38,7 @@ pub struct Metrics {
 
     /// Seconds that a shard was in hand, by `job`.
     pub shard_duration: HistogramVec,
-    /// Records by `job` and `stage`: extracted, written, rejected, duplicate.
+    /// Records by `job` and `stage`: extracted, duplicate, written, rejected.
     pub records: IntCounterVec,
 
     /// Seconds until the broker confirmed what was published.
@@ -53,6 +55,8 @@ pub struct Metrics {
     pub worker_inflight: IntGauge,
     /// 1 from the first signal on.
     pub worker_draining: IntGauge,
+    /// The `egress` labels whose lanes this collector takes.
+    pub worker_egress: IntGaugeVec,
 }
 
 /// Seconds of calls and writes: 5 ms to about 40 s.
@@ -63,117 +67,135 @@ const SECONDS: [f64; 12] = [
 const SHARD_SECONDS: [f64; 9] = [0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 150.0, 300.0, 600.0];
 
 impl Metrics {
-    /// All of them, registered and at zero.
+    /// All of them, registered; what only accidents move stands at zero from the beginning, so that its first
+    /// step is seen as one.
     ///
     /// # Errors
     /// When two metrics have one name: a defect.
     pub fn new() -> prometheus::Result<Self> {
-        let r = Registry::new();
-        build_info(&r)?;
+        let metrics = Self::register(&mut Registrar::default())?;
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    fn register(r: &mut Registrar) -> prometheus::Result<Self> {
+        r.build_info()?;
         Ok(Metrics {
-            requests: counters(
-                &r,
+            requests: r.counters(
                 "requests_total",
-                "Calls.",
+                "Calls, counted when the answer is judged; the outcome is ok, empty, throttled, quota_exhausted, auth_expired, maintenance, retryable or permanent.",
                 &["provider", "endpoint", "outcome"],
             )?,
-            request_duration: histograms(
-                &r,
+            request_duration: r.histograms(
                 "request_duration_seconds",
-                "Sending to last byte.",
+                "From sending a call to its answer's last byte.",
                 &["provider", "endpoint"],
                 &SECONDS,
             )?,
-            request_attempts: counters(
-                &r,
+            request_attempts: r.counters(
                 "request_attempts_total",
-                "Attempts beyond a cell's first.",
+                "Attempts beyond a call's first, after a retryable answer or none (reason retry).",
                 &["reason"],
             )?,
-            response_bytes: counters(
-                &r,
+            response_bytes: r.counters(
                 "response_bytes_total",
-                "Bytes of answers' bodies.",
+                "Bytes of answers' bodies, decompressed.",
                 &["provider"],
             )?,
-            limiter_permits: counters(
-                &r,
+            limiter_permits: r.counters(
                 "limiter_permits_total",
-                "Permits asked for.",
+                "Permits asked of the fleet's limiter: granted (without limit), delayed (the next start lies too far ahead), denied (closed, used up, all calls in flight); with the limit that refused.",
                 &["provider", "limit", "result"],
             )?,
-            limiter_wait: histograms(
-                &r,
+            limiter_wait: r.histograms(
                 "limiter_wait_seconds",
-                "Waiting for a grant's start.",
+                "What a call waited for its grant's start.",
                 &["provider"],
                 &SECONDS,
             )?,
-            steps_failed: counters(
-                &r,
+            steps_failed: r.counters(
                 "steps_failed_total",
-                "Cells that could not go on.",
+                "Cells that could not go on although their call was answered: misfit, foreign_url, bad_cursor, repeated, max_pages, overflow, missing_ids.",
                 &["provider", "reason"],
             )?,
-            missing_details: counters(
-                &r,
+            missing_details: r.counters(
                 "missing_details_total",
-                "Ids without a detail that are only counted.",
+                "Ids without a detail that are only counted (`missing: report`).",
                 &["provider"],
             )?,
-            provider_blocked: gauges(
-                &r,
+            provider_blocked: r.gauges(
                 "provider_blocked",
-                "1 while the provider is closed for this worker.",
+                "1 while this worker's lane of the provider is closed for longer than a shard is kept, so that its shards went back.",
                 &["provider"],
             )?,
-            limit_violations: counters(
-                &r,
+            limit_violations: r.counters(
                 "limit_violations_total",
-                "Refused as too fast although granted.",
+                "Answers that said too fast to a call that we had granted.",
                 &["provider"],
             )?,
-            shard_duration: histograms(
-                &r,
+            shard_duration: r.histograms(
                 "shard_duration_seconds",
-                "A shard in hand.",
+                "From taking a shard to its receipt.",
                 &["job"],
                 &SHARD_SECONDS,
             )?,
-            records: counters(&r, "records_total", "Records by stage.", &["job", "stage"])?,
-            queue_publish_confirm: histogram(
-                &r,
-                "queue_publish_confirm_seconds",
-                "Until a publish was confirmed.",
+            records: r.counters(
+                "records_total",
+                "Records: extracted into parts (collect); duplicate, taken out by `dedupe`, written and rejected by Elasticsearch (load). A shard that is loaded again counts again.",
+                &["job", "stage"],
             )?,
-            queue_redeliveries: counter(&r, "queue_redeliveries_total", "Shards that came again.")?,
-            dead_letters: counters(
-                &r,
+            queue_publish_confirm: r.histogram(
+                "queue_publish_confirm_seconds",
+                "From publishing a receipt or a shard that goes back to the broker's confirm.",
+            )?,
+            queue_redeliveries: r.counter(
+                "queue_redeliveries_total",
+                "Shards that the broker delivered again: their holder died or lost its connection.",
+            )?,
+            dead_letters: r.counters(
                 "dead_letters_total",
-                "Shards in the dead letters.",
+                "Shards that went to the dead letters (unreadable) or came from them (poison).",
                 &["reason"],
             )?,
-            output_batch_duration: histograms(
-                &r,
+            output_batch_duration: r.histograms(
                 "output_batch_duration_seconds",
-                "One write.",
+                "One write: a part to S3, a block's sets and counters to Redis, a bulk request to Elasticsearch.",
                 &["output"],
                 &SECONDS,
             )?,
-            output_errors: counters(
-                &r,
+            output_errors: r.counters(
                 "output_errors_total",
                 "Writes that failed and are tried again.",
                 &["output"],
             )?,
-            worker_inflight: gauge(
-                &r,
+            worker_inflight: r.gauge(
                 "worker_inflight",
-                "Calls in flight, or receipts in hand.",
+                "Calls in flight (collect), receipts in hand (load).",
             )?,
-            worker_draining: gauge(&r, "worker_draining", "1 from the first signal on.")?,
-            registry: r,
+            worker_draining: r.gauge("worker_draining", "1 from the first SIGTERM or Ctrl-C on.")?,
+            worker_egress: r.gauges(
+                "worker_egress",
+                "1 for each egress label whose lanes this collector takes: that of `--egress`, and the empty one of lanes that ask for none.",
+                &["egress"],
+            )?,
+            registry: r.registry.clone(),
         })
+    }
+
+    fn begin(&self) {
+        self.request_attempts.with_label_values(&["retry"]);
+        for reason in ["unreadable", "poison"] {
+            self.dead_letters.with_label_values(&[reason]);
+        }
+        for output in ["part", "sets", "index"] {
+            self.output_errors.with_label_values(&[output]);
+        }
+    }
+
+    /// A lane of the provider is served from now on.
+    pub fn begin_provider(&self, provider: &str) {
+        self.provider_blocked.with_label_values(&[provider]);
+        self.limit_violations.with_label_values(&[provider]);
     }
 
     /// All of them in Prometheus' text format.
@@ -187,74 +209,126 @@ impl Metrics {
     }
 }
 
+/// Registers metrics and remembers what they are, for the documents.
+#[derive(Default)]
+struct Registrar {
+    registry: Registry,
+    /// Kind and collector's own description.
+    described: Vec<(&'static str, prometheus::core::Desc)>,
+}
+
+impl Registrar {
+    fn build_info(&mut self) -> prometheus::Result<()> {
+        let opts = opts("build_info", "Always 1; the version is a label.")
+            .const_label("version", env!("PACELINE_VERSION"));
+        let info = IntGauge::with_opts(opts)?;
+        info.set(1);
+        self.add("gauge", &info)
+    }
+
+    fn add<C: Collector + Clone + 'static>(
+        &mut self,
+        kind: &'static str,
+        made: &C,
+    ) -> prometheus::Result<()> {
+        let own = made.desc().into_iter().map(|desc| (kind, desc.clone()));
+        self.described.extend(own);
+        self.registry.register(Box::new(made.clone()))
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        let made = IntCounter::with_opts(opts(name, help))?;
+        self.add("counter", &made)?;
+        Ok(made)
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        let made = IntCounterVec::new(opts(name, help), labels)?;
+        self.add("counter", &made)?;
+        Ok(made)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        let made = IntGauge::with_opts(opts(name, help))?;
+        self.add("gauge", &made)?;
+        Ok(made)
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntGaugeVec> {
+        let made = IntGaugeVec::new(opts(name, help), labels)?;
+        self.add("gauge", &made)?;
+        Ok(made)
+    }
+
+    fn histogram(&mut self, name: &str, help: &str) -> prometheus::Result<Histogram> {
+        let opts = HistogramOpts::from(opts(name, help)).buckets(SECONDS.to_vec());
+        let made = Histogram::with_opts(opts)?;
+        self.add("histogram", &made)?;
+        Ok(made)
+    }
+
+    fn histograms(
+        &mut self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> prometheus::Result<HistogramVec> {
+        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        let made = HistogramVec::new(opts, labels)?;
+        self.add("histogram", &made)?;
+        Ok(made)
+    }
+}
+
 fn opts(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("paceline")
-}
-
-fn build_info(registry: &Registry) -> prometheus::Result<()> {
-    let opts = opts("build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
-    let info = IntGauge::with_opts(opts)?;
-    info.set(1);
-    registry.register(Box::new(info))
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    let made = IntCounter::with_opts(opts(name, help))?;
-    registry.register(Box::new(made.clone()))?;
-    Ok(made)
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntCounterVec> {
-    let made = IntCounterVec::new(opts(name, help), labels)?;
-    registry.register(Box::new(made.clone()))?;
-    Ok(made)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    let made = IntGauge::with_opts(opts(name, help))?;
-    registry.register(Box::new(made.clone()))?;
-    Ok(made)
-}
-
-fn gauges(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> prometheus::Result<IntGaugeVec> {
-    let made = IntGaugeVec::new(opts(name, help), labels)?;
-    registry.register(Box::new(made.clone()))?;
-    Ok(made)
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Histogram> {
-    let opts = HistogramOpts::from(opts(name, help)).buckets(SECONDS.to_vec());
-    let made = Histogram::with_opts(opts)?;
-    registry.register(Box::new(made.clone()))?;
-    Ok(made)
-}
-
-fn histograms(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> prometheus::Result<HistogramVec> {
-    let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
-    let made = HistogramVec::new(opts, labels)?;
-    registry.register(Box::new(made.clone()))?;
-    Ok(made)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `make metrics` (`UPDATE_DOCS=1`) writes the table instead of comparing it.
+    #[test]
+    fn the_table_of_the_documents_is_what_is_registered() {
+        let mut registrar = Registrar::default();
+        Metrics::register(&mut registrar).expect("registers");
+        let mut table =
+            "| metric | type | labels | what moves it |\n|---|---|---|---|\n".to_owned();
+        for (kind, desc) in &registrar.described {
+            let constant = desc.const_label_pairs.iter().map(|pair| pair.name());
+            let labels: Vec<String> = desc
+                .variable_labels
+                .iter()
+                .map(String::as_str)
+                .chain(constant)
+                .map(|label| format!("`{label}`"))
+                .collect();
+            let (name, help) = (&desc.fq_name, &desc.help);
+            table += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(" "));
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/METRICS.md");
+        let text = std::fs::read_to_string(path).expect("the document");
+        let (before, rest) = text.split_once("<!-- worker -->\n").expect("its beginning");
+        let (now, after) = rest.split_once("<!-- /worker -->").expect("its end");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            let new = format!("{before}<!-- worker -->\n{table}<!-- /worker -->{after}");
+            std::fs::write(path, new).expect("written");
+        } else {
+            assert_eq!(now, table, "run `make metrics`");
+        }
+    }
 
     #[test]
     fn names_are_the_documented_ones() {

@@ -73,7 +73,7 @@ impl Finding {
 /// # Errors
 /// When the findings cannot be written as JSON.
 pub async fn run(context: &Context) -> Result<Exit> {
-    let mut findings = vec![Finding::ok("producer", env!("CARGO_PKG_VERSION"))];
+    let mut findings = vec![Finding::ok("producer", env!("PACELINE_VERSION"))];
     match FleetSettings::read(&context.env) {
         Ok(fleet) => servers(context, &fleet, &mut findings).await,
         Err(error) => findings.push(Finding::fail(

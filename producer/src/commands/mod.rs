@@ -5,12 +5,14 @@ pub(crate) mod cancel;
 mod check;
 mod doctor;
 pub(crate) mod enqueue;
+mod health;
 pub(crate) mod limits;
 pub(crate) mod load;
 mod new;
 pub(crate) mod pause;
 mod plan;
 pub(crate) mod retry;
+mod rights;
 pub(crate) mod runs;
 mod schedule;
 mod schema;
@@ -46,6 +48,8 @@ pub async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Serve(_) => Ok(Exit::Done),
         Command::Schedule(args) => schedule::run(context, &args).await,
         Command::Doctor => doctor::run(context).await,
+        Command::Rights(args) => rights::run(context, &args),
+        Command::Health(args) => Ok(health::run(&args)),
         Command::Schema(args) => schema::run(&args),
     }
 }

@@ -45,7 +45,8 @@ fn provider_pace(provider: &Provider) -> Option<Pace> {
     slowest
 }
 
-fn speed(rule: &LimitRule) -> Option<f64> {
+/// Calls a second of a limit for one scope; `None` for one that does not pace.
+pub fn speed(rule: &LimitRule) -> Option<f64> {
     match rule {
         LimitRule::Rate { calls, period, .. } => Some(*calls as f64 / period.0.as_secs_f64()),
         LimitRule::Spacing { least } => Some(1.0 / least.0.as_secs_f64()),

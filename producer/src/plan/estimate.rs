@@ -210,7 +210,7 @@ fn window_seconds(window: CalendarWindow) -> f64 {
 }
 
 /// How many scopes of `limit` the run uses: keys of the pool times values of the dimensions in `per:`.
-fn scopes(
+pub(crate) fn scopes(
     plan: &Plan,
     provider: &Provider,
     limit: &Limit,

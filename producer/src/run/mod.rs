@@ -15,7 +15,7 @@ pub use find::{find, jobs};
 pub use open::{forget_entry, new_entry, put_entry, register, stop};
 pub use parts::{PartsFound, newest_round};
 pub use publish::{publish_receipts, publish_shards, zero_shards};
-pub use read::{RunFiles, StateWord, all_runs, open_entry, open_runs};
+pub use read::{RunFiles, StateWord, all_runs, open_entry, open_runs, open_runs_since};
 pub use ready::{BETWEEN_ROUNDS, Readiness, Wait};
 pub use tally::cancelled;
 pub use unfinished::{Left, left_to_do};

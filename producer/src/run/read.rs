@@ -1,6 +1,7 @@
 //! What S3 says of a run: its plan, whether it is open, and what it came to.
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::layout::{self, RunLayout};
 use paceline_protocol::manifest::{Manifest, RunEnd};
@@ -185,6 +186,15 @@ pub(super) async fn json<T: DeserializeOwned>(objects: &Objects, key: &str) -> R
 /// # Errors
 /// When S3 does not answer.
 pub async fn open_runs(archive: &Archive) -> Result<Vec<RunRef>> {
+    let open = open_runs_since(archive).await?;
+    Ok(open.into_iter().map(|(run, _)| run).collect())
+}
+
+/// The same with when each was opened, or how it is open was last changed (paused, resumed).
+///
+/// # Errors
+/// When S3 does not answer.
+pub async fn open_runs_since(archive: &Archive) -> Result<Vec<(RunRef, Option<Timestamp>)>> {
     let root = layout::open_runs(&archive.fleet.prefix);
     let listed = archive.objects.list(&root).await?;
     let run = |key: &str| {
@@ -199,6 +209,6 @@ pub async fn open_runs(archive: &Archive) -> Result<Vec<RunRef>> {
     };
     Ok(listed
         .iter()
-        .filter_map(|object| run(&object.key))
+        .filter_map(|object| Some((run(&object.key)?, object.modified)))
         .collect())
 }

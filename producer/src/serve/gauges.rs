@@ -1,19 +1,31 @@
 //! What the fleet is doing, as metrics. Only `serve` exports these: workers at zero would export nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use jiff::Timestamp;
+use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout;
 use paceline_protocol::manifest::Live;
-use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use paceline_protocol::spec::Provider;
+use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::Server;
-use crate::run::{RunFiles, open_runs};
-use crate::watch::{Snapshot, quotas_left, snapshot};
+use super::budgets::{Budget, budgets};
+use super::calendar::Calendar;
+use super::need::{self, ProviderNow};
+use super::useful::{CallMeter, LaneNow, WorkerSize, useful_workers};
+use crate::limits::limiter_name;
+use crate::registrar::{Registrar, gauge};
+use crate::run::{RunFiles, StateWord, open_runs_since};
+use crate::watch::{Snapshot, snapshot, whole_provider};
 
 /// How often the fleet is measured.
 const EVERY: Duration = Duration::from_secs(5);
+/// Starts of a schedule that are looked at for the longest time between two.
+const STARTS: usize = 10;
 
 /// The metrics and their registry.
 pub(super) struct Gauges {
@@ -21,81 +33,120 @@ pub(super) struct Gauges {
     pub(super) registry: Registry,
     /// Whether the servers answered when they were asked last.
     pub(super) ready: IntGauge,
+    leading: IntGauge,
     shards: IntGaugeVec,
+    age: IntGaugeVec,
     progress: GaugeVec,
     eta: IntGaugeVec,
+    blocked: IntGaugeVec,
+    utilization: GaugeVec,
     quota: IntGaugeVec,
+    quota_reset: GaugeVec,
+    useful: IntGaugeVec,
     success: GaugeVec,
+    interval: IntGaugeVec,
     starts: IntCounterVec,
     dead: IntCounterVec,
     deliveries: IntCounterVec,
+    /// What one worker takes on.
+    worker: WorkerSize,
 }
 
 impl Gauges {
-    pub(super) fn new() -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let ints = |name: &str, help: &str, labels: &[&str]| {
-            let made = IntGaugeVec::new(opts(name, help), labels)?;
-            registry.register(Box::new(made.clone()))?;
-            prometheus::Result::Ok(made)
-        };
-        let floats = |name: &str, help: &str, labels: &[&str]| {
-            let made = GaugeVec::new(opts(name, help), labels)?;
-            registry.register(Box::new(made.clone()))?;
-            prometheus::Result::Ok(made)
-        };
-        let counts = |name: &str, help: &str, labels: &[&str]| {
-            let made = IntCounterVec::new(opts(name, help), labels)?;
-            registry.register(Box::new(made.clone()))?;
-            prometheus::Result::Ok(made)
-        };
-        let one = |opts: Opts| {
-            let made = IntGauge::with_opts(opts)?;
-            registry.register(Box::new(made.clone()))?;
-            prometheus::Result::Ok(made)
-        };
-        let build =
-            opts("build_info", "Always 1.").const_label("version", env!("CARGO_PKG_VERSION"));
-        one(build)?.set(1);
-        Ok(Gauges {
-            ready: one(opts(
+    pub(super) fn new(worker: WorkerSize) -> prometheus::Result<Self> {
+        Self::register(&mut Registrar::new()?, worker)
+    }
+
+    fn register(r: &mut Registrar, worker: WorkerSize) -> prometheus::Result<Self> {
+        let gauges = Gauges {
+            ready: r.whole(
                 "serve_ready",
-                "Whether the servers answered when they were asked last.",
-            ))?,
-            shards: ints("shards", "Shards of the open runs.", &["job", "state"])?,
-            progress: floats(
-                "run_progress_ratio",
-                "Share of cells that have ended.",
+                "1 while S3 and Redis answer (and RabbitMQ, while a run has several lanes); looked at every 5 s, as everything here.",
+            )?,
+            leading: r.whole(
+                "serve_leading",
+                "1 in the process that starts runs, 0 in the other replicas.",
+            )?,
+            shards: r.wholes(
+                "shards",
+                "Shards of the open runs by state: open, loaded.",
+                &["job", "state"],
+            )?,
+            age: r.wholes(
+                "shard_age_seconds",
+                "Age of the oldest shard that is not loaded yet: since the job's oldest open run was opened, paused or resumed.",
                 &["job"],
             )?,
-            eta: ints("run_eta_seconds", "Seconds to the run's end.", &["job"])?,
-            quota: ints(
-                "quota_remaining",
-                "Calls left in the window, over all keys.",
+            progress: r.numbers(
+                "run_progress_ratio",
+                "Share of cells that have ended, of the job's open run.",
+                &["job"],
+            )?,
+            eta: r.wholes(
+                "run_eta_seconds",
+                "Seconds to the end of the job's open run at the allowed rate.",
+                &["job"],
+            )?,
+            blocked: r.wholes(
+                "provider_blocked",
+                "1 while every call of the provider is kept back, by an answer, a used up quota or an operator, over all keys that this process can see.",
+                &["provider"],
+            )?,
+            utilization: r.numbers(
+                "limiter_utilization_ratio",
+                "Share that is used now of each limit, over all keys that this process can see: of the last period, of the calls in flight, of the window. Limits by other scopes and spacings are left out.",
                 &["provider", "limit"],
             )?,
-            success: floats(
+            quota: r.wholes(
+                "quota_remaining",
+                "Calls left in the window, over all keys that this process can see.",
+                &["provider", "limit"],
+            )?,
+            quota_reset: r.numbers(
+                "quota_reset_timestamp_seconds",
+                "When the window ends, since 1970.",
+                &["provider", "limit"],
+            )?,
+            useful: r.wholes(
+                "useful_workers",
+                "Collectors that are of use now by the egress label that lanes ask for (empty: none asked): the smaller of what open budgets keep busy (calls a second x seconds of a call / `--worker-concurrency`) and what finds work (shards / `--worker-shards`). 0 for a closed budget.",
+                &["egress"],
+            )?,
+            success: r.numbers(
                 "run_last_success_timestamp_seconds",
-                "When the newest good run was planned, since 1970.",
+                "When the job's newest good run was planned, since 1970.",
                 &["job"],
             )?,
-            starts: counts(
+            interval: r.wholes(
+                "schedule_interval_seconds",
+                "The longest time between the next ten planned starts of a job with a schedule.",
+                &["job"],
+            )?,
+            starts: r.counters(
                 "schedule_starts_total",
-                "Planned starts of schedules by what came of them.",
+                "Planned starts by what came of them: started, skipped, missed, failed.",
                 &["job", "result"],
             )?,
-            dead: counts(
+            dead: r.counters(
                 "dead_letters_total",
-                "Messages put to the dead letters.",
+                "Messages put to the dead letters: request, delivery (unreadable ones), webhook (given up after a day).",
                 &["reason"],
             )?,
-            deliveries: counts(
+            deliveries: r.counters(
                 "webhook_deliveries_total",
-                "Webhooks called, by result.",
+                "Webhooks called, by result: ok, retried, failed.",
                 &["result"],
             )?,
-            registry,
-        })
+            worker,
+            registry: r.registry.clone(),
+        };
+        for reason in ["request", "delivery", "webhook"] {
+            gauges.dead.with_label_values(&[reason]);
+        }
+        for result in ["ok", "retried", "failed"] {
+            gauges.deliveries.with_label_values(&[result]);
+        }
+        Ok(gauges)
     }
 
     /// A planned start was `started`, `skipped`, `missed` or `failed`.
@@ -113,42 +164,93 @@ impl Gauges {
         self.deliveries.with_label_values(&[result]).inc();
     }
 
-    /// What belongs to runs that are no more must not stay.
-    fn begin(&self) {
-        self.shards.reset();
-        self.progress.reset();
-        self.eta.reset();
+    /// Shows one look at the fleet. What belongs to runs that are no more must not stay.
+    fn show(&self, look: &Look) {
+        for of_runs in [
+            &self.shards,
+            &self.age,
+            &self.eta,
+            &self.quota,
+            &self.blocked,
+        ] {
+            of_runs.reset();
+        }
+        for of_runs in [&self.progress, &self.utilization, &self.quota_reset] {
+            of_runs.reset();
+        }
+        self.useful.reset();
+        for shot in &look.shots {
+            self.show_run(shot);
+        }
+        for (job, since) in &look.opened {
+            let age = Timestamp::now().duration_since(*since).as_secs().max(0);
+            self.age.with_label_values(&[job]).set(age);
+        }
+        for (provider, now) in &look.providers {
+            let blocked = i64::from(!now.open);
+            self.blocked.with_label_values(&[provider]).set(blocked);
+            for (limit, budget) in &now.budgets {
+                self.show_budget(&[provider, limit], budget);
+            }
+        }
+        // A label without work says 0, so that nothing has to be guessed where it is missing.
+        for egress in &look.egresses {
+            self.useful.with_label_values(&[egress]).set(0);
+        }
+        for (egress, workers) in useful_workers(&look.lanes, self.worker) {
+            self.useful
+                .with_label_values(&[&egress])
+                .set(gauge(workers));
+        }
     }
 
-    fn show(&self, shot: &Snapshot) {
+    fn show_run(&self, shot: &Snapshot) {
         let job = shot.job.as_str();
         let open = shot.shards.saturating_sub(shot.shards_loaded);
         for (state, count) in [("open", open), ("loaded", shot.shards_loaded)] {
             self.shards
                 .with_label_values(&[job, state])
-                .add(whole(count));
+                .add(gauge(count));
         }
         let share = shot.done() as f64 / shot.cells.max(1) as f64;
         self.progress.with_label_values(&[job]).set(share);
         if let Some(eta) = shot.eta_s {
-            self.eta.with_label_values(&[job]).set(whole(eta));
+            self.eta.with_label_values(&[job]).set(gauge(eta));
+        }
+    }
+
+    fn show_budget(&self, labels: &[&str; 2], budget: &Budget) {
+        if let Some(share) = budget.share() {
+            self.utilization.with_label_values(labels).set(share);
+        }
+        if let Some(resets_us) = budget.resets_us {
+            let left = budget.allowed.saturating_sub(budget.used);
+            self.quota.with_label_values(labels).set(gauge(left));
+            let at = resets_us as f64 / 1e6;
+            self.quota_reset.with_label_values(labels).set(at);
         }
     }
 }
 
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("paceline")
-}
-
-fn whole(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+/// One look at the fleet.
+#[derive(Default)]
+struct Look {
+    shots: Vec<Snapshot>,
+    /// Since when each job's oldest open run is as it is.
+    opened: BTreeMap<String, Timestamp>,
+    providers: BTreeMap<String, ProviderNow>,
+    lanes: Vec<LaneNow>,
+    egresses: BTreeSet<String>,
 }
 
 /// Measures the fleet until the process stops.
 pub(super) async fn keep_measuring(server: Arc<Server>) {
     let mut told = false;
+    let mut meters = Meters::new();
     loop {
-        match measure(&server).await {
+        let leads = server.leading.borrow().is_some();
+        server.gauges.leading.set(i64::from(leads));
+        match measure(&server, &mut meters).await {
             Ok(()) => {
                 server.gauges.ready.set(1);
                 told = false;
@@ -168,38 +270,150 @@ pub(super) async fn keep_measuring(server: Arc<Server>) {
     }
 }
 
-async fn measure(server: &Server) -> Result<()> {
+/// How long the calls of each open run take.
+struct Meters {
+    began: Instant,
+    of_runs: BTreeMap<RunRef, CallMeter>,
+}
+
+impl Meters {
+    fn new() -> Self {
+        Meters {
+            began: Instant::now(),
+            of_runs: BTreeMap::new(),
+        }
+    }
+
+    fn call_s(&mut self, run: &RunRef, (calls, busy_ms): (u64, u64)) -> f64 {
+        let meter = self.of_runs.entry(run.clone()).or_default();
+        meter.note(self.began.elapsed(), calls, busy_ms)
+    }
+}
+
+async fn measure(server: &Server, meters: &mut Meters) -> Result<()> {
     let stores = &server.stores;
-    let mut shots = Vec::new();
-    for run in open_runs(&stores.archive).await? {
+    let open = open_runs_since(&stores.archive).await?;
+    meters
+        .of_runs
+        .retain(|run, _| open.iter().any(|(other, _)| other == run));
+    let mut look = Look::default();
+    look.egresses.insert(String::new());
+    for job in server.spec.jobs().values() {
+        let labels = job.providers.values().filter_map(|p| p.egress.clone());
+        look.egresses.extend(labels);
+    }
+    for (run, since) in open {
         let Some(files) = RunFiles::read(&stores.archive, &run).await? else {
             continue;
         };
-        for left in quotas_left(&stores.limiter, &files.plan, &server.context.env).await? {
-            let labels = [left.provider.as_str(), left.limit.as_str()];
-            server
-                .gauges
-                .quota
-                .with_label_values(&labels)
-                .set(whole(left.remaining));
+        if let Some(since) = since {
+            let oldest = look.opened.entry(run.job.clone()).or_insert(since);
+            *oldest = since.min(*oldest);
         }
-        shots.push(snapshot(&stores.state, &stores.limiter, &files, &server.context.env).await?);
+        for provider in files.plan.providers.values() {
+            if !look.providers.contains_key(&provider.name) {
+                let now = provider_now(server, provider).await?;
+                look.providers.insert(provider.name.clone(), now);
+            }
+        }
+        let env = &server.context.env;
+        let shot = snapshot(&stores.state, &stores.limiter, &files, env).await?;
+        if matches!(shot.state, StateWord::Queued | StateWord::Running) {
+            let call_s = meters.call_s(&run, shot.told);
+            let (plan, left) = (&files.plan, shot.left);
+            let lanes = need::lanes(stores, plan, left, call_s, &look.providers, env).await?;
+            look.lanes.extend(lanes);
+        }
+        look.shots.push(shot);
+    }
+    for lane in &look.lanes {
+        tracing::debug!(
+            provider.name = lane.provider,
+            egress = lane.egress,
+            open = lane.open,
+            calls_per_second = lane.calls_per_second,
+            in_flight = lane.in_flight,
+            call.s = lane.call_s,
+            shards = lane.shards,
+            "a lane asks for workers"
+        );
     }
     stores.state.ping().await?;
-    server.gauges.begin();
-    shots.iter().for_each(|shot| server.gauges.show(shot));
-    for job in server.spec.jobs().keys() {
-        let key = layout::live(stores.prefix(), job);
+    server.gauges.show(&look);
+    of_jobs(server).await
+}
+
+async fn provider_now(server: &Server, provider: &Provider) -> Result<ProviderNow> {
+    let (limiter, env) = (&server.stores.limiter, &server.context.env);
+    let held = limiter.kept(limiter_name(provider)).await?.hold.is_some();
+    Ok(ProviderNow {
+        open: !held && whole_provider(limiter, provider, env).await?.is_none(),
+        budgets: budgets(limiter, provider, env).await?,
+    })
+}
+
+/// What the jobs of the spec folder came to, and how often they are planned.
+async fn of_jobs(server: &Server) -> Result<()> {
+    let (stores, gauges) = (&server.stores, &server.gauges);
+    gauges.interval.reset();
+    for (name, job) in server.spec.jobs() {
+        if job.job.schedule.is_some() {
+            for result in ["started", "skipped", "missed", "failed"] {
+                gauges.starts.with_label_values(&[name.as_str(), result]);
+            }
+        }
+        let key = layout::live(stores.prefix(), &name);
         if let Some(object) = stores.objects().get(&key).await?
             && let Ok(live) = serde_json::from_slice::<Live>(&object.body)
         {
             let at = live.planned_at.as_second() as f64;
-            server
-                .gauges
-                .success
-                .with_label_values(&[job.as_str()])
-                .set(at);
+            gauges.success.with_label_values(&[name.as_str()]).set(at);
+        }
+        let schedule = job.job.schedule.as_ref();
+        let calendar = schedule.and_then(|schedule| Calendar::new(&name, schedule).ok());
+        if let Some(longest) = calendar.and_then(|calendar| longest_gap(&calendar)) {
+            gauges
+                .interval
+                .with_label_values(&[name.as_str()])
+                .set(longest);
         }
     }
     Ok(())
+}
+
+/// Seconds between the two of the next starts that lie farthest apart.
+fn longest_gap(calendar: &Calendar) -> Option<i64> {
+    let next = |after: &Timestamp| calendar.next(*after);
+    let starts: Vec<Timestamp> = std::iter::successors(next(&Timestamp::now()), next)
+        .take(STARTS)
+        .collect();
+    let gaps = starts.windows(2).map(|two| two[1].duration_since(two[0]));
+    gaps.map(|gap| gap.as_secs()).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `make metrics` (`UPDATE_DOCS=1`) writes the table instead of comparing it.
+    #[test]
+    fn the_table_of_the_documents_is_what_is_registered() {
+        let mut registrar = Registrar::new().expect("registers");
+        let worker = WorkerSize {
+            concurrency: 64,
+            shards: 2,
+        };
+        Gauges::register(&mut registrar, worker).expect("registers");
+        let table = registrar.table();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/METRICS.md");
+        let text = std::fs::read_to_string(path).expect("the document");
+        let (before, rest) = text.split_once("<!-- serve -->\n").expect("its beginning");
+        let (now, after) = rest.split_once("<!-- /serve -->").expect("its end");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            let new = format!("{before}<!-- serve -->\n{table}<!-- /serve -->{after}");
+            std::fs::write(path, new).expect("written");
+        } else {
+            assert_eq!(now, table, "run `make metrics`");
+        }
+    }
 }

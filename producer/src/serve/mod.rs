@@ -3,12 +3,14 @@
 //! who starts things, and the runs' ids, made from job and cause, make a double start the same start.
 
 pub mod agenda;
+mod budgets;
 pub mod calendar;
 mod chains;
 mod deadline;
 mod gauges;
 mod http;
 mod leader;
+mod need;
 mod notify;
 mod page;
 mod requests;
@@ -16,6 +18,7 @@ mod schedules;
 mod spec_watch;
 mod starting;
 mod triggers;
+pub mod useful;
 mod views;
 
 use std::sync::Arc;
@@ -110,7 +113,7 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
     let stop = CancellationToken::new();
     let server = Arc::new(Server {
         amqp: broker_url(&context.env)?,
-        gauges: gauges::Gauges::new()?,
+        gauges: gauges::Gauges::new(args.worker())?,
         views: views::Views::default(),
         events: broadcast::channel(EVENTS).0,
         context,

@@ -17,6 +17,7 @@ use paceline_protocol::stores::state::{STOPPED_BY_PROVIDER, State};
 pub use self::quota::QuotaLeft;
 pub use self::snapshot::{Snapshot, snapshot};
 
+pub(crate) use self::closed::whole_provider;
 use self::closed::{ClosedFor, open_again_in};
 pub(crate) use self::quota::quotas_left;
 pub(crate) use self::rate::RateMeter;

@@ -52,6 +52,9 @@ pub struct Snapshot {
     /// Calls a second that the limits allow.
     #[serde(skip)]
     pub allowed_per_s: Option<f64>,
+    /// Calls that workers have told of, and how many milliseconds they took together.
+    #[serde(skip)]
+    pub told: (u64, u64),
 }
 
 /// Cells by end.
@@ -126,6 +129,7 @@ fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
         shards_loaded: progress.shards_loaded,
         granted: 0,
         allowed_per_s: allowed,
+        told: (progress.calls, progress.busy_ms),
     }
 }
 

@@ -125,10 +125,15 @@ impl Call {
             Ok(request) => request,
             Err(error) => return self.ended_without_call(error.to_string()),
         };
+        let waiting = Instant::now();
         let Some(late_us) = self.wait_for_start().await else {
             return CallEnd::NotSent;
         };
         let sent = Instant::now();
+        self.metrics
+            .limiter_wait
+            .with_label_values(&[self.shard.at.connector.provider()])
+            .observe((sent - waiting).as_secs_f64());
         let sent_us = self.lane.fleet_us(sent);
         crate::crash::point("call-before-send");
         let attempt = tokio::select! {
@@ -350,6 +355,7 @@ impl Call {
             .response_bytes
             .with_label_values(&[provider])
             .inc_by(attempt.bytes);
+        self.shard.run.spent.add(attempt.duration);
         if self.attempts > 0 {
             metrics.request_attempts.with_label_values(&["retry"]).inc();
         }

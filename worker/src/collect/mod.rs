@@ -19,6 +19,7 @@ pub mod resume;
 pub mod run;
 pub mod settle;
 pub mod source;
+pub mod spent;
 pub mod tokens;
 pub mod work;
 
@@ -100,6 +101,9 @@ fn intake(
     shutdown: Shutdown,
     metrics: Arc<Metrics>,
 ) -> Arc<Intake<ProcessEnvironment>> {
+    for egress in std::iter::once("").chain(settings.egress.as_deref()) {
+        metrics.worker_egress.with_label_values(&[egress]).set(1);
+    }
     let prefix = &settings.fleet.prefix;
     let runs = Runs::new(servers.objects.clone(), prefix, holder, ProcessEnvironment);
     let open_runs = Arc::new(OpenRuns::new(

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paceline_protocol::limit::ClaimRef;
 use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt, ShardMessage};
@@ -67,7 +67,7 @@ impl Parting {
             self.stores.save_failures(shard).await?;
             shard.run.ledger.flush(&self.stores.objects).await?;
             crate::crash::point("done-before-receipt");
-            Ok(self.publisher.receipt(&receipt).await?)
+            self.confirmed(self.publisher.receipt(&receipt)).await
         })
         .await;
         crate::crash::point("done-before-ack");
@@ -93,15 +93,29 @@ impl Parting {
             self.keep_open(shard, &open).await?;
             shard.run.ledger.flush(&self.stores.objects).await?;
             match back {
-                Back::Now => self.publisher.shard(&again).await?,
-                Back::Delayed(level) => self.publisher.delayed_shard(&again, level).await?,
+                Back::Now => self.confirmed(self.publisher.shard(&again)).await,
+                Back::Delayed(level) => {
+                    let delayed = self.publisher.delayed_shard(&again, level);
+                    self.confirmed(delayed).await
+                }
             }
-            Ok(())
         })
         .await;
         crate::crash::point("back-before-ack");
         self.release(shard).await;
         taken.ack().await;
+    }
+
+    /// Publishes, and notes how long the broker took to confirm it.
+    async fn confirmed(
+        &self,
+        published: impl Future<Output = Result<(), BrokerError>>,
+    ) -> Result<(), PartingError> {
+        let began = Instant::now();
+        published.await?;
+        let took = &self.stores.metrics.queue_publish_confirm;
+        took.observe(began.elapsed().as_secs_f64());
+        Ok(())
     }
 
     async fn keep_open(&self, shard: &ShardInHand, open: &OpenCells) -> Result<(), PartingError> {

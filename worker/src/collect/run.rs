@@ -17,6 +17,7 @@ use super::governor::Governor;
 use super::http::HttpClient;
 use super::ledger::Ledger;
 use super::source::{Source, SourceError};
+use super::spent::Spent;
 use crate::output::rankings::Rankings;
 
 /// One run at one provider, ready to be called.
@@ -51,6 +52,8 @@ pub struct Run {
     pub rankings: Rankings,
     /// This worker's rows of its ledger.
     pub ledger: Ledger,
+    /// Calls of this worker, and their time, that no settled block has told of yet.
+    pub spent: Spent,
     providers: BTreeMap<String, Arc<RunAtProvider>>,
 }
 
@@ -134,6 +137,7 @@ impl Run {
                 false => Rankings::compile(&plan).map_err(|e| broken(e.to_string()))?,
             },
             ledger: Ledger::new(layout.clone(), worker),
+            spent: Spent::default(),
             plan: Arc::new(plan),
             layout,
             providers,

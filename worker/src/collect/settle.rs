@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::stores::objects::{ObjectError, Objects, PutNew};
-use paceline_protocol::stores::state::{State, StateError};
+use paceline_protocol::stores::state::{BlockCounts, State, StateError};
 
 use super::lane::held::{FailureRows, ShardInHand};
 use super::work::FullBlock;
@@ -200,7 +200,12 @@ impl Stores {
             .iter()
             .filter(|part| part.block == summary.block);
         let before = (summary.round > 0).then(|| merged_ends(place.cells, earlier));
-        let counts = block_counts(plan, &place, summary, before.as_ref());
+        let (calls, busy_ms) = shard.run.spent.take();
+        let counts = BlockCounts {
+            calls,
+            busy_ms,
+            ..block_counts(plan, &place, summary, before.as_ref())
+        };
         let ranked = shard.run.rankings.updates(
             plan,
             &place,

@@ -35,6 +35,15 @@ pub(crate) struct LoadedPart {
     key: String,
 }
 
+impl LoadedPart {
+    /// How many of its records do not count.
+    fn doubles(&self) -> u64 {
+        let part = name_of(&self.summary);
+        let of_part = self.doubles.as_ref().map(|all| all.of_part(part).len());
+        of_part.unwrap_or(0) as u64
+    }
+}
+
 impl Loader {
     /// Everything that a receipt asks for.
     pub(crate) async fn receipt(
@@ -215,7 +224,9 @@ impl Loader {
         let records: u64 = parts.iter().map(|part| part.summary.records).sum();
         let counted = &self.stores.metrics.records;
         let stage = |stage: &str| counted.with_label_values(&[run.run.job.as_str(), stage]);
-        stage("written").inc_by(records.saturating_sub(rejected));
+        let doubles: u64 = parts.iter().map(LoadedPart::doubles).sum();
+        stage("duplicate").inc_by(doubles);
+        stage("written").inc_by(records.saturating_sub(rejected + doubles));
         stage("rejected").inc_by(rejected);
     }
 }

@@ -101,6 +101,10 @@ pub struct BlockCounts {
     pub no_longer_failed: u64,
     /// The same, by the value of `progress_by`.
     pub no_longer_failed_by: BTreeMap<String, u64>,
+    /// Calls that were not told of yet, of whichever block of the run.
+    pub calls: u64,
+    /// How long they were in flight, added up, in milliseconds.
+    pub busy_ms: u64,
 }
 
 /// Members for one of the run's sorted sets.
@@ -127,6 +131,10 @@ pub struct Progress {
     pub records: u64,
     /// Blocks that are settled.
     pub blocks: u64,
+    /// Calls that workers have told of.
+    pub calls: u64,
+    /// How long these were in flight, added up, in milliseconds.
+    pub busy_ms: u64,
     /// Shards that are loaded.
     pub shards_loaded: u64,
     /// By the value of `progress_by`: (succeeded, empty, failed).

@@ -124,6 +124,8 @@ impl State {
             failed: total("failed"),
             records: total("records"),
             blocks: total("blocks"),
+            calls: total("calls"),
+            busy_ms: total("busy_ms"),
             shards_loaded,
             by: counts_by_value(&by),
         })
@@ -228,7 +230,9 @@ fn add_counts(call: &mut ScriptInvocation<'_>, counts: &BlockCounts) {
         .arg(counts.empty)
         .arg(counts.failed)
         .arg(counts.records)
-        .arg(counts.no_longer_failed);
+        .arg(counts.no_longer_failed)
+        .arg(counts.calls)
+        .arg(counts.busy_ms);
     let values: BTreeSet<&String> = counts
         .by
         .keys()

@@ -1,6 +1,6 @@
 -- Counts one block of a run and applies its members to the run's own sets, once.
 -- KEYS: settled bitmap, progress, progress by value, names of the sets, then for each set: itself, its cells
--- ARGV: bit, succeeded, empty, failed, records, no longer failed, number of values,
+-- ARGV: bit, succeeded, empty, failed, records, no longer failed, calls, busy ms, number of values,
 --       for each value: value, succeeded, empty, failed; for each set: name, keep, number of members,
 --       for each member: member, score, cell
 -- The first write is the bit: a server out of memory refuses it and then nothing is done.
@@ -14,9 +14,11 @@ add(KEYS[2], 'empty', tonumber(ARGV[3]))
 add(KEYS[2], 'failed', tonumber(ARGV[4]) - tonumber(ARGV[6]))
 add(KEYS[2], 'records', tonumber(ARGV[5]))
 add(KEYS[2], 'blocks', 1)
+add(KEYS[2], 'calls', tonumber(ARGV[7]))
+add(KEYS[2], 'busy_ms', tonumber(ARGV[8]))
 
-local at = 8
-for _ = 1, tonumber(ARGV[7]) do
+local at = 10
+for _ = 1, tonumber(ARGV[9]) do
   add(KEYS[3], 's:' .. ARGV[at], tonumber(ARGV[at + 1]))
   add(KEYS[3], 'e:' .. ARGV[at], tonumber(ARGV[at + 2]))
   add(KEYS[3], 'f:' .. ARGV[at], tonumber(ARGV[at + 3]))

@@ -208,6 +208,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
     let (events, inbox) = mpsc::unbounded_channel();
     let (closed, closed_until) = watch::channel(None);
     let now = Instant::now();
+    context.metrics.begin_provider(&provider.name);
     let lane = Lane {
         name: name.to_owned(),
         shared: Arc::new(LaneShared::default()),

@@ -1,0 +1,115 @@
+//! A fleet works with the rights that `producer rights` prints, and no others.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::scene::RUN;
+use crate::serve::{LIMIT, scene};
+
+/// The Redis user's and the RabbitMQ user's password.
+const PASSWORD: &str = "narrow-1f0a";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_works_with_the_least_rights() {
+    let mut scene = scene("rights");
+    scene
+        .fleet
+        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    let Some(management) = scene.fleet.management().map(str::to_owned) else {
+        // Somebody's own RabbitMQ: its users are not ours to change.
+        return;
+    };
+    let user = scene.fleet.name.clone();
+    let printed = |of: &str| {
+        let ended = scene.fleet.producer(&["rights", of], LIMIT);
+        ended.expect("it runs").expect_code(0).stdout
+    };
+    let redis = redis_user(
+        scene.fleet.value("REDIS_URL"),
+        &printed("redis").replace("user paceline", &format!("user {user}")),
+    )
+    .await;
+    let permissions: Value = serde_json::from_str(&printed("rabbitmq")).expect("JSON");
+    rabbitmq_user(&management, &user, &permissions["permissions"][0]).await;
+    let amqp = as_user(scene.fleet.value("AMQP_URL"), &user);
+    scene.fleet.set("AMQP_URL", amqp);
+    scene.fleet.set("REDIS_URL", redis.clone());
+
+    let (serving, _) = crate::serve::serve(&scene.fleet);
+    scene.collect();
+    scene.load();
+    scene.enqueue();
+    scene.ends_with(0).await;
+    scene.assert_nothing_repeated();
+    for command in [
+        &["doctor"][..],
+        &["limits", "fare-search"],
+        &["status", RUN],
+    ] {
+        let ended = scene.fleet.producer(command, LIMIT).expect("it runs");
+        ended.expect_code(0);
+    }
+    drop(serving);
+    // What belongs to others stays theirs.
+    let client = redis::Client::open(redis).expect("a URL");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("connected");
+    let mut foreign = redis::cmd("SET");
+    foreign.arg("somebody-else").arg(1);
+    let refused = foreign.query_async::<()>(&mut connection).await;
+    assert!(refused.is_err_and(|e| e.code() == Some("NOPERM")));
+    let refused = redis::cmd("FLUSHALL")
+        .query_async::<()>(&mut connection)
+        .await;
+    assert!(refused.is_err_and(|e| e.code() == Some("NOPERM")));
+}
+
+/// Makes the user of an ACL file's line; returns the URL for it.
+async fn redis_user(url: &str, line: &str) -> String {
+    let client = redis::Client::open(url).expect("a URL");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("connected");
+    let line = line.replace(">PASSWORD", &format!(">{PASSWORD}"));
+    let mut words = line.split_whitespace();
+    assert_eq!(words.next(), Some("user"));
+    let user = words.next().expect("a name").to_owned();
+    let mut command = redis::cmd("ACL");
+    command.arg("SETUSER").arg(&user).arg("reset");
+    words.for_each(|word| {
+        command.arg(word);
+    });
+    let made = command.query_async::<()>(&mut connection).await;
+    made.expect("the rules are understood");
+    as_user(url, &user)
+}
+
+/// `url` with another user.
+fn as_user(url: &str, user: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{user}:{PASSWORD}@{host}")
+}
+
+async fn rabbitmq_user(management: &str, user: &str, permissions: &Value) {
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .expect("a client");
+    let put = |path: String, body: Value| {
+        let ask = client
+            .put(format!("{}/{path}", management.trim_end_matches('/')))
+            .json(&body);
+        async move {
+            let answer = ask.send().await.expect("an answer").error_for_status();
+            answer.expect("it is allowed");
+        }
+    };
+    let account = json!({"password": PASSWORD, "tags": ""});
+    put(format!("api/users/{user}"), account).await;
+    put(format!("api/permissions/%2F/{user}"), permissions.clone()).await;
+}
