@@ -82,7 +82,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   producer plan fares
-  producer plan fares --only destination=NRT --date 2026-12-01")]
+  producer plan fares --only destination=NRT --date 2026-12-01
+  producer plan orders --require-fit          ends with 5 when it does not fit")]
     Plan(PlanArgs),
     /// Plan a run, write its plan and publish its shards; prints the run id
     #[command(after_help = "\
@@ -102,8 +103,9 @@ Examples:
     #[command(after_help = "\
 Examples:
   producer status 2026-11-21
+  producer status orders/2026-11-21 --by seller
   producer status fares/2026-11-21 --json | jq .eta_s")]
-    Status(RunArgs),
+    Status(StatusArgs),
     /// Show a run's progress until it ends, and end with its exit code
     #[command(after_help = "\
 Examples:
@@ -152,8 +154,9 @@ Ends with 6 when a limit was passed.
 
 Examples:
   producer audit 2026-11-21
+  producer audit 2026-11-21 --svg calls.svg    a picture of the calls against the limit
   producer audit fares/2026-11-21 --json | jq '.limits[] | {limit, worst, allowed}'")]
-    Audit(RunArgs),
+    Audit(AuditArgs),
     /// Start runs by schedule and message, tell how they ended, serve the API and metrics
     #[command(after_help = "\
 Any number may run: a lease in Redis decides who starts things. The first SIGTERM or Ctrl-C drains.
@@ -270,6 +273,9 @@ pub struct PlanArgs {
     /// What narrows it
     #[command(flatten)]
     pub narrowing: Narrowing,
+    /// End with 5 when it does not fit into its quotas, before the next run, or before its deadline
+    #[arg(long)]
+    pub require_fit: bool,
 }
 
 /// `enqueue`
@@ -312,6 +318,26 @@ pub struct RunsArgs {
 pub struct RunArgs {
     /// `<run>` or `<job>/<run>`
     pub run: String,
+}
+
+/// `audit`
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// `<run>` or `<job>/<run>`
+    pub run: String,
+    /// Write a timeline of the calls against the limit to this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// `<run>` or `<job>/<run>`
+    pub run: String,
+    /// Progress by the values of this dimension (the job's `progress_by` without it)
+    #[arg(long, value_name = "DIM")]
+    pub by: Option<String>,
 }
 
 /// `watch`

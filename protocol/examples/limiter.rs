@@ -23,6 +23,8 @@ fn ask(limit: &str, calls: u64, want: u32) -> Ask {
         want,
         limits: vec![0],
         choices: Vec::new(),
+        spread: false,
+        points: Vec::new(),
     };
     Ask {
         provider: "example".into(),

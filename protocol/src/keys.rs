@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use sha2::{Digest, Sha256};
 
 use crate::ids::RunRef;
-use crate::limit::{Instance, Rule};
+use crate::limit::{Instance, Rule, tag_of};
 
 /// The names of one namespace (`PACELINE_NAMESPACE`).
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ impl Keys {
 
     /// What all keys of a provider's limits (or of a shared limit's name) begin with.
     pub fn limits(&self, provider: &str) -> String {
-        format!("{}:{{{provider}}}", self.namespace)
+        format!("{}:{{{}}}", self.namespace, tag_of(provider))
     }
 
     /// Hash of what a provider's answers closed.
@@ -35,7 +35,7 @@ impl Keys {
     /// Hash of one limit's state for one scope.
     pub fn limit(&self, provider: &str, limit: &Instance) -> String {
         let kind = match limit.rule {
-            Rule::Rate { .. } | Rule::Spacing { .. } => "paced",
+            Rule::Rate { .. } | Rule::Spacing { .. } | Rule::Cost { .. } => "paced",
             Rule::Concurrency { .. } => "leases",
             Rule::Quota { .. } => "quota",
         };

@@ -23,6 +23,9 @@ pub struct LedgerRow {
     /// Of each limit that was decided by other numbers than the file's (learned, or set by an operator): `limit=numbers`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<String>,
+    /// What it cost of each bucket of points, as the answer told it, else as it was charged: `limit=points`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub points: Vec<String>,
     /// The cell.
     pub cell: u64,
     /// Which page of the cell, from 0.

@@ -121,6 +121,11 @@ fn numbers() -> impl Strategy<Value = Numbers> {
             .prop_map(|(calls, period_us, burst)| Numbers::Rate { calls, period_us, burst }),
         1 => (10_000u64..200_000).prop_map(|least_us| Numbers::Spacing { least_us }),
         3 => (1u64..300).prop_map(Numbers::Calls),
+        2 => (1u64..200, 1u64..150).prop_map(|(points, burst)| Numbers::Points {
+            points,
+            period_us: 1_000_000,
+            burst,
+        }),
     ]
 }
 
@@ -138,15 +143,19 @@ fn heard() -> impl Strategy<Value = Heard> {
         prop::option::of(-1_000_000i64..4_000_000),
         prop::option::of(left),
         prop::option::of(0u64..250),
+        prop::option::of((1u64..30, -3_000_000i64..0)),
+        0u64..5,
     );
-    (0usize..6, prop::option::of(numbers()), any::<bool>(), rest).prop_map(
-        |(limit, numbers, fresh, (next_us, left, used))| Heard {
+    (0usize..7, prop::option::of(numbers()), any::<bool>(), rest).prop_map(
+        |(limit, numbers, fresh, (next_us, left, used, back, more))| Heard {
             limit,
             numbers,
             fresh,
             next_us,
             left,
             used,
+            back: back.map(|(points, of_us)| Back { points, of_us }),
+            more,
         },
     )
 }
@@ -160,6 +169,10 @@ fn heard_at(now: i64, heard: &[Heard]) -> Vec<Heard> {
             till_us: now + left.till_us,
             ..left
         }),
+        back: heard.back.map(|back| Back {
+            of_us: now + back.of_us,
+            ..back
+        }),
         ..heard.clone()
     };
     heard.iter().map(at).collect()
@@ -168,7 +181,7 @@ fn heard_at(now: i64, heard: &[Heard]) -> Vec<Heard> {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => prop::collection::vec(heard(), 1..4).prop_map(Event::Hear),
-        2 => (0usize..6, prop::option::of(numbers())).prop_map(|(of, numbers)| Event::Set { of, numbers }),
+        2 => (0usize..7, prop::option::of(numbers())).prop_map(|(of, numbers)| Event::Set { of, numbers }),
         1 => prop::option::of(0i64..2_000_000).prop_map(Event::Hold),
         2 => (any::<bool>(), any::<bool>(), any::<bool>())
             .prop_map(|(set, hold, closed)| Event::PutBack { set, hold, closed }),
@@ -219,6 +232,14 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
         instance("in-flight", Rule::Concurrency { calls: 12 }),
         instance("day", quota(200, NOON - DAY / 2, NOON + DAY / 2)),
         instance("turn", quota(90, minute, minute + 60_000_000)),
+        instance(
+            "points",
+            Rule::Cost {
+                points: 40,
+                period_us: 1_000_000,
+                burst: 60,
+            },
+        ),
     ];
     let choices = vec![
         Choice {
@@ -232,7 +253,7 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
             limits: vec![5],
         },
     ];
-    let drawn = [vec![0, 3], vec![0, 1], vec![0, 2]];
+    let drawn = [vec![0, 3], vec![0, 1, 6], vec![0, 2, 6]];
     let groups = drawn
         .into_iter()
         .zip(wants)
@@ -242,6 +263,12 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
             want: *want,
             limits,
             choices: if i == 2 { Vec::new() } else { choices.clone() },
+            spread: i == 0,
+            points: if i == 0 {
+                Vec::new()
+            } else {
+                vec![(6, 3 * i as u64)]
+            },
         });
     Ask {
         provider: "shop".into(),
@@ -321,7 +348,10 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                     reason: "6 5 4 3 2 one".into(),
                 });
                 limiter.hold("shop", hold.as_ref()).await.expect("answers");
-                pure.kept.hold = hold;
+                pure.kept.holds.clear();
+                pure.kept
+                    .holds
+                    .extend(hold.map(|hold| (PROVIDER.to_owned(), hold)));
             }
             Event::PutBack { set, hold, closed } => {
                 let mut kept = Kept::default();
@@ -329,10 +359,12 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                     kept.set
                         .insert("second".into(), Numbers::Spacing { least_us: 40_000 });
                 }
-                kept.hold = hold.then(|| Hold {
+                let hold = hold.then(|| Hold {
                     until_us: now + 300_000,
                     reason: String::new(),
                 });
+                kept.holds
+                    .extend(hold.map(|hold| (PROVIDER.to_owned(), hold)));
                 let ban = Closed {
                     until_us: now + 900_000,
                     reason: "throttled".into(),
@@ -460,6 +492,8 @@ async fn a_redis_flushed_in_a_loop_gives_not_one_too_many() {
                     want: 9,
                     limits: vec![0],
                     choices: vec![],
+                    spread: false,
+                    points: vec![],
                 }];
                 let answer = limiter.ask(&ask).await.expect("answers").answer;
                 starts.extend(answer.grants.iter().map(|g| g.start_us));
@@ -629,5 +663,5 @@ async fn claims_and_closures() {
         .peek("p", &ask(NOON, 0, &[], 0, 0).limits)
         .await
         .expect("answers");
-    assert_eq!(peeked.len(), 6);
+    assert_eq!(peeked.len(), 7);
 }

@@ -81,17 +81,20 @@ impl<'a> Meters<'a> {
             return;
         };
         for limit in &provider.limits {
-            let Some(scope) = scope(limit, row) else {
+            let counter = provider.counter_name(limit);
+            let Some(scope) = scope(limit, &counter, row) else {
                 continue;
             };
             let owner = limit.shared.as_ref().unwrap_or(&provider.name).clone();
-            let allowed = of_limit(&row.allowed, &limit.name).unwrap_or_default();
+            let allowed = of_limit(&row.allowed, &counter).unwrap_or_default();
             let key = (owner, limit.name.clone(), scope, allowed.to_owned());
+            let points = of_limit(&row.points, &counter).and_then(|n| n.parse().ok());
+            let points: u64 = points.unwrap_or(1);
             if let Some(meter) = self.by_limit.get_mut(&key) {
-                meter.call(row);
+                meter.call(row, points);
             } else if let Some(mut meter) = Meter::new(&in_force(&limit.rule, allowed), row.sent_us)
             {
-                meter.call(row);
+                meter.call(row, points);
                 self.by_limit.insert(key, meter);
             }
         }
@@ -134,14 +137,14 @@ impl<'a> Meters<'a> {
 }
 
 /// The scope in which a row drew from a limit; `None` when it did not.
-fn scope(limit: &Limit, row: &LedgerRow) -> Option<String> {
+fn scope(limit: &Limit, counter: &str, row: &LedgerRow) -> Option<String> {
     if !limit.holds_for(&row.endpoint) {
         return None;
     }
     if limit.per.is_none() {
         return Some(String::new());
     }
-    let named = of_limit(&row.scopes, &limit.name).map(str::to_owned);
+    let named = of_limit(&row.scopes, counter).map(str::to_owned);
     let of_key = || {
         let key = row
             .credential
@@ -169,7 +172,7 @@ fn in_force(rule: &LimitRule, allowed: &str) -> LimitRule {
 }
 
 impl Meter {
-    /// `None` for a kind that is not counted in calls.
+    /// `None` for a kind that is not counted.
     fn new(rule: &LimitRule, first_us: i64) -> Option<Self> {
         let (window, length_us, allowed) = match rule {
             LimitRule::Rate {
@@ -226,7 +229,22 @@ impl Meter {
                     *calls,
                 )
             }
-            LimitRule::Cost { .. } => return None,
+            LimitRule::Cost {
+                rate,
+                period,
+                burst,
+                ..
+            } => {
+                let length = micros(*period);
+                (
+                    Window::Bucket {
+                        bucket: Bucket::new(*rate, length),
+                        calls: *rate,
+                    },
+                    length,
+                    *burst,
+                )
+            }
         };
         Some(Meter {
             window,
@@ -238,12 +256,12 @@ impl Meter {
         })
     }
 
-    fn call(&mut self, row: &LedgerRow) {
-        self.calls += 1;
+    fn call(&mut self, row: &LedgerRow, points: u64) {
+        self.calls += points;
         self.last_us = row.sent_us;
         match &mut self.window {
             Window::Trailing { trailing, .. } => trailing.call(row.sent_us),
-            Window::Bucket { bucket, .. } => bucket.call(row.sent_us),
+            Window::Bucket { bucket, .. } => bucket.call(row.sent_us, points),
             Window::InFlight(flight) => flight.call(row.sent_us, row.duration_us),
             Window::Calendar { calendar, rule } => {
                 if calendar.is_over(row.sent_us) {
@@ -335,19 +353,22 @@ mod tests {
         let mut row = row(0);
         row.scopes = vec!["days=no".into(), "day=0-3fa91c".into()];
         assert_eq!(
-            scope(&limit(Some("{{ credential }}"), &[]), &row),
+            scope(&limit(Some("{{ credential }}"), &[]), "day", &row),
             Some("0-3fa91c".into())
         );
-        assert_eq!(scope(&limit(None, &[]), &row), Some(String::new()));
-        assert_eq!(scope(&limit(None, &["token"]), &row), None);
+        assert_eq!(scope(&limit(None, &[]), "day", &row), Some(String::new()));
+        assert_eq!(scope(&limit(None, &["token"]), "day", &row), None);
         row.scopes.clear();
-        assert_eq!(scope(&limit(Some("{{ credential }}"), &[]), &row), None);
+        assert_eq!(
+            scope(&limit(Some("{{ credential }}"), &[]), "day", &row),
+            None
+        );
         row.credential = Some("1-0c0ffe".into());
         assert_eq!(
-            scope(&limit(Some("{{ credential }}"), &[]), &row),
+            scope(&limit(Some("{{ credential }}"), &[]), "day", &row),
             Some("1-0c0ffe".into())
         );
-        assert_eq!(scope(&limit(Some("{{ seller }}"), &[]), &row), None);
+        assert_eq!(scope(&limit(Some("{{ seller }}"), &[]), "day", &row), None);
     }
 
     #[test]
@@ -358,13 +379,13 @@ mod tests {
             burst: None,
         };
         let mut meter = Meter::new(&rule, 0).expect("counted");
-        (0..500).for_each(|n| meter.call(&row(n * 20_000)));
+        (0..500).for_each(|n| meter.call(&row(n * 20_000), 1));
         let audited = meter.audited(&Default::default());
         assert_eq!(
             (audited.worst, audited.used_share, audited.passed()),
             (50, 1.0, false)
         );
-        meter.call(&row(499 * 20_000 + 1));
+        meter.call(&row(499 * 20_000 + 1), 1);
         assert!(meter.audited(&Default::default()).passed());
     }
 
@@ -398,9 +419,9 @@ mod tests {
         let mut meter = Meter::new(&rule, 0).expect("counted");
         [58_000_000, 59_000_000, 60_000_000, 61_000_000]
             .iter()
-            .for_each(|t| meter.call(&row(*t)));
+            .for_each(|t| meter.call(&row(*t), 1));
         assert!(!meter.audited(&Default::default()).passed());
-        meter.call(&row(62_000_000));
+        meter.call(&row(62_000_000), 1);
         assert!(meter.audited(&Default::default()).passed());
     }
 }

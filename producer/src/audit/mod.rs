@@ -3,6 +3,7 @@
 mod answered;
 mod limits;
 mod merge;
+mod timeline;
 mod window;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use paceline_protocol::stores::objects::{Listed, Objects};
 use serde::Serialize;
 
 pub use limits::Audited;
+pub use timeline::Timeline;
 
 use answered::Answered;
 use limits::Meters;
@@ -40,8 +42,11 @@ pub struct Report {
     /// Every limit and scope that was drawn from.
     pub limits: Vec<Audited>,
     /// Calls without a result, by what they ended in.
-    #[serde(skip)]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub wasted: BTreeMap<String, u64>,
+    /// The calls by time.
+    #[serde(skip)]
+    pub timeline: Timeline,
 }
 
 impl Report {
@@ -87,6 +92,7 @@ struct Audit<'a> {
     calls: u64,
     refused: u64,
     wasted: BTreeMap<String, u64>,
+    timeline: Timeline,
 }
 
 impl<'a> Audit<'a> {
@@ -98,6 +104,7 @@ impl<'a> Audit<'a> {
             calls: 0,
             refused: 0,
             wasted: BTreeMap::new(),
+            timeline: Timeline::default(),
         }
     }
 
@@ -105,6 +112,7 @@ impl<'a> Audit<'a> {
         self.calls += 1;
         self.refused += u64::from(row.outcome == Outcome::Throttled);
         self.meters.call(row);
+        self.timeline.note(row);
         let endpoint = self.plan.job.endpoint.as_deref().unwrap_or_default();
         self.answered.note(row, endpoint);
         if !matches!(row.outcome, Outcome::Ok | Outcome::Empty) {
@@ -121,6 +129,7 @@ impl<'a> Audit<'a> {
             repeated: self.answered.repeated,
             limits: self.meters.audited(),
             wasted: self.wasted,
+            timeline: self.timeline,
         }
     }
 }
@@ -146,6 +155,7 @@ mod tests {
             credential: None,
             scopes: Vec::new(),
             allowed: Vec::new(),
+            points: Vec::new(),
             cell: 0,
             page: 0,
             attempt: 1,

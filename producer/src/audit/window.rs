@@ -82,12 +82,12 @@ impl Bucket {
         }
     }
 
-    /// Notes a call.
-    pub fn call(&mut self, at_us: i64) {
+    /// Notes a call, which takes so many of it.
+    pub fn call(&mut self, at_us: i64, points: u64) {
         let passed = self.last_us.map_or(0, |last| i128::from(at_us - last));
         self.last_us = Some(at_us);
-        self.level =
-            (self.level - passed * i128::from(self.calls)).max(0) + i128::from(self.period_us);
+        self.level = (self.level - passed * i128::from(self.calls)).max(0)
+            + i128::from(points) * i128::from(self.period_us);
         // A call that is early by less than a microsecond is no call too many.
         let rounding = i128::from(self.calls);
         let full = (self.level - rounding).max(1) + i128::from(self.period_us) - 1;
@@ -186,7 +186,7 @@ mod tests {
         fn a_bucket_is_as_full_as_the_worst_stretch_of_time(times in times(), calls in 1u64..20) {
             let period = 1_000i64;
             let mut bucket = Bucket::new(calls, period);
-            times.iter().for_each(|t| bucket.call(*t));
+            times.iter().for_each(|t| bucket.call(*t, 1));
             // For every stretch [i, j]: its calls less what leaked meanwhile, in thousandths of a call.
             let mut naive = 0i128;
             for i in 0..times.len() {
@@ -236,10 +236,10 @@ mod tests {
     #[test]
     fn a_bucket_holds_its_burst_and_then_its_pace() {
         let mut bucket = Bucket::new(10, 1_000_000);
-        (0..5).for_each(|_| bucket.call(0));
-        (1..100).for_each(|n| bucket.call(n * 100_000));
+        (0..5).for_each(|_| bucket.call(0, 1));
+        (1..100).for_each(|n| bucket.call(n * 100_000, 1));
         assert_eq!(bucket.worst(), Worst { calls: 5, at_us: 0 });
-        bucket.call(9_900_000);
+        bucket.call(9_900_000, 1);
         assert_eq!(bucket.worst().calls, 6);
     }
 }

@@ -1,14 +1,14 @@
 //! `producer audit`
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::plan::Plan;
 
 use crate::audit::{Audited, Report, audit};
-use crate::cli::RunArgs;
+use crate::cli::AuditArgs;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::limits::limiter_name;
+use crate::limits::{pace, tags};
 use crate::run::{RunFiles, find};
 use crate::show;
 use crate::stores::Archive;
@@ -17,7 +17,7 @@ use crate::stores::Archive;
 ///
 /// # Errors
 /// When the run is unknown or S3 is away. Without Redis only the grants are missing.
-pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
+pub async fn run(context: &Context, args: &AuditArgs) -> Result<Exit> {
     let archive = Archive::connect(&context.env).await?;
     let run = find(&archive, &args.run).await?;
     let files = RunFiles::expect(&archive, &run).await?;
@@ -26,6 +26,12 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
     match granted(context, &archive, &files.plan).await {
         Ok(granted) => report.granted = (granted > 0 || report.calls == 0).then_some(granted),
         Err(error) => context.say(format!("the grants are not known: {error:#}")),
+    }
+    if let Some(file) = &args.svg {
+        let allowed = pace(&files.plan).map(|pace| pace.calls_per_second);
+        let picture = report.timeline.svg(&run.to_string(), allowed);
+        std::fs::write(file, picture)
+            .with_context(|| format!("the picture cannot be written to {}", file.display()))?;
     }
     if context.json {
         crate::terminal::data(serde_json::to_string_pretty(&report)?);
@@ -46,11 +52,9 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
 
 async fn granted(context: &Context, archive: &Archive, plan: &Plan) -> Result<u64> {
     let limiter = archive.limiter(&context.env).await?;
-    let names: std::collections::BTreeSet<&str> =
-        plan.providers.values().map(limiter_name).collect();
     let mut all = 0;
-    for name in names {
-        all += limiter.granted(name, &plan.run_ref().to_string()).await?;
+    for tag in tags(plan) {
+        all += limiter.granted(&tag, &plan.run_ref().to_string()).await?;
     }
     Ok(all)
 }

@@ -97,16 +97,16 @@ pub async fn resume_run(context: &Context, stores: &Stores, run: &RunRef) -> Res
 /// # Errors
 /// When Redis does not answer.
 pub async fn reopen(stores: &Stores, plan: &Plan) -> Result<()> {
-    let names: BTreeSet<&str> = plan.providers.values().map(limiter_name).collect();
+    let names: BTreeSet<String> = plan.providers.values().map(limiter_name).collect();
     for name in names {
         let kept = KeptLimits {
             objects: stores.objects(),
             prefix: stores.prefix(),
-            provider: name,
+            provider: &name,
         };
         kept.forget_bans().await?;
-        stores.limiter.reopen(name).await?;
-        let provider = name.to_owned();
+        stores.limiter.reopen(&name).await?;
+        let provider = name.clone();
         stores
             .publisher
             .control(&Control::LimitsChanged { provider })

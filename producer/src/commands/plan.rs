@@ -6,7 +6,8 @@ use super::load::{self, Asked};
 use crate::cli::PlanArgs;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::plan::estimate::estimate;
+use crate::plan::estimate::{Estimate, estimate, estimate_with};
+use crate::plan::past;
 
 /// Plans a run that is not made, and prints what it would take.
 ///
@@ -23,7 +24,12 @@ pub async fn run(context: &Context, args: &PlanArgs) -> Result<Exit> {
         force: false,
     };
     let plan = load::plan(context, &job, load::new_run_id(), &asked).await?;
-    print_estimate(context, &plan)?;
+    let expected = past::expected(&context.env, &plan.job.name).await;
+    let told = estimate_with(&plan, &context.env, expected);
+    print(context, &told)?;
+    if args.require_fit && !told.misfits.is_empty() {
+        return Ok(Exit::StoppedByProvider);
+    }
     Ok(Exit::Done)
 }
 
@@ -32,9 +38,12 @@ pub async fn run(context: &Context, args: &PlanArgs) -> Result<Exit> {
 /// # Errors
 /// When it cannot be written as JSON.
 pub fn print_estimate(context: &Context, plan: &paceline_protocol::plan::Plan) -> Result<()> {
-    let estimate = estimate(plan, &context.env);
+    print(context, &estimate(plan, &context.env))
+}
+
+fn print(context: &Context, estimate: &Estimate) -> Result<()> {
     if context.json {
-        crate::terminal::data(serde_json::to_string_pretty(&estimate)?);
+        crate::terminal::data(serde_json::to_string_pretty(estimate)?);
     } else {
         crate::terminal::text(estimate.to_text());
     }

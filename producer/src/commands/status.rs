@@ -1,32 +1,57 @@
 //! `producer status`
 
-use anyhow::Result;
+use std::collections::BTreeMap;
 
-use crate::cli::RunArgs;
+use anyhow::Result;
+use paceline_protocol::layout::RunLayout;
+use paceline_protocol::spec::choose;
+
+use crate::cli::StatusArgs;
 use crate::context::Context;
-use crate::exit::Exit;
-use crate::run::{RunFiles, find};
+use crate::exit::{Exit, Refusal};
+use crate::run::{PartsFound, RunFiles, counts_by, find};
 use crate::show;
 use crate::stores::Archive;
-use crate::watch::{Snapshot, snapshot};
+use crate::watch::{Counts, Snapshot, snapshot};
 
 /// Prints what a run is doing.
 ///
 /// # Errors
 /// When the run is unknown or a server is away.
-pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
+pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit> {
     let archive = Archive::connect(&context.env).await?;
     let run = find(&archive, &args.run).await?;
     let files = RunFiles::expect(&archive, &run).await?;
     let state = archive.state(&context.env).await?;
     let limiter = archive.limiter(&context.env).await?;
-    let shot = snapshot(&state, &limiter, &files, &context.env).await?;
+    let mut shot = snapshot(&state, &limiter, &files, &context.env).await?;
+    if let Some(name) = &args.by
+        && files.plan.job.progress_by.as_ref() != Some(name)
+    {
+        shot.progress = by(&archive, &files, name).await?;
+    }
     if context.json {
         crate::terminal::data(serde_json::to_string_pretty(&shot)?);
     } else {
         print(&shot, &files);
     }
     Ok(Exit::Done)
+}
+
+/// Counts by a dimension that is not the job's `progress_by`: out of the parts that are there.
+async fn by(archive: &Archive, files: &RunFiles, name: &str) -> Result<BTreeMap<String, Counts>> {
+    let plan = &files.plan;
+    let names: Vec<&str> = plan.matrix.names().map(|n| &**n).collect();
+    if !names.contains(&name) {
+        return Err(Refusal::usage(format!(
+            "job {} has no dimension `{name}`; {}",
+            plan.job.name,
+            choose(name, &names, "dimensions")
+        )));
+    }
+    let layout = RunLayout::new(&archive.fleet.prefix, &plan.run_ref());
+    let found = PartsFound::list(&archive.objects, &layout).await?;
+    counts_by(&archive.objects, plan, &layout, &found, name).await
 }
 
 fn print(shot: &Snapshot, files: &RunFiles) {

@@ -3,7 +3,7 @@
 
 mod objects;
 mod records;
-mod runs;
+pub mod runs;
 
 use anyhow::{Context as _, Result};
 use indexmap::IndexMap;

@@ -84,7 +84,7 @@ pub async fn budgets(
     provider: &Provider,
     env: &impl Environment,
 ) -> Result<Budgets> {
-    let name = limiter_name(provider);
+    let name = &limiter_name(provider);
     let keys = pool::names(provider, env).unwrap_or_default();
     let mut counters = counters(provider, &keys, Timestamp::now());
     for scope in limiter.scopes(name).await? {
@@ -92,11 +92,13 @@ pub async fn budgets(
         if counters.iter().any(known) {
             continue;
         }
-        let declared = provider.limits.iter().find(|l| l.name == scope.limit);
+        let is_it = |l: &&Limit| provider.counter_name(l) == scope.limit;
+        let declared = provider.limits.iter().find(is_it);
         // Without `per` there is one scope alone, which is known.
         if let Some(limit) = declared.filter(|limit| limit.per.is_some()) {
             let now_us = Timestamp::now().as_microsecond();
-            counters.extend(instance(limit, &scope.scope, now_us).ok());
+            let counter = instance(&provider.counted(limit), &scope.scope, now_us);
+            counters.extend(counter.ok());
         }
     }
     let now = limiter.peek(name, &counters).await?;
@@ -105,7 +107,7 @@ pub async fn budgets(
     Ok(Budgets {
         provider: provider.name.clone(),
         limits: limits
-            .flat_map(|limit| budgets_of(limit, &now, &kept.set))
+            .flat_map(|limit| budgets_of(limit, &provider.counter_name(limit), &now, &kept.set))
             .collect(),
         closed: kept.closures.iter().map(closed).collect(),
         held: kept.hold.map(|hold| Held {
@@ -130,17 +132,22 @@ fn counters(provider: &Provider, keys: &[String], now: Timestamp) -> Vec<Instanc
 }
 
 /// The budgets of a limit. One whose scopes nobody has used yet stands there with its template.
-fn budgets_of(limit: &Limit, now: &[LimitNow], set: &BTreeMap<String, Numbers>) -> Vec<Budget> {
+fn budgets_of(
+    limit: &Limit,
+    counter: &str,
+    now: &[LimitNow],
+    set: &BTreeMap<String, Numbers>,
+) -> Vec<Budget> {
     let mut found: Vec<Budget> = now
         .iter()
-        .filter(|now| now.instance.limit == limit.name)
+        .filter(|now| now.instance.limit == counter)
         .map(|now| budget(limit, now))
         .collect();
     found.sort_by(|a, b| a.scope.cmp(&b.scope));
     if !found.is_empty() {
         return found;
     }
-    let set = set.get(&limit.name);
+    let set = set.get(counter);
     let in_force = set.map_or_else(
         || limit.rule.clone(),
         |numbers| with_numbers(&limit.rule, *numbers),
@@ -182,7 +189,7 @@ fn remaining(now: &LimitNow) -> Option<u64> {
         Rule::Rate { calls, .. } | Rule::Concurrency { calls } | Rule::Quota { calls, .. } => {
             Some(calls.saturating_sub(now.used))
         }
-        Rule::Spacing { .. } => None,
+        Rule::Spacing { .. } | Rule::Cost { .. } => None,
     }
 }
 

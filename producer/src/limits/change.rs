@@ -48,12 +48,14 @@ pub async fn set(
 ) -> Result<Changed> {
     let declared = declared(provider, limit)?;
     let numbers = numbers(declared, value)?;
-    let kept = kept(stores, provider);
+    let name = limiter_name(provider);
+    let kept = kept(stores, &name);
     let change = Change {
         at: Timestamp::now(),
         reason: reason.clone(),
     };
-    kept.set(&stores.limiter, limit, numbers, change).await?;
+    let counter = provider.counter_name(declared);
+    kept.set(&stores.limiter, &counter, numbers, change).await?;
     let changed = Changed {
         provider: provider.name.clone(),
         limit: Some(limit.to_owned()),
@@ -78,7 +80,15 @@ pub async fn reset(
     let file = limit
         .map(|limit| declared(provider, limit).map(|l| period_text(&l.rule)))
         .transpose()?;
-    kept(stores, provider).reset(&stores.limiter, limit).await?;
+    let name = limiter_name(provider);
+    let kept = kept(stores, &name);
+    let of = provider.limits.iter();
+    let of = of.filter(|l| limit.is_none_or(|name| name == l.name));
+    let counters: Vec<String> = of.map(|l| provider.counter_name(l)).collect();
+    kept.reset(&stores.limiter, &counters).await?;
+    if limit.is_none() {
+        kept.end_hold(&stores.limiter).await?;
+    }
     let changed = Changed {
         provider: provider.name.clone(),
         limit: limit.map(str::to_owned),
@@ -105,12 +115,13 @@ pub async fn hold(
             "a provider is held for at most 30 days (30d); `producer pause` stops a run for as long as you like",
         ));
     }
-    let (limiter, kept) = (&stores.limiter, kept(stores, provider));
+    let name = limiter_name(provider);
+    let (limiter, kept) = (&stores.limiter, kept(stores, &name));
     let now = if for_.is_zero() {
         kept.end_hold(limiter).await?;
         "not held".to_owned()
     } else {
-        let now_us = limiter.kept(limiter_name(provider)).await?.now_us;
+        let now_us = limiter.kept(&name).await?.now_us;
         let for_us = i64::try_from(for_.as_micros()).unwrap_or(i64::MAX / 4);
         let hold = Hold {
             until_us: now_us + for_us,
@@ -137,11 +148,11 @@ pub async fn hold(
     Ok(changed)
 }
 
-fn kept<'s>(stores: &'s Stores, provider: &'s Provider) -> KeptLimits<'s> {
+fn kept<'s>(stores: &'s Stores, provider: &'s str) -> KeptLimits<'s> {
     KeptLimits {
         objects: stores.objects(),
         prefix: stores.prefix(),
-        provider: limiter_name(provider),
+        provider,
     }
 }
 
@@ -174,8 +185,9 @@ async fn announce(
     what: &str,
     changed: &Changed,
 ) -> Result<()> {
-    let name = limiter_name(provider).to_owned();
-    let control = Control::LimitsChanged { provider: name };
+    let control = Control::LimitsChanged {
+        provider: provider.name.clone(),
+    };
     stores.publisher.control(&control).await?;
     tracing::info!(
         provider.name = changed.provider,

@@ -1,17 +1,22 @@
 //! From a provider's file to the counters that the limiter knows by name without a cell.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use paceline_protocol::limit::{Instance, instance};
+use paceline_protocol::limit::{Instance, instance, tag_of};
+use paceline_protocol::plan::Plan;
 use paceline_protocol::spec::{Limit, LimitRule, Provider, template_names};
 use paceline_protocol::template;
 
-/// The name under which a provider's budgets lie in Redis: its shared limit's, else its own.
-pub fn limiter_name(provider: &Provider) -> &str {
-    let shared = provider
-        .limits
-        .iter()
-        .find_map(|limit| limit.shared.as_deref());
-    shared.unwrap_or(&provider.name)
+/// A provider as the limiter knows it.
+pub fn limiter_name(provider: &Provider) -> String {
+    provider.limiter_name()
+}
+
+/// The hash tags of a plan's providers, each once: grants are counted by them.
+pub fn tags(plan: &Plan) -> BTreeSet<String> {
+    let names = plan.providers.values().map(Provider::limiter_name);
+    names.map(|name| tag_of(&name).to_owned()).collect()
 }
 
 /// The counters that a call to `endpoint` draws from and that need no cell and no credential to be named.
@@ -21,8 +26,7 @@ pub fn unscoped(provider: &Provider, endpoint: &str, now: Timestamp) -> Vec<Inst
         .limits
         .iter()
         .filter(holds)
-        // What the limiter does not count (cost) has no counter.
-        .filter_map(|limit| instance(limit, "", now.as_microsecond()).ok())
+        .filter_map(|limit| instance(&provider.counted(limit), "", now.as_microsecond()).ok())
         .collect()
 }
 
@@ -31,8 +35,9 @@ pub fn of_keys(provider: &Provider, keys: &[String], now: Timestamp) -> Vec<(Str
     let mut all = Vec::new();
     for limit in provider.limits.iter().filter(|l| is_by_credential(l)) {
         for key in keys {
-            let counter = key_scope(limit, key)
-                .and_then(|scope| instance(limit, &scope, now.as_microsecond()).ok());
+            let counter = key_scope(limit, key).and_then(|scope| {
+                instance(&provider.counted(limit), &scope, now.as_microsecond()).ok()
+            });
             all.extend(counter.map(|counter| (key.clone(), counter)));
         }
     }
@@ -77,8 +82,14 @@ pub fn period_text(rule: &LimitRule) -> String {
         LimitRule::Quota { calls, window, .. } => {
             format!("{}/{}", count(*calls), format!("{window:?}").to_lowercase())
         }
-        LimitRule::Cost { rate, period, .. } => {
-            format!("{} points/{}", count(*rate), span(period.0))
+        LimitRule::Cost {
+            rate,
+            period,
+            burst,
+            ..
+        } => {
+            let period = span(period.0);
+            format!("{} points/{period}, burst {}", count(*rate), count(*burst))
         }
     }
 }

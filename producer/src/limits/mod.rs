@@ -7,6 +7,8 @@ mod numbers;
 mod pace;
 
 pub use budgets::{Budget, Budgets, Closed, Held, budgets};
-pub use instances::{is_by_credential, key_scope, limiter_name, of_keys, period_text, unscoped};
+pub use instances::{
+    is_by_credential, key_scope, limiter_name, of_keys, period_text, tags, unscoped,
+};
 pub use numbers::with_numbers;
 pub use pace::{Pace, pace, speed};

@@ -33,6 +33,19 @@ pub fn with_numbers(rule: &LimitRule, numbers: Numbers) -> LimitRule {
             LimitRule::Concurrency { calls } | LimitRule::Quota { calls, .. },
             Numbers::Calls(told),
         ) => *calls = told,
+        (
+            LimitRule::Cost {
+                rate,
+                period,
+                burst,
+                ..
+            },
+            Numbers::Points {
+                points,
+                period_us,
+                burst: size,
+            },
+        ) => (*rate, *period, *burst) = (points, span(period_us), size),
         _ => {}
     }
     rule

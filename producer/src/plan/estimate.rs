@@ -9,6 +9,9 @@ use paceline_protocol::spec::{
     CalendarWindow, Endpoint, Limit, LimitRule, Provider, template_names,
 };
 use serde::Serialize;
+
+use super::fit::{self, Misfit};
+use super::past::Expected;
 use serde_json::{Map, Value};
 
 /// The estimate of one run.
@@ -25,6 +28,9 @@ pub struct Estimate {
     /// Calls that are saved by reading only some of another job's records.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calls_saved: Option<u64>,
+    /// What a past run tells; its calls are those of `calls`, pages, details and retries among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
     /// Cells may need more calls: pages or details, whose number only the answers say.
     pub at_least: bool,
     /// Shards, each one message.
@@ -37,6 +43,8 @@ pub struct Estimate {
     pub lanes: Vec<LaneEstimate>,
     /// One for each quota.
     pub quotas: Vec<QuotaShare>,
+    /// What the run does not fit into, and what would make it fit; empty when it fits.
+    pub misfits: Vec<Misfit>,
     /// The first cell's values, by name.
     pub first_cell: Option<Map<String, Value>>,
     /// The last cell's.
@@ -78,10 +86,32 @@ pub struct QuotaShare {
 
 /// Estimates `plan`; a pool is counted where `env` holds it.
 pub fn estimate(plan: &Plan, env: &(impl Environment + ?Sized)) -> Estimate {
+    estimate_with(plan, env, None)
+}
+
+/// As [`estimate`], with what a past run tells of calls for each cell.
+pub fn estimate_with(
+    plan: &Plan,
+    env: &(impl Environment + ?Sized),
+    expected: Option<Expected>,
+) -> Estimate {
+    let per_cell = expected.as_ref().map(|e| e.calls_per_cell);
+    let mut estimate = first_estimate(plan, env, per_cell);
+    estimate.at_least &= expected.is_none();
+    estimate.expected = expected;
+    estimate.misfits = fit::misfits(plan, &estimate, plan.planned_at);
+    estimate
+}
+
+fn first_estimate(
+    plan: &Plan,
+    env: &(impl Environment + ?Sized),
+    per_cell: Option<f64>,
+) -> Estimate {
     let lanes: Vec<LaneEstimate> = plan
         .lanes()
         .into_iter()
-        .filter_map(|lane| lane_estimate(plan, lane, env))
+        .filter_map(|lane| lane_estimate(plan, lane, env, per_cell))
         .collect();
     let slowest = lanes.iter().filter(|l| l.seconds.is_some()).max_by(|a, b| {
         a.seconds
@@ -96,14 +126,19 @@ pub fn estimate(plan: &Plan, env: &(impl Environment + ?Sized)) -> Estimate {
         calls: if plan.job.source.is_some() {
             0
         } else {
-            plan.providers.keys().map(|name| calls_at(plan, name)).sum()
+            plan.providers
+                .keys()
+                .map(|name| calls_at(plan, name, per_cell))
+                .sum()
         },
         calls_saved: plan.inputs.calls_saved(cells),
         at_least: has_more_calls(plan),
         shards: plan.shards(),
         seconds: slowest.and_then(|l| l.seconds),
         binds: slowest.and_then(|l| l.binds.clone()),
-        quotas: quotas(plan, env),
+        quotas: quotas(plan, env, per_cell),
+        expected: None,
+        misfits: Vec::new(),
         first_cell: (cells > 0).then(|| cell(&plan.matrix, 0)),
         names: plan.matrix.names().map(ToString::to_string).collect(),
         last_cell: (cells > 0).then(|| cell(&plan.matrix, cells - 1)),
@@ -136,10 +171,21 @@ fn calls_of_cell(plan: &Plan, provider: &Provider) -> u64 {
     endpoint_of(plan, provider).map_or(1, |e| (e.each.len() as u64).max(1))
 }
 
-fn calls_at(plan: &Plan, provider: &str) -> u64 {
+fn calls_at(plan: &Plan, provider: &str, per_cell: Option<f64>) -> u64 {
     let cells = calls_of(plan, |s| s.provider == provider);
     let of_cell = plan.providers.get(provider);
-    cells * of_cell.map_or(1, |p| calls_of_cell(plan, p))
+    calls_for(
+        cells,
+        of_cell.map_or(1, |p| calls_of_cell(plan, p)),
+        per_cell,
+    )
+}
+
+/// Calls for so many cells: as a past run tells, never fewer than each of them needs.
+fn calls_for(cells: u64, of_cell: u64, per_cell: Option<f64>) -> u64 {
+    let least = cells * of_cell;
+    let told = per_cell.map_or(0.0, |calls| (cells as f64 * calls).round());
+    least.max(told as u64)
 }
 
 /// Whether answers decide how many calls a cell needs.
@@ -154,10 +200,12 @@ fn lane_estimate(
     plan: &Plan,
     lane: &str,
     env: &(impl Environment + ?Sized),
+    per_cell: Option<f64>,
 ) -> Option<LaneEstimate> {
     let segment = plan.segments.iter().find(|s| s.lane == lane)?;
     let provider = plan.providers.get(&segment.provider)?;
-    let calls = calls_of(plan, |s| s.lane == lane) * calls_of_cell(plan, provider);
+    let cells = calls_of(plan, |s| s.lane == lane);
+    let calls = calls_for(cells, calls_of_cell(plan, provider), per_cell);
     let slowest = provider
         .limits
         .iter()
@@ -196,7 +244,18 @@ fn seconds(limit: &Limit, calls: u64, scopes: u64) -> Option<f64> {
         LimitRule::Quota { calls, window, .. } => {
             ((each / *calls as f64).ceil() - 1.0).max(0.0) * window_seconds(*window)
         }
-        LimitRule::Concurrency { .. } | LimitRule::Cost { .. } => return None,
+        LimitRule::Cost {
+            points,
+            rate,
+            period,
+            burst,
+            ..
+        } => {
+            // Points that differ from cell to cell are not known before.
+            let points: f64 = points.trim().parse().ok()?;
+            (each * points - *burst as f64).max(0.0) * period.0.as_secs_f64() / *rate as f64
+        }
+        LimitRule::Concurrency { .. } => return None,
     })
 }
 
@@ -244,13 +303,17 @@ pub fn pool_size(provider: &Provider, env: &(impl Environment + ?Sized)) -> Opti
     crate::pool::names(provider, env).map(|keys| keys.len() as u64)
 }
 
-fn quotas(plan: &Plan, env: &(impl Environment + ?Sized)) -> Vec<QuotaShare> {
+fn quotas(
+    plan: &Plan,
+    env: &(impl Environment + ?Sized),
+    per_cell: Option<f64>,
+) -> Vec<QuotaShare> {
     let all = plan
         .providers
         .values()
         .flat_map(|p| p.limits.iter().map(move |l| (p, l)));
     all.filter(|(_, limit)| holds(plan, limit))
-        .filter_map(|(provider, limit)| quota_share(plan, provider, limit, env))
+        .filter_map(|(provider, limit)| quota_share(plan, provider, limit, env, per_cell))
         .collect()
 }
 
@@ -259,12 +322,13 @@ fn quota_share(
     provider: &Provider,
     limit: &Limit,
     env: &(impl Environment + ?Sized),
+    per_cell: Option<f64>,
 ) -> Option<QuotaShare> {
     let LimitRule::Quota { calls: allowed, .. } = limit.rule else {
         return None;
     };
     let scopes = scopes(plan, provider, limit, env);
-    let calls = calls_at(plan, &provider.name);
+    let calls = calls_at(plan, &provider.name, per_cell);
     let of_pool = limit
         .per
         .as_deref()
@@ -318,6 +382,10 @@ impl Estimate {
                     .map(|cell| (name.to_owned(), self.cell_text(cell))),
             );
         }
+        for misfit in &self.misfits {
+            lines.push(("does not fit".into(), misfit.what.clone()));
+            lines.push(("it would with".into(), misfit.remedy.clone()));
+        }
         let width = lines
             .iter()
             .map(|(name, _)| name.chars().count())
@@ -344,6 +412,12 @@ impl Estimate {
 
     fn calls_text(&self) -> String {
         let calls = grouped(self.calls);
+        if let Some(expected) = &self.expected {
+            return format!(
+                "about {calls} ({:.2} for each cell in run {})",
+                expected.calls_per_cell, expected.run
+            );
+        }
         match (self.at_least, self.calls == self.cells) {
             (true, _) => format!("at least {calls} (first pages alone, without retries)"),
             (false, true) => format!("{calls} (one for each cell, without retries)"),

@@ -3,9 +3,11 @@
 
 mod dimensions;
 pub mod estimate;
+pub mod fit;
 mod lanes;
 mod nearest;
 mod only;
+pub mod past;
 pub mod records;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! One run: finding it, reading what S3 says of it, what its parts cover, and publishing its shards.
 
 mod base;
+mod by;
 mod find;
 mod open;
 mod parts;
@@ -11,6 +12,7 @@ mod tally;
 mod unfinished;
 
 pub use base::base_of;
+pub use by::counts_by;
 pub use find::{find, jobs};
 pub use open::{forget_entry, new_entry, put_entry, register, stop};
 pub use parts::{PartsFound, newest_round};

@@ -174,6 +174,7 @@ impl<'a> Readiness<'a> {
             credential: None,
             scopes: Vec::new(),
             allowed: Vec::new(),
+            points: Vec::new(),
             cell: 0,
             page: 0,
             attempt: 1,
@@ -265,9 +266,11 @@ fn ask(provider: &Provider, holder: &str, run: Option<&RunRef>) -> Ask {
         want: 1,
         limits: (0..limits.len()).collect(),
         choices: Vec::new(),
+        spread: false,
+        points: Vec::new(),
     };
     Ask {
-        provider: limiter_name(provider).to_owned(),
+        provider: limiter_name(provider),
         holder: holder.to_owned(),
         held: Vec::new(),
         groups: run.map(group).into_iter().collect(),

@@ -59,7 +59,7 @@ pub async fn whole_provider(
     env: &impl Environment,
 ) -> Result<Option<WholeProvider>> {
     let keys = pool::names(provider, env);
-    let mut closures = limiter.closures(limiter_name(provider)).await?;
+    let mut closures = limiter.closures(&limiter_name(provider)).await?;
     closures.extend(used_up(limiter, provider, keys.as_deref().unwrap_or_default()).await?);
     Ok(all_closed(keys.as_deref(), &closures))
 }
@@ -80,7 +80,7 @@ async fn used_up(
     if counters.is_empty() {
         return Ok(Vec::new());
     }
-    let peeked = limiter.peek(limiter_name(provider), &counters).await?;
+    let peeked = limiter.peek(&limiter_name(provider), &counters).await?;
     let closed = whom.into_iter().zip(&peeked);
     Ok(closed
         .filter_map(|(credential, quota)| spent(credential, quota, now.as_microsecond()))

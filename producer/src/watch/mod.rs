@@ -15,7 +15,7 @@ use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::stores::state::{STOPPED_BY_PROVIDER, State};
 
 pub use self::quota::QuotaLeft;
-pub use self::snapshot::{Snapshot, snapshot};
+pub use self::snapshot::{Counts, Snapshot, cells_by_value, snapshot};
 
 pub(crate) use self::closed::whole_provider;
 use self::closed::{ClosedFor, open_again_in};

@@ -40,7 +40,7 @@ pub async fn quotas_left(
             continue;
         }
         let mut by_limit: BTreeMap<String, u64> = BTreeMap::new();
-        for now in limiter.peek(limiter_name(provider), &counters).await? {
+        for now in limiter.peek(&limiter_name(provider), &counters).await? {
             if let Rule::Quota { calls, .. } = now.instance.rule {
                 let remaining = calls.saturating_sub(now.used);
                 *by_limit.entry(now.instance.limit).or_default() += remaining;

@@ -12,7 +12,7 @@ use paceline_protocol::stores::state::{Progress, State};
 use serde::Serialize;
 
 use super::closed;
-use crate::limits::{limiter_name, pace, unscoped};
+use crate::limits::{limiter_name, pace, tags, unscoped};
 use crate::run::{RunFiles, StateWord};
 
 /// A run at one moment; the names of its JSON are a contract.
@@ -143,12 +143,10 @@ fn left(files: &RunFiles, progress: &Progress) -> u64 {
 
 /// Calls granted to the run by all its providers' limits.
 async fn granted(limiter: &FleetLimiter, plan: &Plan) -> Result<u64> {
-    let names: std::collections::BTreeSet<&str> =
-        plan.providers.values().map(limiter_name).collect();
     let run = plan.run_ref().to_string();
     let mut all = 0;
-    for name in names {
-        all += limiter.granted(name, &run).await?;
+    for tag in tags(plan) {
+        all += limiter.granted(&tag, &run).await?;
     }
     Ok(all)
 }
@@ -160,6 +158,9 @@ async fn binds(
     env: &impl Environment,
 ) -> Result<Option<String>> {
     for provider in plan.providers.values() {
+        if limiter.kept(&limiter_name(provider)).await?.hold.is_some() {
+            return Ok(Some(format!("{} held", provider.name)));
+        }
         if let Some(closed) = closed::whole_provider(limiter, provider, env).await? {
             return Ok(Some(format!(
                 "{} closed ({})",
@@ -167,7 +168,7 @@ async fn binds(
             )));
         }
         let limits = unscoped(provider, "", jiff::Timestamp::now());
-        let now = limiter.peek(limiter_name(provider), &limits).await?;
+        let now = limiter.peek(&limiter_name(provider), &limits).await?;
         if let Some(full) = now.iter().find(|limit| is_full(limit)) {
             return Ok(Some(format!("{}/{}", provider.name, full.instance.limit)));
         }
@@ -178,7 +179,7 @@ async fn binds(
 fn is_full(limit: &LimitNow) -> bool {
     match limit.instance.rule {
         Rule::Concurrency { calls } | Rule::Quota { calls, .. } => limit.used >= calls,
-        Rule::Rate { .. } | Rule::Spacing { .. } => false,
+        Rule::Rate { .. } | Rule::Spacing { .. } | Rule::Cost { .. } => false,
     }
 }
 
@@ -196,7 +197,7 @@ fn by_value(plan: &Plan, progress: &Progress) -> BTreeMap<String, Counts> {
 }
 
 /// How many cells each value of the dimension `name` has.
-fn cells_by_value(plan: &Plan, name: &str) -> BTreeMap<String, Counts> {
+pub fn cells_by_value(plan: &Plan, name: &str) -> BTreeMap<String, Counts> {
     let mut counts: BTreeMap<String, Counts> = BTreeMap::new();
     let holds =
         |d: &&paceline_protocol::plan::PlannedDimension| d.names.iter().any(|n| &**n == name);

@@ -75,6 +75,7 @@ impl CompileError {
 #[derive(Debug)]
 pub struct Connector {
     provider: String,
+    budgets: String,
     endpoint: Arc<str>,
     names: Arc<RunNames>,
     columns: Columns,
@@ -121,6 +122,7 @@ impl Connector {
             .collect();
         Ok(Connector {
             provider: provider.to_owned(),
+            budgets: spec.limiter_name(),
             names: Arc::new(RunNames::of(plan)),
             columns,
             requests,
@@ -144,6 +146,11 @@ impl Connector {
     /// The provider's name.
     pub fn provider(&self) -> &str {
         &self.provider
+    }
+
+    /// The provider as the limiter knows it.
+    pub fn budgets(&self) -> &str {
+        &self.budgets
     }
 
     /// The names of a record's values: the cell's dimensions, then the endpoint's fields.

@@ -2,7 +2,7 @@
 
 use minijinja::value::Value;
 
-use super::body::Body;
+use super::body::{Body, JsonPath};
 use super::learn::LearnPlaces;
 use super::{CallContext, CompileError, Connector, NotRequestable};
 use crate::limit::Told;
@@ -13,8 +13,14 @@ use crate::template::Templates;
 /// One limit of the provider with its compiled `per:`.
 #[derive(Debug)]
 pub struct ScopeTemplate {
-    /// The limit, as declared.
+    /// Its name in the file.
+    pub name: String,
+    /// The limit, under its counter's name.
     pub limit: Limit,
+    points: Option<Compiled>,
+    actual: Option<JsonPath>,
+    /// Whether calls may take different numbers of points.
+    pub points_by_cell: bool,
     per: Option<Compiled>,
     /// Whether `per:` names the credential, so that each key has a scope of its own.
     pub by_credential: bool,
@@ -45,16 +51,39 @@ pub(super) fn compile(
             None => None,
         };
         let names = limit.per.as_deref().map(names_in).unwrap_or_default();
+        let (points, actual) = match &limit.rule {
+            LimitRule::Cost { points, actual, .. } => (Some(points), actual.as_deref()),
+            _ => (None, None),
+        };
+        let points_by_cell = points.is_some_and(|source| !names_in(source).is_empty());
+        let points = match points {
+            Some(source) => Some(
+                templates
+                    .compile(source)
+                    .map_err(|e| CompileError::syntax(source, e))?,
+            ),
+            None => None,
+        };
         scopes.push(ScopeTemplate {
             by_credential: names.iter().any(|n| n == "credential"),
             by_cell: names.iter().any(|n| n != "credential" && n != "endpoint"),
             names: names.len(),
             learn: limit.learn.as_ref().map(LearnPlaces::compile).transpose()?,
-            limit: limit.clone(),
+            name: limit.name.clone(),
+            limit: provider.counted(limit),
+            points,
+            actual: actual.map(JsonPath::compile).transpose()?,
+            points_by_cell,
             per,
         });
     }
     Ok(scopes)
+}
+
+/// Points are whole ones; a part of one counts as one.
+fn whole_points(number: Option<f64>) -> Option<u64> {
+    let number = number.filter(|n| n.is_finite() && (0.0..1e9).contains(n))?;
+    Some(number.ceil() as u64)
 }
 
 fn names_in(source: &str) -> Vec<String> {
@@ -75,6 +104,46 @@ impl Connector {
     pub fn scopes_for(&self, endpoint: &str) -> impl Iterator<Item = (usize, &ScopeTemplate)> {
         let all = self.scopes.iter().enumerate();
         all.filter(move |(_, scope)| scope.limit.holds_for(endpoint))
+    }
+
+    /// What a call takes of limit `place`; `None` where that is no bucket of points.
+    ///
+    /// # Errors
+    /// When it cannot be rendered for this cell, or is no number.
+    pub fn points(
+        &self,
+        place: usize,
+        context: &CallContext,
+    ) -> Result<Option<u64>, NotRequestable> {
+        let scope = &self.scopes[place];
+        let Some(points) = &scope.points else {
+            return Ok(None);
+        };
+        let context: Value = context.clone().value();
+        let text = self
+            .templates
+            .render(points, &context)
+            .map_err(|e| NotRequestable(e.to_string()))?;
+        match whole_points(text.trim().parse().ok()) {
+            Some(points) => Ok(Some(points)),
+            None => Err(NotRequestable(format!(
+                "limit `{}`: a call costs `{text}`, which is no number of points",
+                scope.name
+            ))),
+        }
+    }
+
+    /// What calls of `endpoint` really cost, as the answer tells it: the limit's place and points.
+    pub fn actual(&self, endpoint: &str, body: &Body) -> Vec<(&ScopeTemplate, u64)> {
+        let costs = self.scopes_for(endpoint).filter_map(|(_, scope)| {
+            let found = scope.actual.as_ref()?.first(body.tree())?;
+            let number = match found {
+                serde_json::Value::String(text) => text.trim().parse().ok(),
+                other => other.as_f64(),
+            };
+            Some((scope, whole_points(number)?))
+        });
+        costs.collect()
     }
 
     /// What an answer of `endpoint` tells of the limits that its call drew from. `header` gives a value by lower-case

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::closed::{Closed, Door, PROVIDER};
+use super::closed::{Closed, Door};
 use super::numbers::{Left, Numbers};
 use super::pace::{self, LATEST_US, Pace};
 use super::state::{Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, State};
@@ -75,6 +75,7 @@ enum Live {
         next_us: i64,
         granted: u64,
         learned: Learned,
+        since_us: i64,
     },
     Leases {
         calls: u64,
@@ -140,6 +141,8 @@ struct Step<'a> {
     kept: Kept,
     /// The names under which each limit may be closed; empty while nothing is.
     ids: Vec<String>,
+    /// Calls given to each credential in this step, by its name.
+    given: BTreeMap<&'a str, u32>,
     answer: Answer,
 }
 
@@ -153,6 +156,7 @@ impl<'a> Step<'a> {
             closed: state.closed.clone(),
             kept: state.kept.clone(),
             ids: Vec::new(),
+            given: BTreeMap::new(),
             answer: Answer::at(moment.now_us),
         };
         step.closed.retain(|_, c| !c.is_over(moment.now_us));
@@ -179,7 +183,7 @@ impl<'a> Step<'a> {
     fn load_limit(&mut self, state: &State, index: usize, limit: &Instance) -> Live {
         let id = limit.id();
         match limit.rule {
-            Rule::Rate { .. } | Rule::Spacing { .. } => {
+            Rule::Rate { .. } | Rule::Spacing { .. } | Rule::Cost { .. } => {
                 self.load_paced(state.paced.get(&id), index, limit)
             }
             Rule::Concurrency { .. } => self.load_leases(state.leases.get(&id), index, limit),
@@ -219,7 +223,7 @@ impl<'a> Step<'a> {
         let numbers = self.learned(index, before, known.is_some());
         let rule = self.in_force(index, limit, numbers);
         let is_changed = rule != limit.rule;
-        let pace = (self.policy.pace)(&rule).expect("a rate and a spacing are paced");
+        let pace = (self.policy.pace)(&rule).expect("a rate, a spacing and points are paced");
         let mut next_us = match known {
             Some(s) if s.by != PacedBy::of(&pace) => s.goes_on_us(&pace, is_changed, now),
             Some(s) => s.next_us,
@@ -238,11 +242,23 @@ impl<'a> Step<'a> {
             let told_us = heard.next_us.map(|us| us.min(pace.cap_us(now)));
             next_us = next_us.max(told_us.unwrap_or(next_us));
         }
+        let since_us = known.map_or(now, |s| s.since_us);
+        if pace.point_ns > 0
+            && let Some(heard) = self.ask.heard_of(index)
+        {
+            let since = known.map(|s| s.since_us);
+            let back = heard.back.filter(|b| since.is_some_and(|s| s < b.of_us));
+            next_us -= back.map_or(0, |b| pace.charge_us(b.points));
+            if heard.more > 0 {
+                next_us += pace.charge_us(heard.more);
+            }
+        }
         Live::Paced {
             pace,
             next_us,
             granted: 0,
             learned: Learned { numbers, left },
+            since_us,
         }
     }
 
@@ -425,7 +441,8 @@ impl<'a> Step<'a> {
         if self.ask.keeps && self.kept.server.as_deref() != Some(self.moment.server) {
             return Some((Why::Unset, now));
         }
-        let hold = self.kept.hold.as_ref().filter(|hold| hold.until_us > now);
+        let hold = self.kept.holds.get(super::whole_of(&self.ask.provider));
+        let hold = hold.filter(|hold| hold.until_us > now);
         hold.map(|hold| (Why::Held, hold.until_us))
     }
 
@@ -433,6 +450,9 @@ impl<'a> Step<'a> {
     fn next_call(&self, group: &Group) -> Result<Draft, No> {
         if group.choices.is_empty() {
             return self.try_call(group, None);
+        }
+        if group.spread {
+            return self.least_used(group);
         }
         let mut best: Option<No> = None;
         for index in 0..group.choices.len() {
@@ -448,6 +468,40 @@ impl<'a> Step<'a> {
         Err(best.expect("there is at least one choice, and each gave a reason"))
     }
 
+    /// The credential that can serve first; of several the one with the least of its quotas used up, then the one that
+    /// was given least in this step, then the first.
+    fn least_used(&self, group: &Group) -> Result<Draft, No> {
+        let mut best: Option<(Draft, (i64, u64, u32))> = None;
+        let mut refused: Option<No> = None;
+        for index in 0..group.choices.len() {
+            match self.try_call(group, Some(index)) {
+                Ok(draft) => {
+                    let choice = &group.choices[index];
+                    let given = self.given.get(choice.name.as_str()).copied().unwrap_or(0);
+                    let key = (draft.start_us, self.used_of(choice), given);
+                    if best.as_ref().is_none_or(|(_, least)| key < *least) {
+                        best = Some((draft, key));
+                    }
+                }
+                Err(no) if refused.is_none_or(|r| no.opens_us < r.opens_us) => refused = Some(no),
+                Err(_) => {}
+            }
+        }
+        best.map(|(draft, _)| draft)
+            .ok_or_else(|| refused.expect("there is at least one choice, and each gave a reason"))
+    }
+
+    /// How much of a credential's own quotas is used up, in millionths of the fullest one.
+    fn used_of(&self, choice: &Choice) -> u64 {
+        let used = choice.limits.iter().map(|index| match &self.live[*index] {
+            Live::Quota { calls, quota, .. } => {
+                quota.count.saturating_mul(1_000_000) / (*calls).max(1)
+            }
+            _ => 0,
+        });
+        used.max().unwrap_or(0)
+    }
+
     /// The closures of a call, each with the limit that it is named after, the widest first.
     fn doors(&self, group: &Group, choice: Option<usize>) -> Vec<(Binds, Door)> {
         if self.closed.is_empty() {
@@ -455,7 +509,7 @@ impl<'a> Step<'a> {
         }
         let now = self.moment.now_us;
         let door = |name: &str| self.closed.get(name).map(|closed| closed.door(now));
-        let provider = door(PROVIDER).map(|d| (Binds::Provider, d));
+        let provider = door(super::whole_of(&self.ask.provider)).map(|d| (Binds::Provider, d));
         let key = choice.and_then(|c| door(&group.choices[c].name));
         let limits =
             drawn(group, choice).filter_map(|l| Some((Binds::Limit(l), door(&self.ids[l])?)));
@@ -485,7 +539,7 @@ impl<'a> Step<'a> {
             }
         }
         for index in drawn(group, choice) {
-            match self.live[index].opening(now) {
+            match self.live[index].opening(now, group.points_of(index)) {
                 Opening::Shut(why, opens_us) => {
                     return Err(No {
                         binds: Binds::Limit(index),
@@ -530,7 +584,7 @@ impl<'a> Step<'a> {
     }
 
     fn grant(&mut self, group: usize, draft: &Draft) {
-        let asked = &self.ask.groups[group];
+        let asked: &'a Group = &self.ask.groups[group];
         let now = self.moment.now_us;
         for index in drawn(asked, draft.choice) {
             let at = if self.policy.together {
@@ -538,9 +592,12 @@ impl<'a> Step<'a> {
             } else {
                 now
             };
-            self.live[index].charge(at);
+            self.live[index].charge(at, asked.points_of(index));
         }
         self.charge_closures(asked, draft);
+        if let Some(choice) = draft.choice {
+            *self.given.entry(&asked.choices[choice].name).or_default() += 1;
+        }
         self.answer.grants.push(Grant {
             group,
             credential: draft.choice.map(|c| asked.choices[c].credential),
@@ -560,7 +617,7 @@ impl<'a> Step<'a> {
                 closed.charge(now, draft.start_us);
             }
         };
-        charge(PROVIDER);
+        charge(super::whole_of(&self.ask.provider));
         if let Some(choice) = draft.choice {
             charge(&group.choices[choice].name);
         }
@@ -634,10 +691,16 @@ impl<'a> Step<'a> {
                     next_us,
                     granted,
                     learned,
+                    since_us,
                 } => {
                     let stored = state.paced.get(&id);
                     let saved = self.saved_pace(stored, &pace, next_us, granted);
-                    state.paced.insert(id, Paced { learned, ..saved });
+                    let saved = Paced {
+                        learned,
+                        since_us,
+                        ..saved
+                    };
+                    state.paced.insert(id, saved);
                 }
                 Live::Leases {
                     opens_us,
@@ -670,6 +733,7 @@ impl<'a> Step<'a> {
             used: used + granted,
             used_before,
             by: PacedBy::of(pace),
+            since_us: 0,
             learned: Learned::default(),
         }
     }
@@ -709,7 +773,7 @@ impl<'a> Step<'a> {
 }
 
 impl Live {
-    fn opening(&self, now: i64) -> Opening {
+    fn opening(&self, now: i64, points: u64) -> Opening {
         match self {
             Live::Paced {
                 pace,
@@ -717,7 +781,7 @@ impl Live {
                 learned,
                 ..
             } => {
-                let at = next_us - pace.burst_us;
+                let at = next_us + pace.wait_us(points);
                 let empty = learned.left.filter(|left| left.calls == 0);
                 Opening::At(empty.map_or(at, |left| at.max(left.till_us)))
             }
@@ -769,16 +833,17 @@ impl Live {
         }
     }
 
-    fn charge(&mut self, start_us: i64) {
+    fn charge(&mut self, start_us: i64, points: u64) {
         match self {
             Live::Paced {
                 pace,
                 next_us,
                 granted,
                 learned,
+                ..
             } => {
-                *next_us = (*next_us).max(start_us) + pace.interval_us;
-                *granted += 1;
+                *next_us = (*next_us).max(start_us) + pace.charge_us(points);
+                *granted += if pace.point_ns == 0 { 1 } else { points };
                 if let Some(left) = learned.left.as_mut().filter(|l| start_us < l.till_us) {
                     left.calls = left.calls.saturating_sub(1);
                 }

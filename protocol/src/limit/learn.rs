@@ -76,7 +76,7 @@ impl Told {
     fn left(&self, lesson: &mut Lesson, remaining: u64, rule: &Rule, pace: &Pace, spoken: Spoken) {
         let calls = i64::try_from(remaining).unwrap_or(i64::MAX);
         match (self.reset, rule) {
-            (Some(reset), _) => {
+            (Some(reset), rule) if !matches!(rule, Rule::Cost { .. }) => {
                 let reset_us = i64::try_from(reset.as_micros()).unwrap_or(i64::MAX / 4);
                 // The pace alone leaves it alone.
                 if calls <= reset_us / pace.interval_us {
@@ -87,12 +87,16 @@ impl Told {
                     });
                 }
             }
-            (None, Rule::Rate { burst: Some(_), .. }) => {
-                let full = pace.burst_us + pace.room_us + pace.interval_us;
-                let full_at = full.saturating_sub(calls.saturating_mul(pace.interval_us));
+            (None, Rule::Rate { burst: Some(_), .. } | Rule::Cost { .. }) => {
+                let full = pace.burst_us + pace.room_us + pace.charge_us(1);
+                let left = match pace.point_ns {
+                    0 => calls.saturating_mul(pace.interval_us),
+                    _ => pace.charge_us(remaining),
+                };
+                let full_at = full.saturating_sub(left);
                 lesson.next_us = Some(spoken.answered_us + full_at.max(0));
             }
-            (None, _) => {}
+            _ => {}
         }
     }
 
@@ -126,6 +130,24 @@ impl Told {
             }
             Rule::Concurrency { .. } | Rule::Quota { .. } => {
                 self.calls.and_then(whole).map(cap).map(Numbers::Calls)
+            }
+            Rule::Cost {
+                points,
+                period_us,
+                burst,
+            } => {
+                let told = self.calls.filter(|_| self.is_of(period_us));
+                let told = told.and_then(|n| rate(n, self.window.map_or(period_us, micros)));
+                let size = self.burst.and_then(whole);
+                if told.is_none() && size.is_none() {
+                    return None;
+                }
+                let (points, period_us) = told.unwrap_or((points, period_us));
+                Some(Numbers::Points {
+                    points: cap(points),
+                    period_us,
+                    burst: size.unwrap_or(burst),
+                })
             }
             Rule::Spacing { .. } => None,
         }

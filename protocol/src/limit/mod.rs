@@ -27,16 +27,31 @@ pub use decide::{
 };
 pub use learn::{Lesson, Spoken, Told};
 pub use numbers::{
-    Heard, Hold, LONGEST_LEFT_US, Left, LeftTold, NoNumbers, Numbers, SAME_RESET_US,
+    Back, Heard, Hold, LONGEST_LEFT_US, Left, LeftTold, NoNumbers, Numbers, SAME_RESET_US,
 };
 pub use pace::{
-    FURTHEST_US, LATEST_US, Pace, UNMARKED_WINDOW_US, mark_step, next_mark, window_guard_us,
+    FURTHEST_US, LATEST_US, MOST_CHARGE_US, Pace, UNMARKED_WINDOW_US, mark_step, next_mark,
+    window_guard_us,
 };
 pub use scope::{NotALimit, instance};
 pub use state::{
     Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, SetMark, State, in_force, used_now,
 };
 pub use window::{BadZone, quota_window};
+
+/// The hash tag of a provider's keys: its name, or the name under which it shares a limit.
+pub fn tag_of(provider: &str) -> &str {
+    provider
+        .split_once(PROVIDER)
+        .map_or(provider, |(tag, _)| tag)
+}
+
+/// The name under which all of a provider may be closed or held: [`PROVIDER`], and of those that share a limit with
+/// others its own.
+pub fn whole_of(provider: &str) -> &str {
+    let place = provider.find(PROVIDER);
+    place.map_or(PROVIDER, |place| &provider[place..])
+}
 
 /// One limit for one scope: a counter of its own in Redis.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,6 +103,15 @@ pub enum Rule {
         /// Its end; the script refuses when its clock is past it.
         closes_us: i64,
     },
+    /// A bucket of points, of which each call takes its own number ([`Group::points`]).
+    Cost {
+        /// Points restored in a period.
+        points: u64,
+        /// The period.
+        period_us: u64,
+        /// The bucket's size.
+        burst: u64,
+    },
 }
 
 impl Rule {
@@ -100,7 +124,7 @@ impl Rule {
 /// A worker's request for a batch of grants at one provider: one atomic step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
-    /// The provider (or the name of its shared limit), which names the hash tag.
+    /// The provider, or `<shared name>*<provider>` of one that shares a limit; see [`tag_of`] and [`whole_of`].
     pub provider: String,
     /// Who asks: the worker's id. Leases and claims end with it.
     pub holder: String,
@@ -144,6 +168,18 @@ pub struct Group {
     pub limits: Vec<usize>,
     /// The credentials that may serve, in the order of preference; empty when there are none.
     pub choices: Vec<Choice>,
+    /// The credential that can serve first, of several the least used one, instead of the first that can.
+    pub spread: bool,
+    /// What each of these calls takes of a [`Rule::Cost`], by index of the limit; 1 where it is not said.
+    pub points: Vec<(usize, u64)>,
+}
+
+impl Group {
+    /// What a call takes of the limit at `index`.
+    pub fn points_of(&self, index: usize) -> u64 {
+        let of_it = self.points.iter().find(|(limit, _)| *limit == index);
+        of_it.map_or(1, |(_, points)| *points)
+    }
 }
 
 /// One credential of a pool.

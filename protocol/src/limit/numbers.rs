@@ -30,6 +30,15 @@ pub enum Numbers {
     },
     /// Calls in flight, or calls of a quota's window.
     Calls(u64),
+    /// Of a bucket of points.
+    Points {
+        /// Points restored in a period.
+        points: u64,
+        /// The period.
+        period_us: u64,
+        /// The bucket's size.
+        burst: u64,
+    },
 }
 
 impl Numbers {
@@ -47,6 +56,15 @@ impl Numbers {
             },
             Rule::Spacing { least_us } => Numbers::Spacing { least_us },
             Rule::Concurrency { calls } | Rule::Quota { calls, .. } => Numbers::Calls(calls),
+            Rule::Cost {
+                points,
+                period_us,
+                burst,
+            } => Numbers::Points {
+                points,
+                period_us,
+                burst,
+            },
         }
     }
 
@@ -81,6 +99,18 @@ impl Numbers {
                 opened_us,
                 closes_us,
             },
+            (
+                Numbers::Points {
+                    points,
+                    period_us,
+                    burst,
+                },
+                Rule::Cost { .. },
+            ) => Rule::Cost {
+                points,
+                period_us,
+                burst,
+            },
             _ => return None,
         })
     }
@@ -100,6 +130,11 @@ impl fmt::Display for Numbers {
             } => write!(f, "rate {calls} {period_us} -"),
             Numbers::Spacing { least_us } => write!(f, "spacing {least_us}"),
             Numbers::Calls(calls) => write!(f, "calls {calls}"),
+            Numbers::Points {
+                points,
+                period_us,
+                burst,
+            } => write!(f, "points {points} {period_us} {burst}"),
         }
     }
 }
@@ -127,6 +162,11 @@ impl FromStr for Numbers {
             ["spacing", least_us] => Some(Numbers::Spacing {
                 least_us: number(least_us)?,
             }),
+            ["points", points, period_us, burst] => Some(Numbers::Points {
+                points: number(points)?,
+                period_us: number(period_us)?,
+                burst: number(burst)?,
+            }),
             ["calls", calls] => Some(Numbers::Calls(number(calls)?)),
             _ => None,
         };
@@ -149,6 +189,19 @@ pub struct Heard {
     pub left: Option<LeftTold>,
     /// At least so much of a quota's window is used up.
     pub used: Option<u64>,
+    /// Points that calls took and did not cost after all.
+    pub back: Option<Back>,
+    /// Points that calls cost beyond those that they took.
+    pub more: u64,
+}
+
+/// Points that are given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Back {
+    /// How many.
+    pub points: u64,
+    /// The start of the first call that took some of them: a state that began later never charged it.
+    pub of_us: i64,
 }
 
 impl Heard {
@@ -161,6 +214,8 @@ impl Heard {
             next_us: None,
             left: None,
             used: None,
+            back: None,
+            more: 0,
         }
     }
 }
@@ -244,6 +299,11 @@ mod tests {
             },
             Numbers::Spacing { least_us: 100_000 },
             Numbers::Calls(64),
+            Numbers::Points {
+                points: 100,
+                period_us: 1_000_000,
+                burst: 2_000,
+            },
         ] {
             assert_eq!(numbers.to_string().parse(), Ok(numbers));
         }

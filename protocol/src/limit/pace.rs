@@ -38,6 +38,8 @@ pub struct Pace {
     pub horizon_us: i64,
     /// The period that use is shown over.
     pub period_us: i64,
+    /// Of a bucket of points: nanoseconds until one point is restored; else 0.
+    pub point_ns: i64,
 }
 
 impl Pace {
@@ -59,6 +61,15 @@ impl Pace {
                 signed(burst),
             )),
             Rule::Spacing { least_us } => Some(Pace::spaced(1, signed(least_us))),
+            Rule::Cost {
+                points,
+                period_us,
+                burst,
+            } => Some(Pace::points(
+                signed(points),
+                signed(period_us),
+                signed(burst),
+            )),
             Rule::Concurrency { .. } | Rule::Quota { .. } => None,
         }
     }
@@ -85,6 +96,38 @@ impl Pace {
         Pace::new(interval_us, (full - room_us).max(0), room_us, period_us)
     }
 
+    /// A bucket of points: as a token bucket, but a call takes several.
+    fn points(points: i64, period_us: i64, burst: i64) -> Pace {
+        let slower = i128::from(period_us) * i128::from(1000 + DRIFT_PER_MILLE);
+        let point_ns = slower.div_euclid(i128::from(points)) + 1;
+        let point_ns = i64::try_from(point_ns).unwrap_or(MOST_NS).min(MOST_NS);
+        let full_us = points_us(burst, point_ns);
+        let room_us = (full_us / 4).clamp(LEAST_ROOM_US, LATEST_US);
+        let interval_us = points_us(1, point_ns).max(1);
+        Pace {
+            point_ns,
+            ..Pace::new(interval_us, (full_us - room_us).max(0), room_us, period_us)
+        }
+    }
+
+    /// How far a call of `points` moves the next start.
+    pub fn charge_us(&self, points: u64) -> i64 {
+        match self.point_ns {
+            0 => self.interval_us,
+            point_ns => points_us(i64::try_from(points).unwrap_or(i64::MAX), point_ns),
+        }
+    }
+
+    /// How long after the bucket was last empty of calls one of `points` may start.
+    pub fn wait_us(&self, points: u64) -> i64 {
+        let charge = if self.point_ns == 0 {
+            0
+        } else {
+            self.charge_us(points)
+        };
+        charge - self.burst_us
+    }
+
     fn new(interval_us: i64, burst_us: i64, room_us: i64, period_us: i64) -> Pace {
         Pace {
             interval_us,
@@ -93,6 +136,7 @@ impl Pace {
             slack_us: room_us - (room_us / 3).min(5_000),
             horizon_us: (interval_us * BATCH_CALLS).clamp(NEAREST_US, FURTHEST_US),
             period_us,
+            point_ns: 0,
         }
     }
 
@@ -138,6 +182,19 @@ pub fn window_guard_us(opened_us: i64, closes_us: i64) -> i64 {
 
 /// Windows up to this length have no marks in S3: a lost counter stays closed until the window turns.
 pub const UNMARKED_WINDOW_US: i64 = 120_000_000;
+
+/// A point is restored in at most this (11 days): what is derived of it stays a number that Lua holds exactly.
+const MOST_NS: i64 = 1_000_000_000_000_000;
+/// No call takes longer to be restored (10 days).
+pub const MOST_CHARGE_US: i64 = 864_000_000_000;
+
+/// Microseconds in which `points` are restored, rounded up.
+fn points_us(points: i64, point_ns: i64) -> i64 {
+    let us = (i128::from(points) * i128::from(point_ns) + 999) / 1000;
+    i64::try_from(us)
+        .unwrap_or(MOST_CHARGE_US)
+        .min(MOST_CHARGE_US)
+}
 
 fn ceil_div(a: i64, b: i64) -> i64 {
     (a + b - 1) / b

@@ -15,19 +15,13 @@ pub enum NotALimit {
         /// Why.
         source: BadZone,
     },
-    /// Points are not counted yet.
-    #[error("limit `{limit}`: `cost` is not counted yet, so no call may be made under it")]
-    Cost {
-        /// The limit's name.
-        limit: String,
-    },
 }
 
 /// The counter of `limit` for `scope` at `now_us` of the fleet's clock. `scope` is the rendered `per:`,
 /// in which a credential stands under its public name; empty without.
 ///
 /// # Errors
-/// When the zone of a quota does not exist, or the kind is not counted yet.
+/// When the zone of a quota does not exist.
 pub fn instance(limit: &Limit, scope: &str, now_us: i64) -> Result<Instance, NotALimit> {
     let rule =
         match &limit.rule {
@@ -61,11 +55,16 @@ pub fn instance(limit: &Limit, scope: &str, now_us: i64) -> Result<Instance, Not
                     closes_us,
                 }
             }
-            LimitRule::Cost { .. } => {
-                return Err(NotALimit::Cost {
-                    limit: limit.name.clone(),
-                });
-            }
+            LimitRule::Cost {
+                rate,
+                period,
+                burst,
+                ..
+            } => Rule::Cost {
+                points: *rate,
+                period_us: micros(*period),
+                burst: *burst,
+            },
         };
     Ok(Instance {
         limit: limit.name.clone(),

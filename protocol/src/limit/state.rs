@@ -35,8 +35,8 @@ pub struct Kept {
     pub server: Option<String>,
     /// Numbers that hold instead of the file's, by the limit's name.
     pub set: BTreeMap<String, Numbers>,
-    /// Nothing starts before.
-    pub hold: Option<Hold>,
+    /// Nothing starts before; by the name of the whole provider.
+    pub holds: BTreeMap<String, Hold>,
 }
 
 /// What answers told of a rate or spacing.
@@ -63,6 +63,8 @@ pub struct Paced {
     pub used_before: u64,
     /// The pace of who wrote it.
     pub by: PacedBy,
+    /// Of a bucket of points: when it began, empty.
+    pub since_us: i64,
     /// What answers told.
     pub learned: Learned,
 }
@@ -229,16 +231,17 @@ pub struct SetMark {
 pub fn used_now(state: &State, limit: &Instance, moment: &Moment) -> (u64, Option<i64>) {
     let (id, now) = (limit.id(), moment.now_us);
     match limit.rule {
-        Rule::Rate { .. } | Rule::Spacing { .. } => match (state.paced.get(&id), limit.rule.pace())
-        {
-            (Some(paced), Some(pace)) => {
-                let empty = paced.learned.left.filter(|left| left.calls == 0);
-                let reset = empty.map_or(now, |left| left.till_us);
-                let opens = (paced.next_us - paced.by.burst_us).max(now).max(reset);
-                (paced.used_in_last(pace.period_us, now), Some(opens))
+        Rule::Rate { .. } | Rule::Spacing { .. } | Rule::Cost { .. } => {
+            match (state.paced.get(&id), limit.rule.pace()) {
+                (Some(paced), Some(pace)) => {
+                    let empty = paced.learned.left.filter(|left| left.calls == 0);
+                    let reset = empty.map_or(now, |left| left.till_us);
+                    let opens = (paced.next_us - paced.by.burst_us).max(now).max(reset);
+                    (paced.used_in_last(pace.period_us, now), Some(opens))
+                }
+                _ => (0, Some(now)),
             }
-            _ => (0, Some(now)),
-        },
+        }
         Rule::Concurrency { calls } => {
             let used = state
                 .leases
@@ -261,7 +264,7 @@ pub fn used_now(state: &State, limit: &Instance, moment: &Moment) -> (u64, Optio
 pub fn in_force(state: &State, limit: &Instance) -> (Option<Numbers>, Option<Numbers>) {
     let id = limit.id();
     let learned = match limit.rule {
-        Rule::Rate { .. } | Rule::Spacing { .. } => {
+        Rule::Rate { .. } | Rule::Spacing { .. } | Rule::Cost { .. } => {
             state.paced.get(&id).and_then(|p| p.learned.numbers)
         }
         Rule::Concurrency { .. } => state.leases.get(&id).and_then(|l| l.learned),

@@ -41,6 +41,7 @@ pub(super) fn limits(
     let limits = r.list(node, |r, n| limit(r, n, endpoints))?;
     if let Data::List(items) = &node.data {
         no_doubles(r, items);
+        one_shared_name(r, items);
         if items.is_empty() {
             r.warn(
                 node.at,
@@ -69,6 +70,31 @@ fn no_doubles(r: &Reader, items: &[Node]) {
                     first.at.line
                 ),
             );
+        }
+    }
+}
+
+/// All of a provider's counters lie together, so it can share limits under one name alone.
+fn one_shared_name(r: &Reader, items: &[Node]) {
+    let mut first: Option<String> = None;
+    for item in items {
+        let Data::Map(entries) = &item.data else {
+            continue;
+        };
+        let shared = entries.iter().find(|e| e.key == "shared");
+        let Some((node, Data::Scalar(name))) = shared.map(|e| (&e.node, &e.node.data)) else {
+            continue;
+        };
+        let name = name.to_string();
+        match &first {
+            Some(first) if *first != name => {
+                r.fault::<()>(
+                    node.at,
+                    format!("limits shared under two names, {first} and {name}"),
+                    format!("write `shared: {first}`: limits of one name are told apart by kind and period"),
+                );
+            }
+            _ => first = Some(name),
         }
     }
 }
@@ -145,7 +171,7 @@ fn rule(r: &Reader, f: &Fields, spot: &Spot) -> Option<LimitRule> {
     only_with(r, f, "resets", &["quota"]);
     only_with(r, f, "actual", &["cost"]);
     if f.has("cost") {
-        return cost(f, spot);
+        return cost(r, f, spot);
     }
     match f.one_of(KINDS)? {
         "rate" => f.take("rate", |r, n| {
@@ -224,7 +250,7 @@ fn quota(f: &Fields) -> Option<LimitRule> {
 }
 
 /// `{cost: <points of a call>, rate: 100/s, burst: 2000, actual: <path>}`
-fn cost(f: &Fields, spot: &Spot) -> Option<LimitRule> {
+fn cost(r: &Reader, f: &Fields, spot: &Spot) -> Option<LimitRule> {
     let points = f.take("cost", |r, n| r.template(n, spot));
     let rate = f.need("rate", |r, n| {
         opens(r, n, r.parsed(n, "rate", words::rate)?)
@@ -232,13 +258,49 @@ fn cost(f: &Fields, spot: &Spot) -> Option<LimitRule> {
     let burst = f.need("burst", |r, n| r.whole(n, 1, u64::MAX));
     let actual = f.take("actual", Reader::path);
     let (rate, period) = rate?;
+    let (points, burst) = (points?, burst?);
+    if let Some(node) = f.node("cost")
+        && points.trim().parse::<f64>().is_ok_and(|n| n > burst as f64)
+    {
+        return never_enough(r, node, burst);
+    }
     Some(LimitRule::Cost {
-        points: points?,
+        points,
         rate,
         period,
-        burst: burst?,
+        burst,
         actual,
     })
+}
+
+fn micros(span: Span) -> u64 {
+    u64::try_from(span.0.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn count(text: &str, right: &str) -> Result<u64, String> {
+    match text.trim().parse::<u64>() {
+        Ok(0) => Err("a number above zero: `producer limits hold` lets nothing start".into()),
+        Ok(calls) => Ok(calls),
+        Err(_) => Err(right.to_owned()),
+    }
+}
+
+/// Number and period of `20/s`, and the bucket of `20/s burst 5`.
+fn words_of_rate(value: &str) -> Result<((u64, u64), Option<u64>), String> {
+    let mut words = value.split([' ', ',', '=']).filter(|word| !word.is_empty());
+    let (calls, period) = words::rate(words.next().unwrap_or_default())?;
+    let size = match (words.next(), words.next(), words.next()) {
+        (None, ..) => None,
+        (Some("burst"), Some(size), None) => {
+            Some(count(size, "a bucket is written as `20/s burst 5`")?)
+        }
+        _ => return Err("a rate is calls per period: 50/s, 300/min, `20/s burst 5`".into()),
+    };
+    let calls = count(&calls.to_string(), "")?;
+    if period.0.is_zero() {
+        return Err("a rate needs a period: 50/s, 300/min, 1/5s".into());
+    }
+    Ok(((calls, micros(period)), size))
 }
 
 /// The numbers of `value`, written as the file of a limit of this `rule` would say them: `20/s`, `300/min burst 10`,
@@ -247,31 +309,13 @@ fn cost(f: &Fields, spot: &Spot) -> Option<LimitRule> {
 /// # Errors
 /// What would be right.
 pub fn limit_numbers(rule: &LimitRule, value: &str) -> Result<Numbers, String> {
-    let micros = |span: Span| u64::try_from(span.0.as_micros()).unwrap_or(u64::MAX);
-    let count = |text: &str, right: &str| match text.trim().parse::<u64>() {
-        Ok(0) => Err("a number above zero: `producer limits hold` lets nothing start".into()),
-        Ok(calls) => Ok(calls),
-        Err(_) => Err(right.to_owned()),
-    };
     match rule {
         LimitRule::Rate { burst, .. } => {
-            let mut words = value.split([' ', ',', '=']).filter(|word| !word.is_empty());
-            let (calls, period) = words::rate(words.next().unwrap_or_default())?;
-            let burst = match (words.next(), words.next(), words.next()) {
-                (None, ..) => *burst,
-                (Some("burst"), Some(size), None) => {
-                    Some(count(size, "a bucket is written as `20/s burst 5`")?)
-                }
-                _ => return Err("a rate is calls per period: 50/s, 300/min, `20/s burst 5`".into()),
-            };
-            let calls = count(&calls.to_string(), "")?;
-            if period.0.is_zero() {
-                return Err("a rate needs a period: 50/s, 300/min, 1/5s".into());
-            }
+            let ((calls, period_us), size) = words_of_rate(value)?;
             Ok(Numbers::Rate {
                 calls,
-                period_us: micros(period),
-                burst,
+                period_us,
+                burst: size.or(*burst),
             })
         }
         LimitRule::Spacing { .. } => match words::span(value)? {
@@ -301,8 +345,24 @@ pub fn limit_numbers(rule: &LimitRule, value: &str) -> Result<Numbers, String> {
             let right = "a quota is calls per window: 25000/day, or the number alone";
             Ok(Numbers::Calls(count(&calls, right)?))
         }
-        LimitRule::Cost { .. } => Err("points cannot be set yet".into()),
+        LimitRule::Cost { burst, .. } => {
+            let (rate, size) = words_of_rate(value)?;
+            let (points, period_us) = rate;
+            Ok(Numbers::Points {
+                points,
+                period_us,
+                burst: size.unwrap_or(*burst),
+            })
+        }
     }
+}
+
+fn never_enough<T>(r: &Reader, node: &Node, burst: u64) -> Option<T> {
+    r.fault(
+        node.at,
+        format!("a call costs more than the bucket ever holds ({burst}): it would never start"),
+        "a larger `burst`, or fewer points for a call",
+    )
 }
 
 fn learn(r: &Reader, node: &Node) -> Option<Learn> {

@@ -27,6 +27,7 @@ mod provider;
 mod reader;
 mod schema;
 mod scope;
+mod shared;
 mod source;
 mod tree;
 mod words;

@@ -46,9 +46,6 @@ fn of_provider(source: &Source, provider: &Provider, endpoint: &str) -> Vec<Diag
         "a limit of a source that is no HTTP API",
     );
     of_credentials(&mut found, provider);
-    for (i, limit) in provider.limits.iter().enumerate() {
-        of_limit(&mut found, &format!("limits[{i}]"), limit);
-    }
     if let Some(used) = provider.endpoints.get(endpoint) {
         of_endpoint(&mut found, &format!("endpoints.{endpoint}"), used);
     }
@@ -65,19 +62,6 @@ fn of_credentials(found: &mut Found, provider: &Provider) {
             "signing in by a token request or a log-in without `credentials`",
         );
     }
-}
-
-fn of_limit(found: &mut Found, path: &str, limit: &Limit) {
-    found.when(
-        matches!(limit.rule, LimitRule::Cost { .. }),
-        &format!("{path}.cost"),
-        "a limit of cost",
-    );
-    found.when(
-        limit.shared.is_some(),
-        &format!("{path}.shared"),
-        "a limit that providers share",
-    );
 }
 
 fn of_endpoint(found: &mut Found, path: &str, endpoint: &Endpoint) {

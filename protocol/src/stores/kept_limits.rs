@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::limiter::{Closure, FleetLimiter, LimiterError};
 use super::objects::{ObjectError, Objects};
 use crate::layout;
-use crate::limit::{Closed, Hold, Kept, Numbers};
+use crate::limit::{Closed, Hold, Kept, Numbers, PROVIDER, tag_of, whole_of};
 
 /// Closures of more than this many microseconds are kept (1 min).
 pub const KEPT_FROM_US: i64 = 60_000_000;
@@ -27,14 +27,14 @@ pub enum KeptError {
     Limiter(#[from] LimiterError),
 }
 
-/// Where they lie: the bucket, the prefix in it, and the name under which the provider's budgets lie in Redis.
+/// Where they lie: the bucket, the prefix in it, and the provider.
 #[derive(Clone, Copy, Debug)]
 pub struct KeptLimits<'a> {
     /// The bucket.
     pub objects: &'a Objects,
     /// `PACELINE_PREFIX`
     pub prefix: &'a str,
-    /// The provider, or the name of its shared limit.
+    /// The provider, as the limiter knows it.
     pub provider: &'a str,
 }
 
@@ -57,6 +57,7 @@ enum Entry {
         change: Change,
     },
     Hold {
+        whole: String,
         hold: Hold,
         change: Change,
     },
@@ -86,7 +87,7 @@ impl KeptLimits<'_> {
     /// When S3 does not answer.
     pub async fn read(&self) -> Result<Found, ObjectError> {
         let mut found = Found::default();
-        let folder = layout::kept_limits(self.prefix, self.provider);
+        let folder = layout::kept_limits(self.prefix, tag_of(self.provider));
         for listed in self.objects.list(&folder).await? {
             let Some(object) = self.objects.get(&listed.key).await? else {
                 continue;
@@ -144,32 +145,27 @@ impl KeptLimits<'_> {
         change: Change,
     ) -> Result<(), KeptError> {
         let entry = Entry::Hold {
+            whole: whole_of(self.provider).to_owned(),
             hold: hold.clone(),
             change,
         };
-        self.put("hold", &entry).await?;
+        self.put(&self.hold_name(), &entry).await?;
         self.put_back(limiter).await?;
         Ok(limiter.hold(self.provider, Some(&hold)).await?)
     }
 
-    /// Takes back what operators set: of one limit, or of all of them and the hold. What answers told is forgotten too.
+    /// Takes back what operators set of `limits` (counters' names). What answers told is forgotten too.
     ///
     /// # Errors
     /// As for [`set`](Self::set).
-    pub async fn reset(&self, limiter: &FleetLimiter, only: Option<&str>) -> Result<(), KeptError> {
-        let found = self.read().await?;
-        let mut limits: Vec<String> = found.kept.set.into_keys().collect();
-        limits.extend(limiter.kept(self.provider).await?.set.into_keys());
-        for limit in limits.iter().filter(|l| only.is_none_or(|o| o == *l)) {
+    pub async fn reset(&self, limiter: &FleetLimiter, limits: &[String]) -> Result<(), KeptError> {
+        for limit in limits {
             self.objects
                 .delete(&self.key(&format!("set-{limit}")))
                 .await?;
             limiter.set_numbers(self.provider, limit, None).await?;
         }
-        if only.is_none() {
-            self.end_hold(limiter).await?;
-        }
-        limiter.forget_learned(self.provider, only).await?;
+        limiter.forget_learned(self.provider, limits).await?;
         Ok(())
     }
 
@@ -178,7 +174,7 @@ impl KeptLimits<'_> {
     /// # Errors
     /// As for [`set`](Self::set).
     pub async fn end_hold(&self, limiter: &FleetLimiter) -> Result<(), KeptError> {
-        self.objects.delete(&self.key("hold")).await?;
+        self.objects.delete(&self.key(&self.hold_name())).await?;
         Ok(limiter.hold(self.provider, None).await?)
     }
 
@@ -193,13 +189,17 @@ impl KeptLimits<'_> {
         now_us: i64,
     ) -> Result<(), ObjectError> {
         let for_us = i64::try_from(closure.for_.as_micros()).unwrap_or(i64::MAX / 4);
+        let name = match closure.name.as_str() {
+            PROVIDER => whole_of(self.provider),
+            name => name,
+        };
         let entry = Entry::Ban {
-            name: closure.name.clone(),
+            name: name.to_owned(),
             until_us: now_us.saturating_add(for_us),
             strikes,
             reason: closure.reason.clone(),
         };
-        self.put(&ban_of(&closure.name), &entry).await
+        self.put(&encoded("ban", name), &entry).await
     }
 
     /// Somebody looked: what answers had closed is not kept any more.
@@ -207,11 +207,15 @@ impl KeptLimits<'_> {
     /// # Errors
     /// When S3 does not answer.
     pub async fn forget_bans(&self) -> Result<(), ObjectError> {
-        let folder = layout::kept_limits(self.prefix, self.provider);
+        let folder = layout::kept_limits(self.prefix, tag_of(self.provider));
         for listed in self.objects.list(&format!("{folder}ban-")).await? {
             self.objects.delete(&listed.key).await?;
         }
         Ok(())
+    }
+
+    fn hold_name(&self) -> String {
+        encoded("hold", whole_of(self.provider))
     }
 
     async fn put(&self, name: &str, entry: &Entry) -> Result<(), ObjectError> {
@@ -220,14 +224,14 @@ impl KeptLimits<'_> {
     }
 
     fn key(&self, name: &str) -> String {
-        let folder = layout::kept_limits(self.prefix, self.provider);
+        let folder = layout::kept_limits(self.prefix, tag_of(self.provider));
         format!("{folder}{name}.json")
     }
 }
 
-fn ban_of(name: &str) -> String {
+fn encoded(what: &str, name: &str) -> String {
     let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
-    format!("ban-{name}")
+    format!("{what}-{name}")
 }
 
 impl Found {
@@ -241,7 +245,7 @@ impl Found {
                 self.kept.set.insert(limit.clone(), numbers);
                 self.changes.insert(limit, change);
             }
-            Entry::Hold { hold, .. } => self.kept.hold = Some(hold),
+            Entry::Hold { whole, hold, .. } => drop(self.kept.holds.insert(whole, hold)),
             Entry::Ban {
                 name,
                 until_us,

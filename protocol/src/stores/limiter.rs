@@ -21,7 +21,7 @@ use crate::keys::Keys;
 use crate::limit::{
     Answer, Ask, BREAKER, BREAKER_US, CLAIM_US, ClaimRef, Closed, FORGOTTEN_US, Instance,
     LONGEST_DOUBLED_US, Moment, Numbers, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark,
-    State, in_force, used_now,
+    State, in_force, used_now, whole_of,
 };
 use crate::settings::shown_url;
 pub use kept::{KeptNow, KnownScope};
@@ -355,7 +355,11 @@ impl FleetLimiter {
         let for_us = u64::try_from(closure.for_.as_micros())
             .unwrap_or(u64::MAX)
             .min(LONGEST_CLOSURE_US);
-        call.arg(&closure.name).arg(for_us).arg(&closure.reason);
+        let name = match closure.name.as_str() {
+            PROVIDER => whole_of(provider),
+            name => name,
+        };
+        call.arg(name).arg(for_us).arg(&closure.reason);
         call.arg(BREAKER).arg(BREAKER_US).arg(LONGEST_DOUBLED_US);
         call.arg(FORGOTTEN_US).arg(RAMP_OVER_US);
         if let Some(now_us) = now_us {
@@ -396,7 +400,11 @@ impl FleetLimiter {
         call.arg(start_us).arg(how.code()).arg(PROBE_AGAIN_US);
         call.arg(now_us.map_or_else(String::new, |now| now.to_string()));
         for name in names {
-            call.arg(*name);
+            call.arg(if *name == PROVIDER {
+                whole_of(provider)
+            } else {
+                name
+            });
         }
         let _nothing: i64 = self.run(&call).await?;
         Ok(())
@@ -446,13 +454,14 @@ impl FleetLimiter {
     /// When Redis does not answer.
     pub async fn closures(&self, provider: &str) -> Result<Vec<Closure>, LimiterError> {
         let seen = self.look(vec![self.keys.closures(provider)]).await?;
-        let of_answers = |name: &str| !name.starts_with(['#', '=']);
         let mut closures: Vec<Closure> = seen
             .hashes
             .iter()
             .flatten()
-            .filter(|(name, _)| of_answers(name))
-            .filter_map(|(name, text)| open_closure(seen.now_us, name, wire::read_closed(text)?))
+            .filter_map(|(name, text)| {
+                let own = own_closure(provider, name)?;
+                open_closure(seen.now_us, own, wire::read_closed(text)?)
+            })
             .collect();
         closures.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(closures)
@@ -553,6 +562,15 @@ impl FleetLimiter {
         let reply: Vec<redis::Value> = self.run(&call).await?;
         read_seen(reply).map_err(|error| LimiterError::Reply(error.to_string()))
     }
+}
+
+/// The name of a closure as `provider` knows it: its own whole is [`PROVIDER`], that of another provider with whom it
+/// shares a limit is none of its own, and neither is what operators said.
+fn own_closure<'n>(provider: &str, name: &'n str) -> Option<&'n str> {
+    if name == whole_of(provider) {
+        return Some(PROVIDER);
+    }
+    (!name.starts_with(['#', '=', '*'])).then_some(name)
 }
 
 /// A limit as it is now, by the numbers that hold.

@@ -10,7 +10,7 @@ use paceline_protocol::connector::{
     StepError, digest,
 };
 use paceline_protocol::ledger::LedgerRow;
-use paceline_protocol::limit::{Grant, Spoken, instance};
+use paceline_protocol::limit::{Grant, Rule, Spoken, instance};
 use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::spec::Retry;
 use reqwest::header::HeaderMap;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::aside::aside;
 use super::http::{HttpAnswer, HttpError};
 use super::lane::asking::Drawn;
+use super::lane::cooldown::DrawnLimit;
 use super::lane::held::ShardInHand;
 use super::lane::shared::LaneShared;
 use super::tokens::SignedIn;
@@ -259,6 +260,25 @@ impl Call {
         })
     }
 
+    /// What the call cost of each bucket of points, for the ledger; what it took too much or too little of goes back
+    /// with the next request for grants.
+    fn costs(&self, attempt: &Attempt, endpoint: &str) -> Vec<String> {
+        let is_cost = |drawn: &&DrawnLimit| matches!(drawn.instance.rule, Rule::Cost { .. });
+        let mut costs = Vec::new();
+        for drawn in self.drawn.limits.iter().filter(is_cost) {
+            let told = attempt.judged.body.as_ref().and_then(|body| {
+                let mut all = self.shard.at.connector.actual(endpoint, body).into_iter();
+                all.find(|(scope, _)| scope.limit.name == drawn.instance.limit)
+            });
+            let actual = told.map_or(drawn.points, |(_, points)| points);
+            self.lane.ears(|ears| {
+                ears.cost(&drawn.instance, drawn.points, actual, self.grant.start_us);
+            });
+            costs.push(format!("{}={actual}", drawn.instance.limit));
+        }
+        costs
+    }
+
     /// Keeps what the answer tells of limits for the next request for grants.
     fn learn(&self, attempt: &Attempt, endpoint: &str, sent_us: i64) {
         let connector = &self.shard.at.connector;
@@ -331,6 +351,7 @@ impl Call {
             credential: credential.map(|c| c.name().to_owned()),
             scopes: self.drawn.scopes.clone(),
             allowed: self.drawn.allowed.clone(),
+            points: self.costs(attempt, endpoint),
             cell: self.cell,
             page: self.position.call(),
             attempt: self.attempts + 1,

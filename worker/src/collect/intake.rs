@@ -189,7 +189,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         let Some(provider) = provider_of(&run.plan, message.shard) else {
             return self.bury(taken, "the plan has no such shard").await;
         };
-        match self.claim(provider, &message).await {
+        let budgets = run
+            .at(provider)
+            .map_or(provider, |at| at.connector.budgets());
+        match self.claim(budgets, &message).await {
             Some(Claimed::Ours) => {}
             Some(Claimed::Busy { .. }) => {
                 return self.give_back(taken, &message, DelayLevel::S5).await;

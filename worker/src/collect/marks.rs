@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use paceline_protocol::layout;
-use paceline_protocol::limit::{Instance, Rule, SetMark, next_mark};
+use paceline_protocol::limit::{Instance, Rule, SetMark, next_mark, tag_of};
 use paceline_protocol::stores::limiter::{FleetLimiter, LimiterError};
 use paceline_protocol::stores::objects::{ObjectError, Objects};
 
@@ -40,7 +40,13 @@ pub async fn advance(
     else {
         return Ok(());
     };
-    let folder = layout::quota_marks(prefix, provider, &quota.limit, &quota.scope, opened_us);
+    let folder = layout::quota_marks(
+        prefix,
+        tag_of(provider),
+        &quota.limit,
+        &quota.scope,
+        opened_us,
+    );
     let before = highest(objects, &folder).await?;
     let mark = next_mark(calls, before);
     if mark > before {

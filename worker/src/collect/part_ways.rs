@@ -137,7 +137,7 @@ impl Parting {
 
     /// A claim that cannot be released ends by itself.
     async fn release(&self, shard: &ShardInHand) {
-        self.release_claim(shard.at.connector.provider(), &shard.claim)
+        self.release_claim(shard.at.connector.budgets(), &shard.claim)
             .await;
     }
 

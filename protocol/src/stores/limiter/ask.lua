@@ -3,8 +3,8 @@
 -- Keys (all of one provider, so of one hash tag; `P` is `<namespace>:{<provider>}`):
 --   P:closed            hash   `*` (the provider), a credential's public name or `<limit>:<scope>` ->
 --                              `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`; and what operators said:
---                              #id, #hold -> `<until us> <reason>`, =<limit's name> -> numbers
---   P:paced:<limit>     hash   next, id, period, used, before, by -> `<interval> <burst> <period>`, heard -> `<left or -1> <till us> <numbers>`
+--                              #id, #hold<whole> -> `<until us> <reason>`, =<limit's name> -> numbers
+--   P:paced:<limit>     hash   since (of points alone), next, id, period, used, before, by -> `<interval> <burst> <period>`, heard -> `<left or -1> <till us> <numbers>`
 --   P:leases:<limit>    hash   #id, #opens, #heard -> numbers, <holder> -> `<calls> <expires us> <seq>`
 --   P:quota:<limit>     hash   id, opened, count, mark, lost ('' unless the counter was lost), heard -> numbers
 --   P:granted:<run>     string grants given to the run
@@ -56,7 +56,7 @@ do
     local first = string.byte(name)
     if first == 35 then
       if name == '#id' then unset = unset and text ~= server end
-      if name == '#hold' then hold = tonumber(string.match(text, '^%d+')) end
+      if name == ask.hold then hold = tonumber(string.match(text, '^%d+')) end
     elseif first == 61 then
       set[string.sub(name, 2)] = text
     else
@@ -75,12 +75,12 @@ do
   end
 end
 
-local FORMS = { paced = '^[rs]', leases = '^c', quota = '^c' }
+local FORMS = { paced = '^[rs]', points = '^p', leases = '^c', quota = '^c' }
 
 local function numbers(l, text)
   if not text then return nil end
   local a, b, c, d, e, rule = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+)|(.*)$')
-  if not a or not string.find(rule, FORMS[l.kind]) then return nil end
+  if not a or not string.find(rule, FORMS[l.point and 'points' or l.kind]) then return nil end
   return { tonumber(a), tonumber(b), tonumber(c), tonumber(d), tonumber(e), rule }
 end
 
@@ -93,12 +93,19 @@ local function in_force(l, index, stored, known)
   if not n then return end
   if l.kind == 'paced' then
     l.interval, l.burst, l.slack, l.horizon, l.period = n[1], n[2], n[3], n[4], n[5]
+    if l.point then l.point, l.interval = n[1], max(floor((n[1] + 999) / 1000), 1) end
   else
     l.calls, l.near = n[1], n[2]
   end
   if n[6] ~= l.text then
     changed[#changed + 1], l.changed = int(index) .. ' ' .. n[6], true
   end
+end
+
+-- How far a call of so many points moves the next start.
+local function charge_of(l, points)
+  if not l.point then return l.interval end
+  return min(floor((points * l.point + 999) / 1000), ask.most_charge)
 end
 
 local function hear_left(l, told)
@@ -147,6 +154,14 @@ local function load_paced(l, key, index)
   local h = l.heard or NOTHING
   if h.left then hear_left(l, h.left) end
   if h.next and min(h.next, cap) > l.next then l.next, l.dirty = min(h.next, cap), true end
+  if l.point then
+    local since = known and tonumber(call('HGET', key, 'since')) or nil
+    if not known then call('HSET', key, 'since', int(now)) end
+    if h.back and since and since < h.back.of then
+      l.next, l.dirty = l.next - charge_of(l, h.back.points), true
+    end
+    if h.more and h.more > 0 then l.next, l.dirty = l.next + charge_of(l, h.more), true end
+  end
   l.shown, l.granted = v, 0
 end
 
@@ -228,9 +243,10 @@ local function door(c)
 end
 
 -- When a limit would let the next call start; or nil, why, when it opens.
-local function opening(l)
+local function opening(l, points)
   if l.kind == 'paced' then
     local at = l.next - l.burst
+    if l.point then at = at + charge_of(l, points) end
     if l.left == 0 and l.till > at then return l.till end
     return at
   end
@@ -252,7 +268,7 @@ end
 local function doors(drawn, key)
   local found = {}
   if not any_closed then return found end
-  if closed['*'] then found[1] = { PROVIDER, closed['*'] } end
+  if closed[ask.whole] then found[1] = { PROVIDER, closed[ask.whole] } end
   if key and closed[key] then found[#found + 1] = { KEY, closed[key] } end
   for d = 1, #drawn do
     local c = closed[limits[drawn[d] + 1].id]
@@ -262,7 +278,7 @@ local function doors(drawn, key)
 end
 
 -- The latest start that any limit gives, the slack and whether it is a probe; or nil, limit, why, when it opens.
-local function try_call(drawn, key)
+local function try_call(g, drawn, key)
   local start, binding, slack, horizon, probe = now + ask.lead, PROVIDER, LATEST, FURTHEST, 0
   for _, found in ipairs(doors(drawn, key)) do
     local opens, why, at = door(found[2])
@@ -276,7 +292,7 @@ local function try_call(drawn, key)
   for d = 1, #drawn do
     local index = drawn[d]
     local l = limits[index + 1]
-    local at, why, opens = opening(l)
+    local at, why, opens = opening(l, g.cost[index] or 1)
     if not at then return nil, index, why, opens end
     if at > start then start, binding = at, index end
     if l.interval then
@@ -297,17 +313,49 @@ local function may_skip(choice, limit, why)
   return (limit == KEY or choice.own[limit]) and why ~= MARK and why ~= WINDOW
 end
 
+-- How much of a credential's own quotas is used up, in millionths of the fullest one.
+local function used_of(choice)
+  local most = 0
+  for _, index in ipairs(choice.limits) do
+    local l = limits[index + 1]
+    if l.kind == 'quota' then most = max(most, floor(l.count * 1000000 / max(l.calls, 1))) end
+  end
+  return most
+end
+
+-- The credential that can serve first, of several the least used one.
+local given = {}
+local function least_used(g)
+  local best, start, slack, probe, used, got
+  local limit, why, opens
+  for i = 1, #g.choices do
+    local choice = g.choices[i]
+    local at, a, b, c = try_call(g, choice.drawn, choice.name)
+    if at then
+      local u, n = used_of(choice), given[choice.name] or 0
+      if not best or at < start or (at == start and (u < used or (u == used and n < got))) then
+        best, start, slack, probe, used, got = i, at, a, b, u, n
+      end
+    elseif not opens or c < opens then
+      limit, why, opens = a, b, c
+    end
+  end
+  if best then return start, slack, probe, best end
+  return nil, limit, why, opens
+end
+
 -- Start, slack, probe and choice of the group's next call; or nil, limit, why, when it opens.
 local function next_call(g)
   if #g.choices == 0 then
-    local start, a, b, c = try_call(g.limits)
+    local start, a, b, c = try_call(g, g.limits)
     if start then return start, a, b, 0 end
     return nil, a, b, c
   end
+  if g.spread then return least_used(g) end
   local best_limit, best_why, best_opens
   for i = 1, #g.choices do
     local choice = g.choices[i]
-    local start, a, b, c = try_call(choice.drawn, choice.name)
+    local start, a, b, c = try_call(g, choice.drawn, choice.name)
     if start then return start, a, b, i end
     if not may_skip(choice, a, b) then return nil, a, b, c end
     if not best_opens or c < best_opens then best_limit, best_why, best_opens = a, b, c end
@@ -335,7 +383,9 @@ local function grant(group, g, start, slack, probe, choice)
   for d = 1, #drawn do
     local l = limits[drawn[d] + 1]
     if l.kind == 'paced' then
-      l.next, l.granted, l.dirty = max(l.next, start) + l.interval, l.granted + 1, true
+      local points = g.cost[drawn[d]] or 1
+      l.next, l.dirty = max(l.next, start) + charge_of(l, points), true
+      l.granted = l.granted + (l.point and points or 1)
       if l.left and start < l.till then l.left = max(l.left - 1, 0) end
     elseif l.kind == 'leases' then
       l.mine = l.mine + 1
@@ -344,19 +394,24 @@ local function grant(group, g, start, slack, probe, choice)
     end
   end
   if any_closed then
-    charge_closure(closed['*'], start)
+    charge_closure(closed[ask.whole], start)
     if choice > 0 then charge_closure(closed[g.choices[choice].name], start) end
     for d = 1, #drawn do charge_closure(closed[limits[drawn[d] + 1].id], start) end
   end
   local n = #grants
   grants[n + 1], grants[n + 2], grants[n + 3], grants[n + 4] = group - 1, choice - 1, start - now, slack
   grants[n + 5] = probe
+  if choice > 0 then
+    local name = g.choices[choice].name
+    given[name] = (given[name] or 0) + 1
+  end
   g.granted = g.granted + 1
 end
 
 -- What each choice draws from, the group's limits first.
 local function join(g)
-  g.granted = 0
+  g.granted, g.cost = 0, {}
+  for _, pair in ipairs(g.points or NOTHING) do g.cost[pair[1]] = pair[2] end
   for _, choice in ipairs(g.choices) do
     choice.drawn, choice.own = {}, {}
     for _, index in ipairs(g.limits) do table.insert(choice.drawn, index) end

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use redis::AsyncCommands as _;
 
-use super::{FleetLimiter, LimiterError, open_closure, wire};
+use super::{FleetLimiter, LimiterError, open_closure, own_closure, wire};
 use crate::limit::{Closed, Hold, Kept, Numbers};
 
 use super::Closure;
@@ -48,7 +48,8 @@ impl FleetLimiter {
     /// When Redis does not answer.
     pub async fn hold(&self, provider: &str, hold: Option<&Hold>) -> Result<(), LimiterError> {
         let text = hold.map(encode_hold);
-        self.say(provider, "#hold", text.as_deref()).await
+        let name = wire::hold_name(provider);
+        self.say(provider, &name, text.as_deref()).await
     }
 
     async fn say(
@@ -99,8 +100,8 @@ impl FleetLimiter {
             call.arg(format!("={limit}"))
                 .arg(wire::encode_numbers(numbers));
         }
-        if let Some(hold) = &kept.hold {
-            call.arg("#hold").arg(encode_hold(hold));
+        for (whole, hold) in &kept.holds {
+            call.arg(format!("#hold{whole}")).arg(encode_hold(hold));
         }
         for (name, closure) in closed {
             call.arg(name).arg(wire::encode_closed(closure));
@@ -119,18 +120,19 @@ impl FleetLimiter {
             is_lost: true,
             ..KeptNow::default()
         };
+        let hold_name = wire::hold_name(provider);
         for (name, text) in seen.hashes.iter().flatten() {
             match (name.strip_prefix('='), name.as_str()) {
                 (Some(limit), _) => kept
                     .set
                     .extend(wire::read_numbers(text).map(|numbers| (limit.to_owned(), numbers))),
                 (None, "#id") => kept.is_lost = *text != seen.server,
-                (None, "#hold") => {
+                (None, name) if name == hold_name => {
                     kept.hold = read_hold(text).filter(|hold| hold.until_us > seen.now_us);
                 }
-                _ => kept.closures.extend(
-                    wire::read_closed(text)
-                        .and_then(|closed| open_closure(seen.now_us, name, closed)),
+                (None, name) => kept.closures.extend(
+                    own_closure(provider, name)
+                        .and_then(|own| open_closure(seen.now_us, own, wire::read_closed(text)?)),
                 ),
             }
         }
@@ -138,19 +140,19 @@ impl FleetLimiter {
         Ok(kept)
     }
 
-    /// Forgets the numbers that answers told of the limits of a provider (of one limit, if `only` names it). The next
-    /// answer tells them again.
+    /// Forgets the numbers that answers told of `limits` of a provider, in every scope. The next answer tells them
+    /// again.
     ///
     /// # Errors
     /// When Redis does not answer.
     pub async fn forget_learned(
         &self,
         provider: &str,
-        only: Option<&str>,
+        limits: &[String],
     ) -> Result<(), LimiterError> {
         let mut connection = self.connection.clone();
         for scope in self.scopes(provider).await? {
-            if only.is_none_or(|limit| limit == scope.limit) {
+            if limits.contains(&scope.limit) {
                 let key = scope.key.as_str();
                 let gone: redis::RedisFuture<'_, ()> = connection.hdel(key, &["heard", "#heard"]);
                 self.within(gone).await?;

@@ -4,7 +4,7 @@
 local server = ARGV[1] ~= '' and ARGV[1] or string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 if redis.call('HGET', KEYS[1], '#id') == server then return 0 end
 for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if name == '#hold' or string.byte(name) == 61 then redis.call('HDEL', KEYS[1], name) end
+  if string.sub(name, 1, 5) == '#hold' or string.byte(name) == 61 then redis.call('HDEL', KEYS[1], name) end
 end
 for i = 2, #ARGV, 2 do
   local name, text = ARGV[i], ARGV[i + 1]

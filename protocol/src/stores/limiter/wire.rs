@@ -10,7 +10,7 @@ use crate::limit::{
     IN_FLIGHT_AGAIN_US, Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, LONGEST_LEFT_US,
     Learned, Lease, Leases, Left, Numbers, PROBE_AGAIN_US, PROBE_US, Paced, PacedBy, Quota,
     RAMP_OVER_US, RAMP_US, Refusal, Rule, SAME_RESET_US, State, UNMARKED_WINDOW_US, Why, mark_step,
-    window_guard_us,
+    whole_of, window_guard_us,
 };
 
 use super::LimiterError;
@@ -35,6 +35,9 @@ struct WireAsk<'a> {
     ramp_over: i64,
     forgotten: i64,
     keeps: bool,
+    whole: &'a str,
+    hold: String,
+    most_charge: i64,
     same_reset: i64,
     longest_left: i64,
 }
@@ -61,6 +64,15 @@ struct WireHeard {
     left: Option<WireLeft>,
     #[serde(skip_serializing_if = "Option::is_none")]
     used: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    back: Option<WireBack>,
+    more: u64,
+}
+
+#[derive(Serialize)]
+struct WireBack {
+    points: u64,
+    of: i64,
 }
 
 #[derive(Serialize)]
@@ -79,6 +91,8 @@ enum WireRule {
         slack: i64,
         horizon: i64,
         period: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        point: Option<i64>,
     },
     Leases {
         calls: u64,
@@ -99,6 +113,9 @@ struct WireGroup<'a> {
     want: u32,
     limits: &'a [usize],
     choices: Vec<WireChoice<'a>>,
+    spread: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    points: &'a [(usize, u64)],
 }
 
 #[derive(Serialize)]
@@ -133,6 +150,9 @@ pub(super) fn encode(ask: &Ask, seq: u64) -> String {
         ramp_over: RAMP_OVER_US,
         forgotten: FORGOTTEN_US,
         keeps: ask.keeps,
+        whole: whole_of(&ask.provider),
+        hold: hold_name(&ask.provider),
+        most_charge: crate::limit::MOST_CHARGE_US,
         same_reset: SAME_RESET_US,
         longest_left: LONGEST_LEFT_US,
     };
@@ -160,7 +180,17 @@ fn wire_heard(heard: &Heard) -> WireHeard {
             till: left.till_us,
         }),
         used: heard.used,
+        back: heard.back.map(|back| WireBack {
+            points: back.points,
+            of: back.of_us,
+        }),
+        more: heard.more,
     }
+}
+
+/// Where the hold of a whole provider lies.
+pub(super) fn hold_name(provider: &str) -> String {
+    format!("#hold{}", whole_of(provider))
 }
 
 /// Numbers with what the script needs of them: `<interval> <burst> <slack> <horizon> <period>|<text>`, or
@@ -180,11 +210,24 @@ pub(super) fn encode_numbers(numbers: &Numbers) -> String {
             burst,
         },
         Numbers::Spacing { least_us } => Rule::Spacing { least_us },
+        Numbers::Points {
+            points,
+            period_us,
+            burst,
+        } => Rule::Cost {
+            points,
+            period_us,
+            burst,
+        },
     };
-    let pace = rule.pace().expect("a rate and a spacing are paced");
+    let pace = rule.pace().expect("these are paced");
+    let first = match pace.point_ns {
+        0 => pace.interval_us,
+        point_ns => point_ns,
+    };
     format!(
-        "{} {} {} {} {}|{numbers}",
-        pace.interval_us, pace.burst_us, pace.slack_us, pace.horizon_us, pace.period_us
+        "{first} {} {} {} {}|{numbers}",
+        pace.burst_us, pace.slack_us, pace.horizon_us, pace.period_us
     )
 }
 
@@ -211,14 +254,15 @@ fn wire_rule(ask: &Ask, index: usize, limit: &Instance) -> WireRule {
             marked: closes_us - opened_us > UNMARKED_WINDOW_US,
             near: mark_step(calls) / 2,
         },
-        Rule::Rate { .. } | Rule::Spacing { .. } => {
-            let pace = limit.rule.pace().expect("a rate and a spacing are paced");
+        Rule::Rate { .. } | Rule::Spacing { .. } | Rule::Cost { .. } => {
+            let pace = limit.rule.pace().expect("these are paced");
             WireRule::Paced {
                 interval: pace.interval_us,
                 burst: pace.burst_us,
                 slack: pace.slack_us,
                 horizon: pace.horizon_us,
                 period: pace.period_us,
+                point: (pace.point_ns > 0).then_some(pace.point_ns),
             }
         }
     }
@@ -228,6 +272,8 @@ fn wire_group(group: &Group) -> WireGroup<'_> {
     WireGroup {
         want: group.want,
         limits: &group.limits,
+        spread: group.spread,
+        points: &group.points,
         choices: group
             .choices
             .iter()
@@ -335,7 +381,7 @@ pub(super) type Fields = HashMap<String, String>;
 pub(super) fn remember(state: &mut State, limit: &Instance, fields: &Fields) {
     let id = limit.id();
     match limit.rule {
-        Rule::Rate { .. } | Rule::Spacing { .. } => {
+        Rule::Rate { .. } | Rule::Spacing { .. } | Rule::Cost { .. } => {
             state
                 .paced
                 .extend(read_paced(fields).map(|paced| (id, paced)));
@@ -366,6 +412,7 @@ fn read_paced(fields: &Fields) -> Option<Paced> {
                 burst_us: 0,
                 period_us: 1,
             }),
+        since_us: number(fields, "since").unwrap_or(0),
         learned: fields
             .get("heard")
             .map(|text| read_learned(text))

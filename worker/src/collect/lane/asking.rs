@@ -123,6 +123,18 @@ pub struct Drawn {
 }
 
 impl Drawn {
+    /// What it takes of each bucket of points, for the ledger.
+    pub fn points(&self) -> Vec<String> {
+        let costs = self
+            .limits
+            .iter()
+            .map(|drawn| (&drawn.instance, drawn.points));
+        let costs = costs.filter(|(limit, _)| matches!(limit.rule, Rule::Cost { .. }));
+        costs
+            .map(|(limit, points)| format!("{}={points}", limit.limit))
+            .collect()
+    }
+
     /// Of a call without limits.
     pub fn nothing() -> Self {
         Drawn {
@@ -184,25 +196,30 @@ impl Asking {
         picked: Option<usize>,
         now_us: i64,
     ) -> Result<Group, WishError> {
-        let limits = self.limits_of(shard, context, false, now_us)?;
+        let mut points = Vec::new();
+        let limits = self.limits_of(shard, context, false, now_us, &mut points)?;
         let mut choices = Vec::new();
         let pool = shard.at.pool.credentials.iter().enumerate();
         let without = self.without.clone();
         let pool = pool.filter(|(_, with)| !without.contains(with.name()));
         for (credential, with) in pool.filter(|(place, _)| picked.is_none_or(|p| p == *place)) {
             let context = context.clone().with_credential(with);
-            let own = self.limits_of(shard, &context, true, now_us)?;
+            let own = self.limits_of(shard, &context, true, now_us, &mut points)?;
             choices.push(Choice {
                 credential,
                 name: with.name().to_owned(),
                 limits: own,
             });
         }
-        if shard.at.pool.use_ == PoolUse::Spread && !choices.is_empty() {
+        let spread = shard.at.pool.use_ == PoolUse::Spread;
+        if spread && !choices.is_empty() {
+            // Among equals the first is taken, so that is another one each time.
             let turn = rand::random::<u32>() as usize % choices.len();
             choices.rotate_left(turn);
         }
         Ok(Group {
+            spread,
+            points,
             run: shard.run.name.clone(),
             want: 1,
             limits,
@@ -217,6 +234,7 @@ impl Asking {
         context: &CallContext,
         by_credential: bool,
         now_us: i64,
+        points: &mut Vec<(usize, u64)>,
     ) -> Result<Vec<usize>, WishError> {
         let connector = &shard.at.connector;
         let mut places = Vec::new();
@@ -224,7 +242,19 @@ impl Asking {
             if template.by_credential == by_credential {
                 let scope = connector.scope(place, context)?;
                 let instance = instance(&template.limit, &scope, now_us)?;
-                places.push(self.limit(instance, Narrow::of(template)));
+                let taken = connector.points(place, context)?;
+                if let (Some(points), Rule::Cost { burst, .. }) = (taken, instance.rule)
+                    && points > burst
+                {
+                    return Err(WishError::Dear {
+                        limit: template.name.clone(),
+                        points,
+                        burst,
+                    });
+                }
+                let limit = self.limit(instance, Narrow::of(template));
+                places.push(limit);
+                points.extend(taken.map(|points| (limit, points)));
             }
         }
         Ok(places)
@@ -356,6 +386,7 @@ impl AskedGroup {
             .filter_map(|p| {
                 Some(DrawnLimit {
                     instance: limits.get(*p)?.clone(),
+                    points: self.group.points_of(*p),
                     narrow: *narrow.get(*p)?,
                 })
             })
@@ -391,15 +422,21 @@ fn cell_scopes(
     let connector = &shard.at.connector;
     let mut by_cell = connector
         .scopes_for(endpoint)
-        .filter(|(_, scope)| scope.by_cell)
+        .filter(|(_, scope)| scope.by_cell || scope.points_by_cell)
         .peekable();
     if by_cell.peek().is_none() {
         return Ok(Vec::new());
     }
     let context = context();
-    let scope = |(place, template): (usize, &ScopeTemplate)| match template.by_credential {
-        true => Ok(cell.to_string()),
-        false => connector.scope(place, &context),
+    let scope = |(place, template): (usize, &ScopeTemplate)| {
+        if template.by_credential {
+            return Ok(cell.to_string());
+        }
+        let scope = connector.scope(place, &context)?;
+        Ok(match connector.points(place, &context)? {
+            Some(points) => format!("{scope}={points}"),
+            None => scope,
+        })
     };
     by_cell.map(scope).collect()
 }
@@ -449,6 +486,18 @@ pub enum WishError {
         credential: String,
         /// What the last try came to.
         verdict: Verdict,
+    },
+    /// It costs more than its bucket ever holds.
+    #[error(
+        "limit `{limit}`: the call costs {points} points, and its bucket holds {burst} at most"
+    )]
+    Dear {
+        /// The limit.
+        limit: String,
+        /// What it costs.
+        points: u64,
+        /// The bucket.
+        burst: u64,
     },
     /// Its limit cannot be counted.
     #[error(transparent)]

@@ -145,15 +145,16 @@ impl Lane {
             for_: wait,
             reason: scope.outcome.as_str().to_owned(),
         };
-        let (limiter, provider) = (self.context.limiter.clone(), self.provider.name.clone());
+        let (limiter, provider) = (self.context.limiter.clone(), self.budgets.clone());
         let (publisher, events) = (self.context.parting.publisher.clone(), self.events.clone());
         let (context, now_us) = (self.context.clone(), self.shared.fleet_us(now));
+        let called = self.provider.name.clone();
         self.context.tasks.spawn(async move {
             for _ in 0..5 {
                 match limiter.close(&provider, &closure).await {
                     Ok(strikes) => {
                         kept::keep(&context, &provider, &closure, strikes, now_us).await;
-                        tell(&publisher, &provider, &closure, strikes).await;
+                        tell(&publisher, &called, &closure, strikes).await;
                         if strikes >= BREAKER {
                             drop(events.send(Event::BreakerOpened(closure)));
                         }
@@ -174,7 +175,7 @@ impl Lane {
             CallEnd::NotSent | CallEnd::TokenEnded(_) => Probed::NotSent,
             CallEnd::Again { .. } | CallEnd::CutOff { .. } => Probed::Unanswered,
         };
-        let (limiter, provider) = (self.context.limiter.clone(), self.provider.name.clone());
+        let (limiter, provider) = (self.context.limiter.clone(), self.budgets.clone());
         let (drawn, events) = (drawn.clone(), self.events.clone());
         self.context.tasks.spawn(async move {
             let names: Vec<&str> = drawn.names.iter().map(String::as_str).collect();

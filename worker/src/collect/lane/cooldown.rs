@@ -23,6 +23,8 @@ const WITHOUT_RESET: Duration = Duration::from_secs(3600);
 pub struct DrawnLimit {
     /// The limit in the call's scope.
     pub instance: Instance,
+    /// What it takes of a bucket of points.
+    pub points: u64,
     /// How few calls it holds for.
     pub narrow: Narrow,
 }
@@ -140,6 +142,7 @@ mod tests {
 
     fn limit(name: &str, scope: &str, rule: Rule, narrow: (usize, bool, bool)) -> DrawnLimit {
         DrawnLimit {
+            points: 1,
             instance: Instance {
                 limit: name.into(),
                 scope: scope.into(),

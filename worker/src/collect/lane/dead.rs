@@ -59,7 +59,7 @@ impl Lane {
             return;
         }
         self.looking_for_dead = true;
-        let (limiter, provider) = (self.context.limiter.clone(), self.provider.name.clone());
+        let (limiter, provider) = (self.context.limiter.clone(), self.budgets.clone());
         let events = self.events.clone();
         self.context.tasks.spawn(async move {
             let closures = limiter.closures(&provider).await.unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use paceline_protocol::limit::{Heard, Instance, LeftTold, Lesson, Numbers};
+use paceline_protocol::limit::{Back, Heard, Instance, LeftTold, Lesson, Numbers};
 
 /// A limit in a scope.
 type Key = (String, String);
@@ -21,9 +21,29 @@ struct Known {
     next_us: Option<i64>,
     left: Option<LeftTold>,
     used: Option<u64>,
+    back: Option<Back>,
+    more: u64,
 }
 
 impl Ears {
+    /// A call that started at `of_us` took `taken` points of `limit` and cost `actual`.
+    pub fn cost(&mut self, limit: &Instance, taken: u64, actual: u64, of_us: i64) {
+        if taken == actual {
+            return;
+        }
+        let key = (limit.limit.clone(), limit.scope.clone());
+        let known = self.known.entry(key).or_default();
+        known.more += actual.saturating_sub(taken);
+        let points = taken.saturating_sub(actual);
+        if points > 0 {
+            let before = known.back.unwrap_or(Back { points: 0, of_us });
+            known.back = Some(Back {
+                points: before.points + points,
+                of_us: before.of_us.min(of_us),
+            });
+        }
+    }
+
     /// An answer told something of `limit`.
     pub fn hear(&mut self, limit: &Instance, lesson: &Lesson) {
         if *lesson == Lesson::default() {
@@ -62,6 +82,8 @@ impl Ears {
                 next_us: known.next_us.take(),
                 left: known.left.take(),
                 used: known.used.take(),
+                back: known.back.take(),
+                more: std::mem::take(&mut known.more),
             });
             known.fresh = false;
         }
@@ -103,6 +125,22 @@ mod tests {
             used: Some(calls),
             ..Lesson::default()
         }
+    }
+
+    #[test]
+    fn what_a_call_did_not_cost_is_given_back_once() {
+        let mut ears = Ears::default();
+        ears.cost(&limit(), 10, 4, 7);
+        ears.cost(&limit(), 10, 9, 5);
+        ears.cost(&limit(), 1, 3, 9);
+        let heard = ears.tell(&[limit()]);
+        let back = Back {
+            points: 7,
+            of_us: 5,
+        };
+        assert_eq!((heard[0].back, heard[0].more), (Some(back), 2));
+        let again = ears.tell(&[limit()]);
+        assert_eq!((again[0].back, again[0].more), (None, 0));
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Lane {
             return;
         }
         let mut ask = asking.ask(
-            &self.provider.name,
+            &self.budgets,
             &self.context.holder,
             &self.leases,
             self.claims(),
@@ -410,7 +410,7 @@ impl Lane {
         }
         self.marking.push(key);
         let context = self.context.clone();
-        let (provider, events) = (self.provider.name.clone(), self.events.clone());
+        let (provider, events) = (self.budgets.clone(), self.events.clone());
         self.context.tasks.spawn(async move {
             let objects = &context.parting.stores.objects;
             if let Err(error) = marks::advance(objects, &context.limiter, &context.prefix, &provider, &quota, seen_us).await {
@@ -429,7 +429,7 @@ impl Lane {
         let claims = self.claims();
         let ask = self
             .leases
-            .renewal(&self.provider.name, &self.context.holder, claims.clone());
+            .renewal(&self.budgets, &self.context.holder, claims.clone());
         if ask.claims.is_empty() && ask.limits.is_empty() {
             return;
         }

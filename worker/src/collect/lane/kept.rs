@@ -17,7 +17,7 @@ impl Lane {
         }
         self.putting_back = true;
         let context = self.context.clone();
-        let (provider, events) = (self.provider.name.clone(), self.events.clone());
+        let (provider, events) = (self.budgets.clone(), self.events.clone());
         self.context.tasks.spawn(async move {
             put_back(&context, &provider).await;
             drop(events.send(Event::PutBack));

@@ -159,6 +159,8 @@ enum Event {
 struct Lane {
     name: String,
     provider: Provider,
+    /// The provider, as the limiter knows it.
+    budgets: String,
     context: LaneContext,
     shared: Arc<LaneShared>,
     events: mpsc::UnboundedSender<Event>,
@@ -213,6 +215,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         name: name.to_owned(),
         shared: Arc::new(LaneShared::default()),
         provider: provider.clone(),
+        budgets: provider.limiter_name(),
         events: events.clone(),
         closed_until: closed,
         held: BTreeMap::new(),

@@ -217,7 +217,12 @@ impl Work<'_> {
             asking
                 .add(wish, endpoint, &self.of.shard, Some(self.of.place), now_us)
                 .map_err(|error| Called::Unfit(error.to_string()))?;
-            let ask = asking.ask(self.provider, self.holder(), &Leases::default(), Vec::new());
+            let ask = asking.ask(
+                self.budgets(),
+                self.holder(),
+                &Leases::default(),
+                Vec::new(),
+            );
             let answered = match self.of.context.limiter.ask(&ask).await {
                 Ok(answered) => answered,
                 Err(error) => {
@@ -261,7 +266,7 @@ impl Work<'_> {
                 Ok(())
             }
             (Why::Unset, _) => {
-                if !kept::put_back(&self.of.context, self.provider).await {
+                if !kept::put_back(&self.of.context, self.budgets()).await {
                     self.pause(AWAY).await;
                 }
                 Ok(())
@@ -286,7 +291,7 @@ impl Work<'_> {
             objects,
             &context.limiter,
             &context.prefix,
-            self.provider,
+            self.budgets(),
             quota,
             seen_us,
         );
@@ -407,6 +412,7 @@ impl Work<'_> {
             credential: Some(self.name().to_owned()),
             scopes: allowed.drawn.scopes.clone(),
             allowed: allowed.drawn.allowed.clone(),
+            points: allowed.drawn.points(),
             cell: self.of.cell,
             page: 0,
             attempt,
@@ -449,7 +455,7 @@ impl Work<'_> {
         let mut leases = Leases::default();
         leases.take(&drawn.leases);
         leases.give_back(&drawn.leases);
-        let none = leases.renewal(self.provider, self.holder(), Vec::new());
+        let none = leases.renewal(self.budgets(), self.holder(), Vec::new());
         if let Err(error) = self.of.context.limiter.renew(&none).await {
             tracing::debug!(error = %error, "a lease was not given back; it ends by itself");
         }
@@ -466,7 +472,7 @@ impl Work<'_> {
             .of
             .context
             .limiter
-            .probed(self.provider, &names, start_us, how)
+            .probed(self.budgets(), &names, start_us, how)
             .await
         {
             tracing::warn!(provider.name = self.provider, error = %error, "how a probe ended did not reach the fleet");

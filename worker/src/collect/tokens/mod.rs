@@ -147,6 +147,11 @@ struct Work<'r> {
 }
 
 impl Work<'_> {
+    /// The provider, as the limiter knows it.
+    fn budgets(&self) -> &str {
+        self.of.shard.at.connector.budgets()
+    }
+
     fn name(&self) -> &str {
         self.credential.name()
     }
@@ -467,8 +472,8 @@ impl Work<'_> {
             reason: outcome.as_str().to_owned(),
         };
         let limiter = &self.of.context.limiter;
-        kept::keep(&self.of.context, self.provider, &closure, 0, now_us).await;
-        while let Err(error) = limiter.close(self.provider, &closure).await {
+        kept::keep(&self.of.context, self.budgets(), &closure, 0, now_us).await;
+        while let Err(error) = limiter.close(self.budgets(), &closure).await {
             tracing::warn!(provider.name = self.provider, error = %error, "the closure did not reach the fleet yet");
             if self.of.context.shutdown.is_draining() {
                 break;
