@@ -153,6 +153,119 @@ async fn limits_are_set_held_and_reset_while_a_run_goes_on_and_outlive_redis() {
     calendar.check(RUN).await.expect("checked").assert_kept();
 }
 
+/// Nights of the search `NRT/2026-12-05/2026-12-07`.
+fn nights(call: &Call) -> Option<u32> {
+    let mut days = call.cell.as_deref()?.split('/').skip(1);
+    let mut day = || days.next()?.parse::<jiff::civil::Date>().ok();
+    let (out, back) = (day()?, day()?);
+    u32::try_from(out.until(back).ok()?.get_days()).ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_of_calls_never_overdraw_their_bucket_and_keys_are_spread() {
+    let points =
+        "  - {name: points, cost: \"{{ nights }}\", rate: 100/s, burst: 60}\n  - {name: in-flight";
+    let shape = Shape {
+        days: 40,
+        provider: vec![
+            ("  - {name: in-flight", points.into()),
+            ("use: exhaust", "use: spread".into()),
+        ],
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("points", shape).expect("a calendar");
+    let _loader = calendar.load().expect("started");
+    let _workers = [calendar.collect(), calendar.collect()].map(|w| w.expect("started"));
+    calendar
+        .enqueue_and_wait(RUN)
+        .expect("it ends")
+        .expect_code(0);
+    calendar.check(RUN).await.expect("checked").assert_kept();
+
+    // The bucket as a provider counts it: 60 points, 100 restored a second.
+    let mut log = calendar.provider.log();
+    log.sort_by_key(|call| call.arrived_us);
+    let (mut level, mut last) = (60.0f64, log[0].arrived_us);
+    for call in log.iter().filter(|call| nights(call).is_some()) {
+        let restored = (call.arrived_us - last) as f64 * 100.0 / 1e6;
+        last = call.arrived_us;
+        level = (level + restored).min(60.0) - f64::from(nights(call).unwrap_or(0));
+        assert!(level >= 0.0, "overdrawn by {level} at {call:?}");
+    }
+    let by_key = |key: &String| {
+        let of_key = |call: &&Call| call.key.as_deref() == Some(key.as_str());
+        log.iter().filter(of_key).count()
+    };
+    let counts: Vec<usize> = calendar.keys.iter().map(by_key).collect();
+    assert!(counts.iter().all(|calls| *calls >= 40), "{counts:?} of 120");
+
+    let audit = calendar.json(&["audit", RUN]).expect("an audit");
+    let limits = audit["limits"].as_array().expect("limits").clone();
+    let of_points = limits.iter().find(|l| l["limit"] == "points");
+    assert_eq!(of_points.expect("points")["allowed"], 60, "{audit}");
+    let status = calendar
+        .json(&["status", RUN, "--by", "nights"])
+        .expect("a status");
+    for night in ["1", "2", "3"] {
+        assert_eq!(status["progress"][night]["cells"], 40, "{status}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("calls.svg");
+    let picture = ["audit", RUN, "--svg", file.to_str().expect("text")];
+    calendar.producer(&picture).expect("it ends").expect_code(0);
+    let svg = std::fs::read_to_string(file).expect("a picture");
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_providers_share_one_limit() {
+    let shape = Shape {
+        days: 20,
+        rate: 40,
+        provider: vec![("rate: 40/s", "rate: 40/s, shared: account".into())],
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("shared", shape).expect("a calendar");
+    let spec = &calendar.fleet.spec;
+    let first = std::fs::read_to_string(spec.path().join("providers/fare-search.yaml"));
+    let second = first
+        .expect("the provider")
+        .replace("provider: fare-search", "provider: fare-two")
+        .replace("name: second", "name: each-second");
+    spec.write("providers/fare-two.yaml", &second)
+        .expect("written");
+    let job = "jobs/fares.yaml";
+    spec.replace(job, "provider: fare-search", "provider: \"{{ engine }}\"")
+        .expect("replaced");
+    let both = "split:\n  engine: [fare-search, fare-two]\n";
+    spec.replace(job, "split:\n", both).expect("replaced");
+    let _loader = calendar.load().expect("started");
+    let _workers = [calendar.collect(), calendar.collect()].map(|w| w.expect("started"));
+    calendar
+        .enqueue_and_wait(RUN)
+        .expect("it ends")
+        .expect_code(0);
+    // The one provider behind both allows 40 a second in all.
+    let report = calendar.provider.report();
+    assert_eq!(report.refused, 0, "{report:?}");
+    let audit = calendar.json(&["audit", RUN]).expect("an audit");
+    let limits = audit["limits"].as_array().expect("limits").clone();
+    let shared: Vec<&Value> = limits
+        .iter()
+        .filter(|l| l["provider"] == "account")
+        .collect();
+    assert_eq!(shared.len(), 1, "one counter: {audit}");
+
+    // One of them is held alone.
+    let hold = ["limits", "hold", "fare-two", "--for", "10m"];
+    calendar.producer(&hold).expect("it ends").expect_code(0);
+    let held = |name: &str| {
+        let all = calendar.json(&["limits", name]).expect("budgets");
+        all[0]["held"].is_object()
+    };
+    assert!(held("fare-two") && !held("fare-search"));
+}
+
 async fn redis(calendar: &Calendar) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(calendar.fleet.value("REDIS_URL")).expect("a URL");
     let connection = client.get_multiplexed_async_connection().await;

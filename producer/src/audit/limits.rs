@@ -87,7 +87,8 @@ impl<'a> Meters<'a> {
             };
             let owner = limit.shared.as_ref().unwrap_or(&provider.name).clone();
             let allowed = of_limit(&row.allowed, &counter).unwrap_or_default();
-            let key = (owner, limit.name.clone(), scope, allowed.to_owned());
+            let name = self.name_of(limit, &counter);
+            let key = (owner, name, scope, allowed.to_owned());
             let points = of_limit(&row.points, &counter).and_then(|n| n.parse().ok());
             let points: u64 = points.unwrap_or(1);
             if let Some(meter) = self.by_limit.get_mut(&key) {
@@ -105,7 +106,9 @@ impl<'a> Meters<'a> {
         let met = self.by_limit.iter();
         let mut audited: Vec<Audited> = met.map(|(key, meter)| meter.audited(key)).collect();
         for (owner, limit) in self.limits() {
-            let is_it = |a: &Audited| a.provider == owner && a.limit == limit.name;
+            let is_it = |a: &Audited| {
+                a.provider == owner && (a.limit == limit.name || limit.shared.is_some())
+            };
             if !audited.iter().any(is_it)
                 && let Some(meter) = Meter::new(&limit.rule, 0)
             {
@@ -122,6 +125,16 @@ impl<'a> Meters<'a> {
             (&a.provider, &a.limit, &a.scope).cmp(&(&b.provider, &b.limit, &b.scope))
         });
         audited
+    }
+
+    /// A shared limit goes by its name at the first of the run's providers that share it.
+    fn name_of(&self, limit: &Limit, counter: &str) -> String {
+        if limit.shared.is_none() {
+            return limit.name.clone();
+        }
+        let all = self.plan.providers.values();
+        let mut same = all.flat_map(|p| p.limits.iter().filter(|l| p.counter_name(l) == counter));
+        same.next().unwrap_or(limit).name.clone()
     }
 
     /// Every limit of the run's providers with its owner.

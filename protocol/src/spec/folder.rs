@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::across;
 use super::diagnostic::{Diagnostic, Position, any_error, choose};
 use super::model::{Job, Provider};
+use super::shared;
 use super::source::{Source, Sourced, SpecFile, read};
 use crate::settings::Environment;
 
@@ -320,6 +321,7 @@ impl SpecFolder {
         for file in folder.providers.iter().filter(|f| wanted(&f.source)) {
             found.extend(file.found.iter().cloned());
             found.extend(folder.provider_taken(file));
+            found.extend(shared::differing(file, &folder.providers));
             found.extend(lacking(&file.source, env));
         }
         Ok(sorted(found))

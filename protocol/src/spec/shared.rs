@@ -3,7 +3,9 @@
 //! Providers that share a limit have the limiter's state under the shared name. A shared limit is the same where
 //! name, kind and period are; the others are told apart by their provider.
 
+use super::diagnostic::Diagnostic;
 use super::model::{Limit, LimitRule, Provider};
+use super::source::Sourced;
 use crate::limit::PROVIDER;
 
 impl Provider {
@@ -35,6 +37,50 @@ impl Provider {
             ..limit.clone()
         }
     }
+}
+
+/// Limits that a file shares with another one under other numbers: nobody could say which of them hold.
+pub(super) fn differing(file: &Sourced<Provider>, all: &[Sourced<Provider>]) -> Vec<Diagnostic> {
+    let Some(provider) = &file.model else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    for (place, limit) in provider.limits.iter().enumerate() {
+        if limit.shared.is_none() {
+            continue;
+        }
+        let counter = provider.counter_name(limit);
+        let others = all
+            .iter()
+            .filter_map(|other| Some((other, other.model.as_ref()?)));
+        for (other, theirs) in others.filter(|(_, theirs)| theirs.name < provider.name) {
+            let same = |l: &&Limit| l.shared.is_some() && theirs.counter_name(l) == counter;
+            let differs = |l: &&Limit| numbers(&l.rule) != numbers(&limit.rule);
+            if theirs.limits.iter().filter(same).any(|l| differs(&l)) {
+                let path = format!("limits[{place}].shared");
+                let what = format!(
+                    "limit `{}` is shared with {} under other numbers",
+                    limit.name, other.source.file
+                );
+                found.push(
+                    file.source
+                        .fault(&path, what)
+                        .hint("one limit has the same numbers in every file that shares it"),
+                );
+            }
+        }
+    }
+    found
+}
+
+/// What a limit allows; what one call takes of it may differ.
+fn numbers(rule: &LimitRule) -> LimitRule {
+    let mut rule = rule.clone();
+    if let LimitRule::Cost { points, actual, .. } = &mut rule {
+        points.clear();
+        *actual = None;
+    }
+    rule
 }
 
 /// Two shared limits of one name that differ in this are two.
