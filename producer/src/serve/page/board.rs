@@ -231,9 +231,7 @@ fn judged(mut one: Going, place: usize, all: &[(BTreeSet<String>, Option<f64>)])
 
 fn providers(files: &RunFiles) -> BTreeSet<String> {
     let providers = files.plan.providers.values();
-    providers
-        .map(|provider| limiter_name(provider).to_owned())
-        .collect()
+    providers.map(limiter_name).collect()
 }
 
 /// Keeps the list of ended runs until the process stops.
