@@ -17,6 +17,7 @@ mod limits;
 mod metrics;
 mod monitoring;
 mod new;
+mod orders;
 mod outputs;
 mod page;
 mod posts;

@@ -66,11 +66,6 @@ impl Market {
             .spec
             .write("jobs/market.yaml", &JOB.replace("GATE", gate))
             .expect("written");
-        let learn = "    learn:\n      rate: {header: gncp-gw-ratelimit-replenish-rate}\n      burst: {header: gncp-gw-ratelimit-burst-capacity}\n      remaining: {header: gncp-gw-ratelimit-remaining}\n";
-        fleet
-            .spec
-            .replace("providers/naver-commerce.yaml", learn, "")
-            .expect("replaced");
         let accounts: String = SELLERS
             .map(|seller| {
                 format!(
