@@ -124,6 +124,11 @@ impl Keys {
         format!("{}:{{serve}}:notes", self.namespace)
     }
 
+    /// List of the webhooks that were called last, newest first.
+    pub fn deliveries(&self) -> String {
+        format!("{}:{{serve}}:deliveries", self.namespace)
+    }
+
     /// That a webhook has been told of an event.
     pub fn told(&self, id: &str) -> String {
         format!("{}:told:{id}", self.namespace)

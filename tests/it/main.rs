@@ -1,6 +1,7 @@
 //! End-to-end and fault tests on real servers.
 
 mod answers;
+mod browser;
 mod chain;
 mod changes;
 mod closed_pipes;
@@ -20,6 +21,7 @@ mod new;
 mod orders;
 mod outputs;
 mod page;
+mod page_browser;
 mod posts;
 mod readme;
 mod resume;

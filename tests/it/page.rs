@@ -267,6 +267,9 @@ async fn a_run_is_shown_from_its_start_to_its_end() {
     let manifest: serde_json::Value = manifest.json().await.expect("JSON");
     assert_eq!(manifest["cells"], 28);
 
+    the_calendar_is_shown(&scene, &visitor).await;
+    the_job_is_shown(&scene, &visitor).await;
+
     // What the provider refuses, under a name that is HTML.
     scene
         .simulator
@@ -293,6 +296,176 @@ async fn a_run_is_shown_from_its_start_to_its_end() {
         whole += answer.bytes().await.expect("a body").len();
     }
     assert!(whole < 100_000, "the first view has {whole} bytes");
+}
+
+/// The map of what is live: its best cell is the set's, and a cell tells its records and where it stood.
+async fn the_calendar_is_shown(scene: &Scene, visitor: &Visitor) {
+    let client = redis::Client::open(scene.fleet.value("REDIS_URL")).expect("a URL");
+    let mut connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("connected");
+    let mut range = redis::cmd("ZRANGE");
+    range.arg("fares:NRT").arg(0).arg(0).arg("WITHSCORES");
+    let best: Vec<(String, f64)> = range.query_async(&mut connection).await.expect("a set");
+    let (member, price) = best.first().expect("a member");
+    let (depart, nights) = member.split_once('/').expect("two values");
+    visitor.until("/", "1</span></h2>").await; // The list of ended runs has it.
+    let map = visitor.page("/views/fares").await;
+    assert!(
+        map.contains(&format!("Cheapest: {price}</b>")) && map.contains(depart),
+        "{map}"
+    );
+    let at = format!("/views/fares?of=NRT&x={depart}&y={nights}");
+    let cell = visitor.page(&at).await;
+    for wanted in ["<th>carrier</th>", "The last good runs", "/runs/fares/good"] {
+        assert!(cell.contains(wanted), "{wanted} in {cell}");
+    }
+    assert!(visitor.page("/views").await.contains("/views/fares"));
+    let odd = "/views/fares?of=%3Cimg%20src%3Dx%3E&x=%3Cb%3E&y=1";
+    assert!(visitor.page(odd).await.contains("&#60;img"));
+}
+
+/// A job with its next start, its cost and its last result; a run of it begins by a form.
+async fn the_job_is_shown(scene: &Scene, visitor: &Visitor) {
+    let jobs = visitor.page("/jobs").await;
+    for wanted in ["/jobs/fares", "0 3 * * * Asia/Seoul", "/runs/fares/good"] {
+        assert!(jobs.contains(wanted), "{wanted} in {jobs}");
+    }
+    let job = visitor.page("/jobs/fares").await;
+    assert!(
+        job.contains("28 cells") && job.contains("Start a run"),
+        "{job}"
+    );
+    let started = visitor
+        .post(
+            "/jobs/fares/start",
+            Some(&visitor.url),
+            "run=by-page&date=&param.origin=PUS",
+        )
+        .await;
+    assert_eq!(started.status(), StatusCode::SEE_OTHER);
+    assert_eq!(started.headers()[LOCATION], "/runs/fares/by-page?did=start");
+    visitor.until("/runs/fares/by-page", "completed").await;
+    let bad = visitor
+        .post("/jobs/fares/start", Some(&visitor.url), "run=..%2Fx")
+        .await;
+    assert_eq!(bad.status(), StatusCode::BAD_REQUEST);
+    scene
+        .fleet
+        .spec
+        .write("jobs/broken.yaml", "job: broken\nnonsense: [\n")
+        .expect("written");
+    visitor.until("/jobs", "! A file is wrong").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_and_dead_letters_are_shown_and_settled() {
+    let (mut scene, _serving, url) = served("page-messages");
+    let queue = paceline_protocol::topology::Topology::new(scene.fleet.name.clone()).requests();
+    let request = json!({"job": EVIL, "run_id": "r1"}).to_string();
+    // Who is let in finds the queues declared.
+    let hand = Visitor::log_in(&url, "start").await;
+    crate::serve::publish(&scene.fleet, &queue, request.as_bytes()).await;
+    let shown = hand.until("/messages", "there is no job").await;
+    assert!(shown.contains("&#60;img src=x onerror"), "{shown}");
+    assert!(
+        !shown.contains("Drop it for good"),
+        "not for this role: {shown}"
+    );
+    let boss = Visitor::log_in(&url, "rule").await;
+    let again = one_letter(&boss, "again").await;
+    assert_eq!(hand.press(&again).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(
+        boss.press(&again).await.headers()[LOCATION],
+        "/messages?did=again"
+    );
+    // It is as bad as it was, and comes back.
+    boss.until("/messages", "there is no job").await;
+    let drop_it = one_letter(&boss, "drop").await;
+    let dropped = boss.press(&drop_it).await;
+    assert_eq!(dropped.headers()[LOCATION], "/messages?did=drop");
+    assert!(boss.page("/messages").await.contains("There are none."));
+    let gone = boss.press(&drop_it).await;
+    assert_eq!(gone.headers()[LOCATION], "/messages?did=gone");
+
+    scene.collect();
+    scene.load();
+    start(&url, "told", "ICN").await;
+    // Nobody listens there, so it is tried again; the address stays in the environment.
+    let told = boss.until("/messages", "it cannot be reached").await;
+    assert!(
+        told.contains("${RUN_WEBHOOK_URL}") && !told.contains("127.0.0.1"),
+        "{told}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_shown_and_changed_with_a_reason() {
+    let (scene, _serving, url) = served("page-limits");
+    let hand = Visitor::log_in(&url, "start").await;
+    let shown = hand.page("/limits").await;
+    for wanted in [
+        "fare-search",
+        "<b>second</b>",
+        "200/s",
+        "<b>day</b>",
+        "25,000/day",
+        "<b>in-flight</b>",
+    ] {
+        assert!(shown.contains(wanted), "{wanted} in {shown}");
+    }
+    assert!(
+        !shown.contains("Set for the whole fleet"),
+        "not for this role"
+    );
+    let change = "limit=second&value=20%2Fs&reason=%3Cb%3Easked";
+    let refused = hand.post("/limits/fare-search", Some(&url), change).await;
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    let boss = Visitor::log_in(&url, "rule").await;
+    for bad in [
+        "limit=second&value=20%2Fs",
+        "limit=none&value=1&reason=x",
+        "limit=second&value=fast&reason=x",
+    ] {
+        let refused = boss.post("/limits/fare-search", Some(&url), bad).await;
+        assert!(
+            refused.status().is_client_error(),
+            "{bad}: {}",
+            refused.status()
+        );
+    }
+    let set = boss.post("/limits/fare-search", Some(&url), change).await;
+    assert_eq!(set.headers()[LOCATION], "/limits?did=set");
+    let shown = boss.page("/limits").await;
+    assert!(
+        shown.contains("20/s <span class=\"tag\">set</span>"),
+        "{shown}"
+    );
+    let hold = "hold=10m&reason=%3Cb%3Edeploy";
+    let held = boss.post("/limits/fare-search", Some(&url), hold).await;
+    assert_eq!(held.headers()[LOCATION], "/limits?did=hold");
+    let shown = boss.page("/limits").await;
+    assert!(
+        shown.contains("Held") && shown.contains("&#60;b&#62;deploy"),
+        "{shown}"
+    );
+    let reset = "limit=second&value=&reason=over";
+    let reset = boss.post("/limits/fare-search", Some(&url), reset).await;
+    assert_eq!(reset.headers()[LOCATION], "/limits?did=reset");
+    drop(scene);
+}
+
+/// The address of the button of the only letter.
+async fn one_letter(visitor: &Visitor, fate: &str) -> String {
+    let page = visitor.page("/messages").await;
+    let end = format!("/{fate}\"");
+    let form = page
+        .split("action=\"")
+        .find(|form| form.contains(&end))
+        .expect("a button");
+    let (path, _) = form.split_once('"').expect("an address");
+    path.to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]

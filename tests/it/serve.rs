@@ -241,7 +241,7 @@ async fn remember(fleet: &Fleet, seen: jiff::Timestamp) {
 }
 
 /// Publishes to a queue by its name.
-async fn publish(fleet: &Fleet, queue: &str, body: &[u8]) {
+pub(crate) async fn publish(fleet: &Fleet, queue: &str, body: &[u8]) {
     let channel = channel(fleet).await;
     let options = lapin::options::BasicPublishOptions::default();
     let sent = channel.basic_publish(

@@ -23,6 +23,7 @@ type Print = BTreeMap<PathBuf, (Option<SystemTime>, u64)>;
 pub(super) struct SpecWatch {
     dir: PathBuf,
     jobs: RwLock<(Print, Jobs)>,
+    faults: RwLock<Vec<String>>,
 }
 
 impl SpecWatch {
@@ -32,6 +33,7 @@ impl SpecWatch {
         let watch = SpecWatch {
             dir: context.spec.clone(),
             jobs: RwLock::default(),
+            faults: RwLock::default(),
         };
         watch.read_again();
         Ok(watch)
@@ -50,6 +52,14 @@ impl SpecWatch {
         self.jobs.read().ok()?.1.get(name).cloned()
     }
 
+    /// What is wrong with the files as they are now.
+    pub(super) fn faults(&self) -> Vec<String> {
+        self.faults
+            .read()
+            .map(|held| held.clone())
+            .unwrap_or_default()
+    }
+
     /// Reads what has changed since the last look.
     fn read_again(&self) {
         let print = fingerprint(&self.dir);
@@ -64,7 +74,11 @@ impl SpecWatch {
             tracing::error!(dir = %self.dir.display(), "the spec folder cannot be read; the jobs stay as they were");
             return;
         };
-        let jobs = load_all(&folder, &print, &old);
+        let mut faults = Vec::new();
+        let jobs = load_all(&folder, &print, &old, &mut faults);
+        if let Ok(mut held) = self.faults.write() {
+            *held = faults;
+        }
         if let Ok(mut held) = self.jobs.write() {
             *held = (print, jobs);
         }
@@ -87,7 +101,7 @@ pub(super) async fn keep_reading(server: Arc<Server>) {
     }
 }
 
-fn load_all(folder: &SpecFolder, print: &Print, old: &Jobs) -> Jobs {
+fn load_all(folder: &SpecFolder, print: &Print, old: &Jobs, faults: &mut Vec<String>) -> Jobs {
     let mut jobs = Jobs::new();
     let of_jobs = |path: &&PathBuf| path.parent().is_some_and(|p| p.ends_with("jobs"));
     for path in print.keys().filter(of_jobs).filter(|p| is_yaml(p)) {
@@ -96,7 +110,7 @@ fn load_all(folder: &SpecFolder, print: &Print, old: &Jobs) -> Jobs {
                 jobs.insert(job.job.name.clone(), Arc::new(job));
             }
             Err(error) => {
-                tell(path, &error);
+                faults.extend(told(path, &error));
                 let before = old.iter().find(|(_, job)| job.job_path == *path);
                 if let Some((name, job)) = before {
                     tracing::error!(
@@ -111,15 +125,16 @@ fn load_all(folder: &SpecFolder, print: &Print, old: &Jobs) -> Jobs {
     jobs
 }
 
-fn tell(path: &Path, error: &LoadError) {
-    match error {
-        LoadError::Wrong(found) => {
-            for diagnostic in found {
-                tracing::error!("{diagnostic}");
-            }
-        }
-        LoadError::Unknown { .. } => tracing::error!(file = %path.display(), "{error}"),
+/// Says what is wrong, in the log and line by line to whoever shows it.
+fn told(path: &Path, error: &LoadError) -> Vec<String> {
+    let lines = match error {
+        LoadError::Wrong(found) => found.iter().map(ToString::to_string).collect(),
+        LoadError::Unknown { .. } => vec![format!("{}: {error}", path.display())],
+    };
+    for line in &lines {
+        tracing::error!("{line}");
     }
+    lines
 }
 
 fn is_yaml(path: &Path) -> bool {
@@ -170,6 +185,7 @@ mod tests {
         let watch = SpecWatch {
             dir: dir.path().to_owned(),
             jobs: RwLock::default(),
+            faults: RwLock::default(),
         };
         watch.read_again();
         let found = SpecFolder::open(dir.path()).expect("a folder");
@@ -177,12 +193,14 @@ mod tests {
         write(dir.path(), "jobs/j.yaml", "job: j\nnonsense: [\n");
         watch.read_again();
         assert!(watch.job("j").is_some(), "the old one stays");
+        assert!(!watch.faults().is_empty(), "and it is said");
         write(
             dir.path(),
             "jobs/j.yaml",
             &job.replace("[1, 2]", "[1, 2, 3]"),
         );
         watch.read_again();
+        assert!(watch.faults().is_empty());
         let cells = watch.job("j").expect("the new one").job.split.len();
         assert_eq!(cells, 1);
         std::fs::remove_file(dir.path().join("jobs/j.yaml")).expect("removed");

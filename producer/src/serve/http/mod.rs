@@ -57,12 +57,16 @@ pub(super) async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListen
 pub(super) async fn serve(server: Arc<Server>, tokens: Tokens, listener: TcpListener) {
     let stop = server.stop.clone();
     let tokens = Arc::new(tokens);
+    let page = match super::page::routes(server.clone(), tokens.clone()) {
+        Ok(page) => page,
+        Err(error) => return tracing::error!("the HTTP server cannot begin: {error:#}"),
+    };
     let app = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(server.clone())
-        .merge(super::page::routes(server.clone(), tokens.clone()))
+        .merge(page)
         .merge(api(tokens).with_state(server));
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let served = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::sign::Signer;
-use super::{address, body};
+use super::{address, body, told};
 use crate::run::RunFiles;
 use crate::serve::Server;
 
@@ -91,15 +91,18 @@ async fn one(server: &Server, signer: &Signer, letter: Letter) -> Result<()> {
             .await?);
     };
     delivery.attempt += 1;
-    let told = attempt(server, signer, &delivery).await;
-    let told = told.unwrap_or_else(|error| Told::Later(format!("{error:#}")));
-    let why = match told {
+    let mut to = String::new();
+    let tried = attempt(server, signer, &delivery, &mut to).await;
+    let tried = tried.unwrap_or_else(|error| Told::Later(format!("{error:#}")));
+    let why = match tried {
         Told::Yes => {
+            told::note(server, &delivery, &to, "ok", None).await;
             server.gauges.delivery("ok");
             letter.ack().await;
             return Ok(());
         }
         Told::Later(why) if delivery.attempt < TRIES => {
+            told::note(server, &delivery, &to, "retried", Some(&why)).await;
             server.gauges.delivery("retried");
             tracing::warn!(run.id = %delivery.run, attempt = delivery.attempt, why, "a webhook is called again later");
             let body = serde_json::to_value(&delivery)?;
@@ -110,6 +113,7 @@ async fn one(server: &Server, signer: &Signer, letter: Letter) -> Result<()> {
         }
         Told::Later(why) | Told::Never(why) => why,
     };
+    told::note(server, &delivery, &to, "failed", Some(&why)).await;
     server.gauges.delivery("failed");
     server.gauges.dead_letter("webhook");
     tracing::error!(run.id = %delivery.run, why, "a webhook was not told; its delivery is with the dead letters");
@@ -123,7 +127,12 @@ fn pause(attempt: u32) -> DelayLevel {
     level.copied().unwrap_or(DelayLevel::M10)
 }
 
-async fn attempt(server: &Server, signer: &Signer, delivery: &Delivery) -> Result<Told> {
+async fn attempt(
+    server: &Server,
+    signer: &Signer,
+    delivery: &Delivery,
+    to: &mut String,
+) -> Result<Told> {
     if server.stores.state.was_told(&delivery.id).await? {
         return Ok(Told::Yes);
     }
@@ -133,6 +142,7 @@ async fn attempt(server: &Server, signer: &Signer, delivery: &Delivery) -> Resul
     let Some(hook) = files.plan.job.notify.get(delivery.hook) else {
         return Ok(Told::Never("its job has no such webhook any more".into()));
     };
+    *to = told::whom(hook);
     let url = match expand_env(&hook.webhook, &server.context.env) {
         Ok(url) => url,
         Err(missing) => return Ok(Told::Never(missing.to_string())),

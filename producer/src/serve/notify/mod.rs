@@ -6,6 +6,7 @@ pub(super) mod address;
 mod body;
 mod delivery;
 pub(super) mod sign;
+mod told;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use self::delivery::Delivery;
 use self::sign::Signer;
+pub(super) use self::told::{Delivered, delivered};
 use super::Server;
 use crate::run::RunFiles;
 

@@ -35,6 +35,8 @@ pub(super) struct Going {
     pub(super) shot: Snapshot,
     /// Calls a second.
     pub(super) speed: Option<f64>,
+    /// Cells that end in a second.
+    pub(super) cells_per_s: Option<f64>,
     /// Who holds it back, and how that is said.
     pub(super) by: By,
     pub(super) because: String,
@@ -62,11 +64,20 @@ pub(super) struct Ended {
 pub(super) struct Seen {
     pub(super) at: Option<Timestamp>,
     /// Why it is not seen now.
-    pub(super) away: Option<String>,
+    away: Option<String>,
+    /// Why the ended ones are not read now.
+    unread: Option<String>,
     pub(super) going: Vec<Arc<Going>>,
     pub(super) ended: Arc<BTreeMap<RunRef, Arc<Ended>>>,
     /// Whether the ended ones were all read once.
     pub(super) listed: bool,
+}
+
+impl Seen {
+    /// Why what is shown may be old.
+    pub(super) fn away(&self) -> Option<&str> {
+        self.away.as_deref().or(self.unread.as_deref())
+    }
 }
 
 /// What was seen last.
@@ -196,6 +207,7 @@ async fn look_at(
         files: one.files.clone(),
         shot,
         speed,
+        cells_per_s: one.cells.per_second(),
         by: By::Waiting,
         because: String::new(),
         timeline: one.timeline.clone(),
@@ -240,7 +252,7 @@ pub(super) async fn keep_listing(server: Arc<Server>, board: Arc<Board>) {
     let mut known: BTreeMap<RunRef, Arc<Ended>> = BTreeMap::new();
     loop {
         if let Err(error) = list(&server, &board, &mut known).await {
-            board.change(|seen| seen.away = Some(format!("{error:#}")));
+            board.change(|seen| seen.unread = Some(format!("{error:#}")));
         }
         tokio::select! {
             () = tokio::time::sleep(LIST) => {}
@@ -296,7 +308,7 @@ async fn list(
     }
     board.change(|seen| {
         seen.ended = Arc::new(known.clone());
-        seen.listed = true;
+        (seen.listed, seen.unread) = (true, None);
     });
     Ok(())
 }

@@ -5,24 +5,36 @@
 mod audits;
 mod board;
 mod cause;
+mod cells;
+mod ended;
 mod failures;
 mod grid;
+mod heat;
 mod html;
+mod jobs;
+mod limits;
+mod live;
+mod messages;
 mod run;
 mod runs;
 pub(super) mod session;
 mod timeline;
 mod verdict;
+mod views;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyhow::Result;
 use axum::Router;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+
+use paceline_protocol::stores::broker::DeadLetters;
+use paceline_protocol::topology::Topology;
 
 use self::board::Board;
 use self::html::Trouble;
@@ -42,6 +54,8 @@ struct Page {
     board: Arc<Board>,
     audits: audits::Audits,
     failures: failures::Found,
+    lately: ended::Lately,
+    dead: DeadLetters,
 }
 
 type Shared = State<Arc<Page>>;
@@ -60,10 +74,20 @@ impl Who {
     fn may_run(&self) -> bool {
         self.role >= Role::Run
     }
+
+    /// Limits and dead letters.
+    fn may_change(&self) -> bool {
+        self.role >= Role::Admin
+    }
 }
 
 /// The page's routes. From now on the fleet is looked at until the process stops.
-pub(super) fn routes(server: Arc<Server>, tokens: Arc<Tokens>) -> Router {
+///
+/// # Errors
+/// When the broker's URL cannot be read.
+pub(super) fn routes(server: Arc<Server>, tokens: Arc<Tokens>) -> Result<Router> {
+    let topology = Topology::new(server.stores.archive.fleet.namespace.clone());
+    let dead = DeadLetters::new(&server.amqp, topology)?;
     let board = Arc::new(Board::default());
     tokio::spawn(board::keep_looking(server.clone(), board.clone()));
     tokio::spawn(board::keep_listing(server.clone(), board.clone()));
@@ -73,22 +97,33 @@ pub(super) fn routes(server: Arc<Server>, tokens: Arc<Tokens>) -> Router {
         board,
         audits: audits::Audits::default(),
         failures: failures::Found::default(),
+        lately: ended::Lately::default(),
+        dead,
     });
     let inside = Router::new()
         .route("/", get(runs::list))
         .route("/runs/{job}/{run}", get(run::one))
         .route("/runs/{job}/{run}/file/{name}", get(run::file))
         .route("/runs/{job}/{run}/{action}", post(run::act))
+        .route("/limits", get(limits::list))
+        .route("/limits/{provider}", post(limits::set))
+        .route("/jobs", get(jobs::list))
+        .route("/jobs/{job}", get(jobs::one))
+        .route("/jobs/{job}/start", post(jobs::start))
+        .route("/views", get(views::list))
+        .route("/views/{job}", get(views::one))
+        .route("/messages", get(messages::list))
+        .route("/messages/{id}/{fate}", post(messages::settle))
         .layer(from_fn_with_state(page.clone(), guard));
     let outside = Router::new()
         .route("/login", get(session::ask).post(session::enter))
         .route("/logout", post(session::leave))
         .route("/assets/{name}", get(html::asset));
-    inside
+    Ok(inside
         .merge(outside)
         .layer(DefaultBodyLimit::max(LARGEST))
         .layer(from_fn(harden))
-        .with_state(page)
+        .with_state(page))
 }
 
 /// Lets in who may look; a change must come from our own page.
@@ -134,7 +169,8 @@ async fn harden(request: Request, next: Next) -> Response {
     let said = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // With `no-referrer` a browser does not say where a form comes from.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::X_FRAME_OPTIONS, "DENY"),
     ];
     let headers = response.headers_mut();

@@ -1,22 +1,20 @@
 //! One run: how far it is, its speed over time, its shards, its failures, what may be done with it; when it has
 //! ended what it came to and what the ledger proves.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use askama::Template;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use paceline_protocol::ids::{RunId, RunRef, is_name};
-use paceline_protocol::layout::{PartName, RunLayout};
+use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::Manifest;
 use paceline_protocol::plan::Plan;
 use serde::Deserialize;
 
 use super::audits::Audit;
 use super::board::Going;
+use super::ended::Closed;
 use super::failures::{Failures, Reason};
 use super::grid::{self, Grid};
 use super::html::{Head, Trouble, moment, page};
@@ -27,6 +25,7 @@ use crate::audit::Audited;
 use crate::commands::{cancel, pause, retry};
 use crate::run::{RunFiles, StateWord};
 use crate::show;
+use crate::watch::{Snapshot, snapshot};
 
 /// Values of `progress_by` that are shown.
 const VALUES: usize = 200;
@@ -132,17 +131,18 @@ pub(super) async fn one(
         .going
         .iter()
         .find(|going| going.files.plan.run_ref() == run);
-    let files = match going {
-        Some(going) => going.files.clone(),
-        None => Arc::new(found(&shared, &run).await?),
-    };
     let failures = shared.failures.of(&shared.server, &run).await;
     let failures = failures.unwrap_or_default();
     let mut head = head("runs", &who, &seen);
     head.told = done_word(&told.did).map(str::to_owned);
     let template = match going {
         Some(going) => of_open(&shared, head, &who, going, &failures).await,
-        None => of_ended(&shared, head, &who, &files, &failures),
+        None => {
+            let closed = shared.lately.of(&shared.server, &seen, &run).await?;
+            let closed =
+                closed.ok_or_else(|| Trouble::missing(format!("there is no run {run}")))?;
+            of_ended(&shared, head, &who, &closed, &failures).await
+        }
     };
     Ok(page(StatusCode::OK, &template))
 }
@@ -171,23 +171,24 @@ async fn of_open(page: &Page, head: Head, who: &Who, going: &Going, failures: &F
     one.drawing = going.timeline.drawn(shot.allowed_per_s);
     one.reasons = failures.reasons.clone();
     one.some = failures.some;
-    let rows = shot.progress.iter().map(|(name, counts)| {
-        let done = counts.succeeded + counts.empty + counts.failed;
-        (name.clone(), counts.cells, done, counts.failed)
-    });
-    one.take_values(plan, rows.collect());
+    one.take_progress(plan, shot);
     one
 }
 
-fn of_ended(page: &Page, head: Head, who: &Who, files: &RunFiles, failures: &Failures) -> One {
+async fn of_ended(page: &Page, head: Head, who: &Who, closed: &Closed, failures: &Failures) -> One {
+    let files = &closed.files;
     let plan = &files.plan;
     let manifest = files.manifest.as_ref();
-    let covered = manifest.map(covered_cells);
-    let grid = covered.map(|covered| grid::of_ended(plan, &covered, &failures.shards));
+    let grid = manifest.map(|_| grid::of_ended(plan, &closed.covered, &failures.shards));
     let mut one = blank(head, who, plan, files.state(&Default::default()), grid);
     one.came = manifest.map(|manifest| came(plan, manifest));
     one.reasons = counted(failures, manifest);
     one.proved = page.audits.of(&page.server, files).map(proved);
+    // Redis may have forgotten it, or be away.
+    let (stores, env) = (&page.server.stores, &page.server.context.env);
+    if let Ok(shot) = snapshot(&stores.state, &stores.limiter, files, env).await {
+        one.take_progress(plan, &shot);
+    }
     one
 }
 
@@ -251,6 +252,18 @@ fn plain(value: &serde_json::Value) -> String {
 }
 
 impl One {
+    fn take_progress(&mut self, plan: &Plan, shot: &Snapshot) {
+        let rows = shot.progress.iter().map(|(name, counts)| {
+            let done = counts.succeeded + counts.empty + counts.failed;
+            (name.clone(), counts.cells, done, counts.failed)
+        });
+        let rows: Vec<_> = rows.collect();
+        // Of a run that Redis has forgotten there are no counts by value.
+        if rows.iter().any(|(_, _, done, _)| *done > 0) || shot.done() == 0 {
+            self.take_values(plan, rows);
+        }
+    }
+
     /// The values that are furthest behind first.
     fn take_values(&mut self, plan: &Plan, mut rows: Vec<(String, u64, u64, u64)>) {
         self.progress_by = plan.job.progress_by.clone().unwrap_or_default();
@@ -271,20 +284,6 @@ impl One {
             });
         self.values = values.collect();
     }
-}
-
-/// Cells of the parts of round 0 by shard, and of retries where there is no such part.
-fn covered_cells(manifest: &Manifest) -> BTreeMap<u64, u64> {
-    let mut covered: BTreeMap<u64, u64> = BTreeMap::new();
-    let mut seen: BTreeSet<(u64, u32)> = BTreeSet::new();
-    for part in &manifest.parts {
-        if let Some((shard, name)) = PartName::from_key(&part.key)
-            && seen.insert((shard, name.block))
-        {
-            *covered.entry(shard).or_default() += part.cells;
-        }
-    }
-    covered
 }
 
 /// The manifest knows all numbers, the objects have the examples.

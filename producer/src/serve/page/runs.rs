@@ -67,6 +67,7 @@ pub(super) struct Card {
     pub(super) sign: &'static str,
     pub(super) because: String,
     pub(super) calls: String,
+    pub(super) cells_speed: String,
     pub(super) cause: String,
     pub(super) planned: String,
     pub(super) is_retry: bool,
@@ -99,6 +100,7 @@ impl Card {
             sign: going.by.sign(),
             because: going.because.clone(),
             calls: show::count(shot.granted),
+            cells_speed: show::rate(going.cells_per_s.unwrap_or(0.0)),
             cause: super::cause::cause(plan),
             planned: moment(plan.planned_at),
             is_retry: going.files.open.as_ref().is_some_and(|open| open.round > 0),
@@ -235,7 +237,7 @@ pub(super) fn head(here: &'static str, who: &Who, seen: &Seen) -> Head {
         who: who.name.clone(),
         can_leave: who.can_leave,
         seen: seen.at.map(moment).unwrap_or_default(),
-        away: seen.away.clone(),
+        away: seen.away().map(str::to_owned),
         told: None,
     }
 }

@@ -102,11 +102,16 @@ pub(super) fn arrival(properties: &BasicProperties, body: &[u8]) -> Arrival {
 }
 
 /// Our own reason, else the broker's for its last death (it may have waited in a delay before).
-fn death(properties: &BasicProperties) -> String {
+pub(super) fn death(properties: &BasicProperties) -> String {
     header(properties, REASON)
         .or_else(|| header(properties, "x-last-death-reason"))
         .or_else(|| last_death(properties))
         .unwrap_or_else(|| "dead-lettered".into())
+}
+
+/// What kind of message it says to be.
+pub(super) fn kind(properties: &BasicProperties) -> Option<String> {
+    header(properties, TYPE)
 }
 
 fn last_death(properties: &BasicProperties) -> Option<String> {

@@ -1,6 +1,7 @@
 //! RabbitMQ. Publishing is confirmed, one mandatory publish at a time or in windows that are checked
 //! as a whole; taking uses a connection of its own, since a blocked connection stops acks too.
 
+mod dead;
 mod declare;
 mod envelope;
 mod inbox;
@@ -9,6 +10,7 @@ mod publisher;
 mod receipts;
 mod taker;
 
+pub use dead::{DeadKind, DeadLetter, DeadLetters, Fate};
 pub use inbox::{Hear, Inbox, Letter};
 pub use publisher::Publisher;
 pub use receipts::{Arrival, Receipts, TakenArrival};

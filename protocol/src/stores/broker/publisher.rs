@@ -271,6 +271,19 @@ impl Publisher {
         self.confirmed(&exchange, &key, true, &envelope).await
     }
 
+    /// Publishes to a queue by its name, confirmed.
+    ///
+    /// # Errors
+    /// When it was not taken.
+    pub(super) async fn to_queue(
+        &self,
+        queue: &str,
+        envelope: &Envelope,
+    ) -> Result<(), BrokerError> {
+        // The default exchange leads to the queue of that name.
+        self.confirmed("", queue, true, envelope).await
+    }
+
     /// Tells the loaders alone that a shard is over: its missing cells become failures for `reason`.
     ///
     /// # Errors

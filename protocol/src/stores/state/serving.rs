@@ -85,6 +85,37 @@ impl State {
             .map_err(|e| self.failed(e))
     }
 
+    /// Remembers that a webhook was called, as the newest of at most `most`.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn note_delivery(&self, note: &str, most: usize) -> Result<(), StateError> {
+        let key = self.keys.deliveries();
+        let mut both = redis::pipe();
+        both.lpush(&key, note).ignore();
+        both.cmd("LTRIM")
+            .arg(&key)
+            .arg(0)
+            .arg(most.max(1) - 1)
+            .ignore();
+        self.run_pipe(&both).await
+    }
+
+    /// The webhooks that were called last, newest first.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn deliveries(&self, most: usize) -> Result<Vec<String>, StateError> {
+        let mut connection = self.connection().await?;
+        redis::cmd("LRANGE")
+            .arg(self.keys.deliveries())
+            .arg(0)
+            .arg(most.max(1) - 1)
+            .query_async(&mut connection)
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
     /// Whether a webhook has been told of the event `id`.
     ///
     /// # Errors

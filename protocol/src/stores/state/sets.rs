@@ -35,6 +35,29 @@ impl State {
             .map_err(|e| self.failed(e))
     }
 
+    /// The best members of a set that a job has published, with their scores; none where there is no such set.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or holds something else under this name.
+    pub async fn published_set(
+        &self,
+        name: &str,
+        highest_first: bool,
+        most: usize,
+    ) -> Result<Vec<(String, f64)>, StateError> {
+        let mut asked = redis::cmd("ZRANGE");
+        asked.arg(name).arg(0).arg(most.max(1) - 1);
+        if highest_first {
+            asked.arg("REV");
+        }
+        let mut connection = self.connection().await?;
+        asked
+            .arg("WITHSCORES")
+            .query_async(&mut connection)
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
     /// Names and sizes of the run's own sets; of those that were published, the size they had.
     ///
     /// # Errors

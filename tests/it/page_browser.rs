@@ -1,0 +1,68 @@
+//! The page in a real browser: it moves by itself, fits a narrow window in the dark, obeys the keyboard, runs
+//! nothing that a value says, and the console stays silent.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::browser::Browser;
+use crate::serve::{scene, serve};
+
+const EVIL: &str = "<img src=x onerror=document.title='evil'>";
+
+/// What holds of every page: nothing hangs over the edge, everything has a name, one heading is the first.
+const WELL_MADE: &str = "document.documentElement.scrollWidth <= innerWidth \
+    && document.documentElement.lang === 'en' && document.querySelectorAll('h1').length === 1 \
+    && [...document.querySelectorAll('input:not([type=hidden]), select')].every((field) => field.labels.length > 0) \
+    && [...document.querySelectorAll('a, button, summary')].every((one) => one.textContent.trim() || one.ariaLabel) \
+    && [...document.querySelectorAll('svg')].every((one) => one.role === 'img' && one.ariaLabel || one.ariaHidden === 'true') \
+    && document.querySelectorAll('img').length === 0 && document.title !== 'evil'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_started_watched_and_paused_in_a_browser() {
+    let Some(mut browser) = Browser::start(360, "dark") else {
+        return;
+    };
+    let mut scene = scene("page-browser");
+    scene
+        .fleet
+        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    let (_serving, url) = serve(&scene.fleet);
+    browser.go(&url);
+    browser.until("document.body.innerText.includes('Nothing runs')");
+    let start = reqwest::Client::new()
+        .post(format!("{url}/api/v1/runs"))
+        .json(&json!({"job": "fares", "run_id": "seen", "params": {"origin": EVIL}}));
+    assert_eq!(start.send().await.expect("an answer").status(), 201);
+    // Nobody loads the page again.
+    browser.until("document.body.innerText.includes('1 run is going')");
+    assert_eq!(browser.eval(WELL_MADE), true, "/");
+    picture(&mut browser, "runs-360-dark.png");
+
+    browser.go(&format!("{url}/runs/fares/seen"));
+    assert_eq!(browser.eval(WELL_MADE), true, "one run");
+    browser.eval("document.querySelector('form[action$=\"/pause\"] button').click()");
+    browser.until("document.body.innerText.includes('it is paused')");
+    browser.eval("document.querySelector('form[action$=\"/resume\"] button').click()");
+    browser.until("document.body.innerText.includes('no worker yet')");
+    scene.collect();
+    scene.load();
+    browser.until("document.body.innerText.includes('Every limit was kept.')");
+    picture(&mut browser, "run-360-dark.png");
+    for path in ["/limits", "/jobs", "/jobs/fares", "/views", "/messages"] {
+        browser.go(&format!("{url}{path}"));
+        assert_eq!(browser.eval(WELL_MADE), true, "{path}");
+    }
+    assert!(
+        browser.complaints().is_empty(),
+        "{:?}",
+        browser.complaints()
+    );
+}
+
+/// Pictures are build output, for people.
+fn picture(browser: &mut Browser, name: &str) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
+    std::fs::create_dir_all(&folder).expect("made");
+    browser.picture(&folder.join(name));
+}
