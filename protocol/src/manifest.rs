@@ -1,11 +1,12 @@
 //! `manifest.json`: what a run came to; and the pointer to the run that is live.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::RunId;
+use crate::layout::RunLayout;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,4 +95,29 @@ pub struct Live {
     pub previous_run: Option<RunId>,
     /// The names of the sorted sets of the good run before it, so that finishing twice removes the same.
     pub previous_sets: Vec<String>,
+}
+
+/// What `merged.json` says of a run's state, which the next run is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedState {
+    /// The round after which it was written.
+    pub round: u32,
+    /// How many objects it has; none where the job has no `changes`.
+    #[serde(default)]
+    pub state: u32,
+}
+
+impl SavedState {
+    /// Its objects, in the order of the ids in them.
+    pub fn keys(&self, layout: &RunLayout) -> Vec<String> {
+        let keys = (0..self.state).map(|k| layout.state_part(self.round, k));
+        keys.collect()
+    }
+
+    /// Its objects when every one is among those that are `there`.
+    pub fn whole(&self, layout: &RunLayout, there: &BTreeSet<String>) -> Option<Vec<String>> {
+        let keys = self.keys(layout);
+        let whole = !keys.is_empty() && keys.iter().all(|key| there.contains(key));
+        whole.then_some(keys)
+    }
 }

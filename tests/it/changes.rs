@@ -371,6 +371,103 @@ async fn each_night_is_compared_with_the_last_good_one() {
     assert_eq!(things.manifest("n7").await.gone, 2);
 }
 
+/// A thing whose id is anything.
+fn odd(id: &Value) -> Value {
+    json!({ "id": id, "lat": 1, "title": "odd", "seen": 1 })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_an_id_holds_it_is_known_again() {
+    let mut things = Things::new("changes-odd", CHANGES, &changed_outputs("changes-odd")).await;
+    things.start();
+    // Nothing at all is a base too.
+    let empty = [
+        "enqueue",
+        "things",
+        "--run-id",
+        "n0",
+        "--allow-shrink",
+        "--wait",
+    ];
+    let ended = things.fleet.producer(&empty, LONGEST);
+    ended.expect("it ends").expect_code(0);
+
+    let long = "x".repeat(100_000);
+    let ids = [
+        json!("a\"b}"),
+        json!("line\nfeed\r"),
+        json!("\0"),
+        json!("../\u{202e}é"),
+        json!(long),
+        json!(format!("{long}y")),
+        json!(123_456_789_012_345_678_u64),
+        json!(1),
+    ];
+    let show = |ids: &[Value], double: Value| {
+        let (left, right) = ids.split_at(ids.len() / 2);
+        let all = |ids: &[Value]| Some(ids.iter().map(odd).collect::<Vec<_>>());
+        let mut last = all(right);
+        last.iter_mut().for_each(|last| last.push(odd(&json!(""))));
+        Cells::from([
+            ("KR/a", all(left)),
+            ("KR/b", all(right)),
+            ("JP/a", last),
+            ("JP/b", Some(vec![odd(&double)])),
+        ])
+    };
+    // The same id as a number and as text, in another shard: one record of each id.
+    things.board.show(show(&ids, json!("1")));
+    things.run("n1", 0);
+    assert_eq!(things.base("n1").await.as_deref(), Some("n0"));
+    let updates = |records: &[Value]| -> Vec<u64> {
+        let updates = records.iter().map(|row| row["update_type"].as_u64());
+        updates.map(|update| update.expect("a number")).collect()
+    };
+    let first = things.records("n1").await;
+    assert_eq!(updates(&first), [3; 9], "eight ids, and one without");
+    let manifest = things.manifest("n1").await;
+    assert_eq!((manifest.documents, manifest.rejected), (8, 1));
+    assert!(
+        manifest.notes.iter().any(|note| note.contains("no id")),
+        "{:?}",
+        manifest.notes
+    );
+
+    // A field that the provider's file learns and that nobody has changes nothing; one id is gone.
+    let field = PROVIDER.replace(
+        "seen: $.seen",
+        "seen: $.seen\n      more: {path: $.more, optional: true}",
+    );
+    things
+        .fleet
+        .spec
+        .write("providers/board.yaml", &field)
+        .expect("written");
+    things.board.show(show(&ids[1..], json!("1")));
+    things.run("n2", 0);
+    let mut second = updates(&things.records("n2").await);
+    second.sort_unstable();
+    assert_eq!(second, [0, 0, 0, 0, 0, 0, 0, 3]);
+    assert_eq!(things.manifest("n2").await.gone, 1);
+
+    // A state of which something is missing is none.
+    let merged = things.layout("n2").merged();
+    let bucket = Bucket::of(&things.fleet);
+    let said = bucket.get(&merged).await.expect("it is there").body;
+    let mut said: Value = serde_json::from_slice(&said).expect("JSON");
+    said["state"] = json!(2);
+    bucket
+        .put(&merged, said.to_string().as_bytes())
+        .await
+        .expect("put");
+    things.run("n3", 0);
+    assert_eq!(
+        things.base("n3").await.as_deref(),
+        Some("n1"),
+        "the one before it"
+    );
+}
+
 /// A loader dies at `point`; the next one does the rest.
 async fn dies(things: &mut Things, run: &str, (point, nth): (&str, u32)) {
     println!("dying at {point}@{nth}");

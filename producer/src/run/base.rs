@@ -1,9 +1,11 @@
 //! Which run a new one with `changes` is compared with.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::layout::{self, RunLayout};
-use paceline_protocol::manifest::Live;
+use paceline_protocol::manifest::{Live, SavedState};
 use paceline_protocol::plan::Plan;
 
 use super::read::json;
@@ -30,7 +32,7 @@ pub async fn base_of(stores: &Stores, plan: &Plan) -> Result<Option<RunId>> {
     Ok(None)
 }
 
-/// Whether a run has passed its gate and its state is there.
+/// Whether a run has passed its gate and its state is there, whole.
 async fn is_base(stores: &Stores, plan: &Plan, run: &RunId) -> Result<bool> {
     let run = RunRef {
         job: plan.job.name.clone(),
@@ -38,6 +40,11 @@ async fn is_base(stores: &Stores, plan: &Plan, run: &RunId) -> Result<bool> {
     };
     let layout = RunLayout::new(stores.prefix(), &run);
     let objects = stores.objects();
-    Ok(objects.head(&layout.success()).await?.is_some()
-        && !objects.list(&layout.state()).await?.is_empty())
+    if objects.head(&layout.success()).await?.is_none() {
+        return Ok(false);
+    }
+    let saved: Option<SavedState> = json(objects, &layout.merged()).await?;
+    let there = objects.list(&layout.state()).await?;
+    let there: BTreeSet<String> = there.into_iter().map(|listed| listed.key).collect();
+    Ok(saved.is_some_and(|saved| saved.whole(&layout, &there).is_some()))
 }

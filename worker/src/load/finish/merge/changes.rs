@@ -1,10 +1,11 @@
 //! `changes`: what became of each record since the base.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 
 use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::layout::RunLayout;
+use paceline_protocol::manifest::SavedState;
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::part::{PartFormat, lines};
 use paceline_protocol::plan::Plan;
@@ -135,7 +136,7 @@ impl Merge {
         };
         join(seen, base, |row| failed.contains(&row.cell), each)?;
         if !narrowed {
-            merged.state = state.finish()?;
+            merged.saved.state = state.finish()?;
         }
         Ok(())
     }
@@ -316,17 +317,14 @@ impl Merge {
         let Some(object) = self.wait(self.objects.get(&layout.merged()))? else {
             return Ok(None);
         };
-        let merged: Merged =
+        let saved: SavedState =
             serde_json::from_slice(&object.body).map_err(|error| LoadError::Object {
                 key: layout.merged(),
                 why: error.to_string(),
             })?;
-        let keys = (0..merged.state).map(|k| layout.state_part(merged.round, k));
-        let keys: Vec<String> = keys.collect();
         let there = self.wait(self.objects.list(&layout.state()))?;
-        let there: HashSet<String> = there.into_iter().map(|listed| listed.key).collect();
-        let whole = !keys.is_empty() && keys.iter().all(|key| there.contains(key));
-        Ok(whole.then_some(keys))
+        let there: BTreeSet<String> = there.into_iter().map(|listed| listed.key).collect();
+        Ok(saved.whole(&layout, &there))
     }
 }
 

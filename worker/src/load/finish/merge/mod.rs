@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use paceline_protocol::layout::{PartName, RunLayout};
+use paceline_protocol::manifest::SavedState;
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::Plan;
@@ -45,8 +46,10 @@ static MERGING: Semaphore = Semaphore::const_new(1);
 /// `merged.json`: what merging came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Merged {
-    /// The round after which it was done.
-    round: u32,
+    /// The round after which it was done, and with `changes` the objects of `state/`; none of a narrowed
+    /// run.
+    #[serde(flatten)]
+    saved: SavedState,
     /// With `changes`: the parts of `data/`, by shard.
     shards: BTreeMap<u64, Vec<PartSummary>>,
     /// Rows of the base that are gone.
@@ -55,8 +58,6 @@ pub(super) struct Merged {
     pub(super) doubles: u64,
     /// Records whose id cannot be made: always new.
     without_id: u64,
-    /// With `changes`: objects of `state/`, whose names have the round; none of a narrowed run.
-    state: u32,
     /// The base has no state any more.
     base_lost: bool,
 }
@@ -106,7 +107,7 @@ impl Finish<'_> {
         }
         let key = self.run.layout.merged();
         let done: Option<Merged> = self.loader.stores.read_json(&key).await?;
-        if let Some(done) = done.filter(|done| done.round == self.open.round) {
+        if let Some(done) = done.filter(|done| done.saved.round == self.open.round) {
             return Ok(Some(done));
         }
         crash::point("merge-begun");
@@ -215,7 +216,10 @@ struct Merge {
 impl Merge {
     fn run(&self) -> Result<Merged, LoadError> {
         let mut merged = Merged {
-            round: self.round,
+            saved: SavedState {
+                round: self.round,
+                state: 0,
+            },
             ..Merged::default()
         };
         if let Some(dedupe) = &self.plan.job.dedupe {
