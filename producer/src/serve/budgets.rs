@@ -45,7 +45,7 @@ pub(super) async fn budgets(
     if counters.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let peeked = limiter.peek(limiter_name(provider), &counters).await?;
+    let peeked = limiter.peek(&limiter_name(provider), &counters).await?;
     Ok(together(&peeked))
 }
 
@@ -57,6 +57,7 @@ fn together(limits: &[LimitNow]) -> BTreeMap<String, Budget> {
             Rule::Quota {
                 calls, closes_us, ..
             } => (calls, Some(closes_us)),
+            Rule::Cost { burst, .. } => (burst, None),
             // A time between two calls is used or not: no share says anything.
             Rule::Spacing { .. } => (0, None),
         };

@@ -345,7 +345,7 @@ async fn measure(server: &Server, meters: &mut Meters) -> Result<()> {
 
 async fn provider_now(server: &Server, provider: &Provider) -> Result<ProviderNow> {
     let (limiter, env) = (&server.stores.limiter, &server.context.env);
-    let held = limiter.kept(limiter_name(provider)).await?.hold.is_some();
+    let held = limiter.kept(&limiter_name(provider)).await?.hold.is_some();
     Ok(ProviderNow {
         open: !held && whole_provider(limiter, provider, env).await?.is_none(),
         budgets: budgets(limiter, provider, env).await?,
