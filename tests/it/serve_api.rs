@@ -202,6 +202,7 @@ async fn every_route_of_the_api_answers() {
     );
     assert_eq!(api.get("/views/nobody").await.0, StatusCode::NOT_FOUND);
 
+    limits(&api).await;
     let jobs = api.see("/jobs").await;
     let fares = jobs["jobs"]
         .as_array()
@@ -221,6 +222,75 @@ async fn every_route_of_the_api_answers() {
             .any(|one| one["job"] == "fares" && one["next"].is_string()),
         "{schedules}"
     );
+}
+
+/// Whoever may change limits does so, and everybody sees it.
+async fn limits(api: &Api) {
+    let all = api.see("/limits").await;
+    let providers = all["providers"].as_array().expect("providers");
+    assert!(providers.iter().any(|one| one["provider"] == "fare-search"));
+    let second = |shown: &Value| {
+        let limits = shown["limits"].as_array().expect("limits").clone();
+        limits
+            .into_iter()
+            .find(|limit| limit["limit"] == "second")
+            .expect("the limit")
+    };
+    assert_eq!(
+        second(&api.see("/limits/fare-search").await)["allowed"],
+        "200/s"
+    );
+    let change = |method: reqwest::Method, path: &str, token: &'static str, body: Value| {
+        let ask = api
+            .client
+            .request(method, format!("{}/api/v1/limits/{path}", api.url));
+        let ask = ask.bearer_auth(token).body(body.to_string());
+        async move { ask.send().await.expect("an answer").status().as_u16() }
+    };
+    use reqwest::Method;
+    let slower = json!({"value": "20/s", "reason": "they asked us to"});
+    let path = "fare-search/second";
+    assert_eq!(
+        change(Method::PUT, path, "start", slower.clone()).await,
+        403
+    );
+    assert_eq!(change(Method::PUT, path, "all", slower.clone()).await, 200);
+    let shown = second(&api.see("/limits/fare-search").await);
+    assert!(
+        shown["set"].as_str().is_some_and(|set| set.contains("20")),
+        "{shown}"
+    );
+    assert_eq!(
+        change(Method::PUT, path, "all", json!({"value": "fast"})).await,
+        422
+    );
+    assert_eq!(
+        change(Method::PUT, "fare-search/third", "all", slower.clone()).await,
+        422
+    );
+    assert_eq!(
+        change(Method::PUT, "nobody/second", "all", slower).await,
+        404
+    );
+    assert_eq!(change(Method::DELETE, path, "all", Value::Null).await, 200);
+    assert_eq!(
+        second(&api.see("/limits/fare-search").await)["set"],
+        Value::Null
+    );
+    for (time, held) in [("10m", true), ("0s", false)] {
+        assert_eq!(
+            change(
+                Method::POST,
+                "fare-search/hold",
+                "all",
+                json!({"for": time})
+            )
+            .await,
+            200
+        );
+        let shown = api.see("/limits/fare-search").await;
+        assert_eq!(shown["held"].is_object(), held, "{shown}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,7 +119,10 @@ async fn provider(context: &Context, archive: &Archive, name: &str) -> Result<Pr
 }
 
 /// The providers as the open runs' plans have them, else as the spec folder has it.
-async fn providers(
+///
+/// # Errors
+/// When S3 does not answer, or there is no such provider.
+pub async fn providers(
     context: &Context,
     archive: &Archive,
     only: Option<&str>,

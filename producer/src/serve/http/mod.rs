@@ -6,6 +6,7 @@ mod door;
 mod events;
 mod hooks;
 mod jobs;
+mod limits;
 mod openapi;
 pub(super) mod problem;
 mod runs;
@@ -87,6 +88,7 @@ fn api(tokens: Arc<Tokens>) -> Router<Arc<Server>> {
     Router::new()
         .merge(runs::routes())
         .merge(jobs::routes())
+        .merge(limits::routes())
         .merge(views::routes())
         .merge(openapi::routes())
         .merge(hooks::routes())
