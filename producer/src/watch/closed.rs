@@ -17,8 +17,9 @@ use crate::pool;
 /// From this long on, a closure stops whoever waits for the run.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
-/// Looks in a row that must agree: the last answers are still being settled when the last key closes.
-const LOOKS: u32 = 3;
+/// Looks in a row that must agree: when the last key closes, the last answers are still being settled, and a
+/// breaker has still to pause its run, whose reason says more than ours.
+const LOOKS: u32 = 5;
 
 /// What keeps every call of a provider from being made.
 #[derive(Clone, Debug, PartialEq, Eq)]

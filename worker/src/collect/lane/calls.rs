@@ -153,11 +153,11 @@ impl Lane {
             for _ in 0..5 {
                 match limiter.close(&provider, &closure).await {
                     Ok(strikes) => {
+                        if strikes >= BREAKER {
+                            drop(events.send(Event::BreakerOpened(closure.clone())));
+                        }
                         kept::keep(&context, &provider, &closure, strikes, now_us).await;
                         tell(&publisher, &called, &closure, strikes).await;
-                        if strikes >= BREAKER {
-                            drop(events.send(Event::BreakerOpened(closure)));
-                        }
                         return;
                     }
                     Err(error) => tracing::warn!(provider.name = provider, error = %error, "the closure did not reach the fleet yet"),
