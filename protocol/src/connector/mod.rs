@@ -16,6 +16,7 @@ mod seal;
 mod sign;
 mod steps;
 mod tokens;
+mod trace;
 mod wait;
 
 pub use accounts::{Accounts, AccountsError};
@@ -30,6 +31,7 @@ pub use scope::{ScopeTemplate, Scopes};
 pub use seal::Sealer;
 pub use steps::{Advance, Gathered, Position, Progress, StepAnswer, StepError, digest};
 pub use tokens::{Granted, Secret, Token, TokenAnswer, TokenTemplates};
+pub use trace::provider_trace;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use crate::output::failures::Failure;
 use paceline_protocol::clock::SendDecision;
 use paceline_protocol::connector::{
     Advance, Answer, Body, CallContext, Credential, HttpRequest, Judged, Position, StepAnswer,
-    StepError, digest,
+    StepError, digest, provider_trace,
 };
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::limit::{Grant, Rule, Spoken, instance};
@@ -361,7 +361,7 @@ impl Call {
             duration_us: u64::try_from(attempt.duration.as_micros()).unwrap_or(u64::MAX),
             bytes: attempt.bytes,
             reason,
-            trace: None,
+            trace: provider_trace(|name| attempt.headers.get(name)?.to_str().ok()),
         });
         let metrics = &self.metrics;
         metrics

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::clock::SendDecision;
-use paceline_protocol::connector::{Answer, Credential, HttpRequest, NotRequestable, TokenAnswer};
+use paceline_protocol::connector::{
+    Answer, Credential, HttpRequest, NotRequestable, TokenAnswer, provider_trace,
+};
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::limit::{Grant, Instance, Probed, Refusal, Why};
 use paceline_protocol::outcome::{Outcome, Verdict};
@@ -59,6 +61,34 @@ struct Prepared {
     number: u64,
     /// The instant that its templates saw.
     at_us: i64,
+}
+
+/// How a request was sent.
+struct Sent {
+    at: Instant,
+    /// On the fleet's clock.
+    us: i64,
+    /// How long after the grant's start.
+    late_us: i64,
+    attempt: u32,
+}
+
+/// What the ledger keeps of an answer; nothing of one that did not come.
+#[derive(Default)]
+struct Seen {
+    status: u16,
+    bytes: u64,
+    trace: Option<String>,
+}
+
+impl Seen {
+    fn of(answer: &HttpAnswer) -> Self {
+        Seen {
+            status: answer.status,
+            bytes: answer.body.len() as u64,
+            trace: provider_trace(|name| answer.headers.get(name)?.to_str().ok()),
+        }
+    }
 }
 
 impl Work<'_> {
@@ -307,11 +337,16 @@ impl Work<'_> {
             self.probed(&allowed, Probed::NotSent).await;
             return Called::NotSent;
         };
-        let sent = Instant::now();
-        let sent_us = self.of.lane.fleet_us(sent);
+        let at = Instant::now();
+        let sent = Sent {
+            at,
+            us: self.of.lane.fleet_us(at),
+            late_us,
+            attempt,
+        };
         crate::crash::point("token-before-send");
-        let left = allowed.grant.start_us + allowed.grant.slack_us - sent_us;
-        let latest = sent + Duration::from_micros(u64::try_from(left).unwrap_or(0));
+        let left = allowed.grant.start_us + allowed.grant.slack_us - sent.us;
+        let latest = at + Duration::from_micros(u64::try_from(left).unwrap_or(0));
         let at = &self.of.shard.at;
         let answer = tokio::select! {
             answer = at.http.send(prepared.request, latest, at.connector.max_body()) => answer,
@@ -319,7 +354,7 @@ impl Work<'_> {
         };
         crate::crash::point("token-after-answer");
         let answered = Instant::now();
-        let (answer, status, bytes) = match answer {
+        let (answer, seen) = match answer {
             Err(HttpError::TooLate) => {
                 self.probed(&allowed, Probed::NotSent).await;
                 return Called::NotSent;
@@ -328,12 +363,13 @@ impl Work<'_> {
                 self.probed(&allowed, Probed::NotSent).await;
                 return Called::Unfit(reason);
             }
-            Err(error) => (TokenAnswer::Again(retryable(error.to_string())), 0, 0),
-            Ok(answer) => (self.judge(&answer), answer.status, answer.body.len() as u64),
+            Err(error) => {
+                let again = TokenAnswer::Again(retryable(error.to_string()));
+                (again, Seen::default())
+            }
+            Ok(answer) => (self.judge(&answer), Seen::of(&answer)),
         };
-        self.account(
-            &allowed, &answer, status, bytes, attempt, sent_us, late_us, sent,
-        );
+        self.account(&allowed, &answer, &sent, seen);
         match &answer {
             TokenAnswer::Granted(_) => self.probed(&allowed, Probed::Well).await,
             TokenAnswer::Again(_) => self.probed(&allowed, Probed::Unanswered).await,
@@ -388,24 +424,14 @@ impl Work<'_> {
             .judge_token(self.tokens, &judged, &cookies)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a row says")]
-    fn account(
-        &self,
-        allowed: &Allowed,
-        answer: &TokenAnswer,
-        status: u16,
-        bytes: u64,
-        attempt: u32,
-        sent_us: i64,
-        late_us: i64,
-        sent: Instant,
-    ) {
+    /// Ledger and metrics.
+    fn account(&self, allowed: &Allowed, answer: &TokenAnswer, sent: &Sent, seen: Seen) {
         let Verdict {
             outcome, reason, ..
         } = answer.verdict();
-        let (endpoint, duration) = (self.tokens.endpoint(), sent.elapsed());
+        let (endpoint, duration) = (self.tokens.endpoint(), sent.at.elapsed());
         self.of.shard.run.ledger.add(&LedgerRow {
-            sent_us,
+            sent_us: sent.us,
             lane: self.of.shard.message.lane.clone(),
             provider: self.provider.to_owned(),
             endpoint: endpoint.to_owned(),
@@ -415,14 +441,14 @@ impl Work<'_> {
             points: allowed.drawn.points(),
             cell: self.of.cell,
             page: 0,
-            attempt,
+            attempt: sent.attempt,
             outcome,
-            status,
-            late_us,
+            status: seen.status,
+            late_us: sent.late_us,
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            bytes,
+            bytes: seen.bytes,
             reason,
-            trace: None,
+            trace: seen.trace,
         });
         let metrics = &self.of.context.metrics;
         let outcome_label = [self.provider, endpoint, outcome.as_str()];
@@ -434,7 +460,7 @@ impl Work<'_> {
         metrics
             .response_bytes
             .with_label_values(&[self.provider])
-            .inc_by(bytes);
+            .inc_by(seen.bytes);
         metrics
             .limiter_permits
             .with_label_values(&[self.provider, "", "granted"])
