@@ -156,24 +156,25 @@ impl CollectedRun {
         Ok(())
     }
 
-    /// Publishes the receipts of all shards, in order.
+    /// Publishes the receipts of all shards.
     ///
     /// # Errors
     /// When the broker does not take them.
     pub async fn publish(&self, stores: &RunStores) -> anyhow::Result<()> {
-        for shard in self.plan.all_shards() {
-            let blocks = 0..shard.blocks(SHARD);
-            let receipt = Receipt {
-                v: MESSAGE_VERSION,
-                job: JOB.to_owned(),
-                run: self.plan.run.clone(),
-                shard: Some(shard.number),
-                round: 0,
-                parts: blocks.map(|block| self.summary(&shard, block)).collect(),
-            };
-            stores.publisher.receipt(&receipt).await?;
-        }
-        Ok(())
+        stream::iter(self.plan.all_shards().map(anyhow::Ok))
+            .try_for_each_concurrent(AT_ONCE, async |shard| {
+                let blocks = 0..shard.blocks(SHARD);
+                let receipt = Receipt {
+                    v: MESSAGE_VERSION,
+                    job: JOB.to_owned(),
+                    run: self.plan.run.clone(),
+                    shard: Some(shard.number),
+                    round: 0,
+                    parts: blocks.map(|block| self.summary(&shard, block)).collect(),
+                };
+                Ok(stores.publisher.receipt(&receipt).await?)
+            })
+            .await
     }
 
     /// All documents as the bodies of as few `_bulk`s as the loader would make of them.

@@ -1,4 +1,6 @@
-//! What a call costs the worker in CPU time, beside a bare loop of the same calls in the same run.
+//! What a call costs the worker in CPU time, beside bare loops of the same calls in the same run: one that calls as fast
+//! as it can, and one that starts each call at its instant, as a limit demands. Who calls as fast as it can finds many
+//! answers at each look; who is paced wakes up for nearly every one, which costs most of a bare call.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,10 +13,10 @@ use paceline_loadtest::simulator::{
     Latency, Limits, Rate, Simulator, SimulatorConfig, SimulatorHandle,
 };
 
-/// Measures CPU microseconds of one call: a worker with everything it does, and a bare reqwest loop.
+/// Measures CPU microseconds of one call: a worker with everything it does, a bare reqwest loop, and one paced as the worker is.
 ///
 /// Servers come from the environment (AMQP_URL, REDIS_URL, AWS_ENDPOINT_URL_S3 and so on), programs from
-/// PACELINE_BIN_DIR or the folder of this one. Both are processes of their own, measured the same way.
+/// PACELINE_BIN_DIR or the folder of this one. All are processes of their own, measured the same way.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Calls a second that the provider allows.
@@ -26,7 +28,7 @@ struct Arguments {
     /// Calls in flight of the bare loop.
     #[arg(long, default_value_t = 32)]
     concurrency: usize,
-    /// How often worker and bare loop take turns.
+    /// How often worker and bare loops take turns.
     #[arg(long, default_value_t = 3)]
     turns: usize,
     /// How long the provider takes to answer.
@@ -35,6 +37,9 @@ struct Arguments {
     /// Only the bare loop, against this URL. The program starts itself so, to be measured from outside.
     #[arg(long, value_name = "URL", hide = true)]
     bare: Option<String>,
+    /// The bare loop starts its calls at the rate, one after the other.
+    #[arg(long, requires = "bare", hide = true)]
+    paced: bool,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -50,13 +55,14 @@ fn main() -> anyhow::Result<()> {
 
 fn compare(arguments: &Arguments) -> anyhow::Result<()> {
     let (programs, servers) = (Programs::find()?, Servers::from_environment()?);
-    println!("turn   worker us/call   bare us/call   difference");
+    println!("turn   worker us/call   bare us/call   bare, paced   worker - paced");
     for turn in 1..=arguments.turns {
         let worker = worker_cost(arguments, &programs, &servers)?;
-        let bare = bare_cost(arguments)?;
+        let bare = bare_cost(arguments, false)?;
+        let paced = bare_cost(arguments, true)?;
         println!(
-            "{turn:>4} {worker:>16.1} {bare:>14.1} {:>12.1}",
-            worker - bare
+            "{turn:>4} {worker:>16.1} {bare:>14.1} {paced:>13.1} {:>16.1}",
+            worker - paced
         );
     }
     Ok(())
@@ -114,25 +120,23 @@ fn until_answered(
     }
 }
 
-/// Microseconds a call of the bare loop, in a process of its own.
-fn bare_cost(arguments: &Arguments) -> anyhow::Result<f64> {
+/// Microseconds a call of a bare loop, in a process of its own.
+fn bare_cost(arguments: &Arguments, paced: bool) -> anyhow::Result<f64> {
     let simulator = provider(arguments, Limits::none())?;
-    let (calls, concurrency) = (
-        arguments.calls.to_string(),
-        arguments.concurrency.to_string(),
-    );
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--bare", &simulator.url()]);
+    for (name, number) in [
+        ("--calls", arguments.calls),
+        ("--concurrency", arguments.concurrency as u64),
+        ("--rate", arguments.rate.into()),
+    ] {
+        command.args([name, &number.to_string()]);
+    }
+    if paced {
+        command.arg("--paced");
+    }
     let before = children_cpu()?;
-    let status = Command::new(std::env::current_exe()?)
-        .args([
-            "--bare",
-            &simulator.url(),
-            "--calls",
-            &calls,
-            "--concurrency",
-            &concurrency,
-        ])
-        .stdin(Stdio::null())
-        .status()?;
+    let status = command.stdin(Stdio::null()).status()?;
     ensure!(status.success(), "the bare loop failed: {status}");
     let cpu = children_cpu()?.saturating_sub(before);
     Ok(per_call(cpu, simulator.report().calls))
@@ -151,7 +155,7 @@ fn per_call(cpu: Duration, calls: u64) -> f64 {
     cpu.as_secs_f64() * 1e6 / calls.max(1) as f64
 }
 
-/// The bare loop: the same searches, each body read to its end and thrown away.
+/// The bare loops: the same searches, each body read to its end and thrown away.
 fn call_barely(url: &str, arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -159,14 +163,42 @@ fn call_barely(url: &str, arguments: &Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         let client = reqwest::Client::new();
         let tomorrow = jiff::Zoned::now().date().tomorrow()?;
-        let mut calls = futures::stream::iter(searches(tomorrow, arguments.calls as usize))
-            .map(|target| call(&client, format!("{url}{target}")))
-            .buffer_unordered(arguments.concurrency);
+        let targets = searches(tomorrow, arguments.calls as usize);
+        let calls = targets.map(|target| call(&client, format!("{url}{target}")));
+        if arguments.paced {
+            return pace(calls, arguments.rate).await;
+        }
+        let mut calls = futures::stream::iter(calls).buffer_unordered(arguments.concurrency);
         while let Some(read) = calls.next().await {
             read.context("the bare loop's call failed")?;
         }
         Ok(())
     })
+}
+
+/// Starts each call at its instant, whatever became of the others.
+async fn pace<F>(calls: impl Iterator<Item = F>, rate: u32) -> anyhow::Result<()>
+where
+    F: Future<Output = reqwest::Result<usize>>,
+{
+    let begun = tokio::time::Instant::now();
+    let mut in_flight = futures::stream::FuturesUnordered::<F>::new();
+    for (number, call) in calls.enumerate() {
+        let start = begun + Duration::from_secs_f64(number as f64 / f64::from(rate));
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(start) => break,
+                Some(read) = in_flight.next() => {
+                    let _: usize = read.context("the paced loop's call failed")?;
+                }
+            }
+        }
+        in_flight.push(call);
+    }
+    while let Some(read) = in_flight.next().await {
+        read.context("the paced loop's call failed")?;
+    }
+    Ok(())
 }
 
 async fn call(client: &reqwest::Client, url: String) -> reqwest::Result<usize> {
