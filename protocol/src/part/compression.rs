@@ -1,5 +1,6 @@
 //! Whole bodies and streams, compressed as the job says.
 
+use std::cell::RefCell;
 use std::io::{Read, Result, Write};
 
 use flate2::write::GzEncoder;
@@ -8,6 +9,11 @@ use crate::spec::Compression;
 
 /// Level 3: the library's own default, fast enough for a worker and half the size of level 1.
 const LEVEL: i32 = 3;
+
+thread_local! {
+    /// Tables of a megabyte, made once for each thread that writes bodies.
+    static ZSTD: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
 
 /// The plain bytes of a body.
 pub(super) fn read(compress: Compression, body: &[u8]) -> Result<Vec<u8>> {
@@ -26,7 +32,12 @@ pub(super) fn read(compress: Compression, body: &[u8]) -> Result<Vec<u8>> {
 /// clears those of the largest one for each block.
 pub(super) fn write(compress: Compression, plain: &[u8]) -> Result<Vec<u8>> {
     if compress == Compression::Zstd {
-        return zstd::bulk::compress(plain, LEVEL);
+        return ZSTD.with_borrow_mut(|kept| match kept {
+            Some(zstd) => zstd.compress(plain),
+            None => kept
+                .insert(zstd::bulk::Compressor::new(LEVEL)?)
+                .compress(plain),
+        });
     }
     let mut into = Compressor::new(compress, Vec::with_capacity(plain.len() / 2))?;
     into.write_all(plain)?;

@@ -297,6 +297,10 @@ fn push_text(value: &RawValue, into: &mut String) -> Result<(), TemplateError> {
             into.push_str(&json[1..json.len() - 1]);
         }
         digits if is_short_integer(digits) => into.push_str(json),
+        digits if has_point(digits) => {
+            let float = Value::from(json.parse::<f64>().unwrap_or(f64::NAN));
+            write!(into, "{float}").expect("writing into memory cannot fail");
+        }
         _ => {
             let value: serde_json::Value = serde_json::from_str(json)?;
             write!(into, "{}", value_of(&value)).expect("writing into memory cannot fail");
@@ -309,6 +313,12 @@ fn push_text(value: &RawValue, into: &mut String) -> Result<(), TemplateError> {
 fn is_short_integer(json: &[u8]) -> bool {
     let digits = json.strip_prefix(b"-").unwrap_or(json);
     (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) && json != b"-0"
+}
+
+/// A number that is read as a float.
+fn has_point(json: &[u8]) -> bool {
+    let number = matches!(json.first(), Some(b'-' | b'0'..=b'9'));
+    number && json.iter().any(|b| matches!(b, b'.' | b'e' | b'E'))
 }
 
 /// Reads a flat object, keeping the values of some names without copying them.

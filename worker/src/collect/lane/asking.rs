@@ -320,6 +320,11 @@ impl Asking {
         self.limits.get(place)
     }
 
+    /// How many calls were asked for.
+    pub fn wanted(&self) -> usize {
+        self.groups.iter().map(|g| g.group.want as usize).sum()
+    }
+
     /// How many groups.
     pub fn groups(&self) -> usize {
         self.groups.len()

@@ -59,8 +59,10 @@ impl Lane {
         };
         let events = self.events.clone();
         let probe = grant.probe.then_some(grant.start_us);
+        // Boxed: its future has some kilobytes, which would be copied at each step into a task.
+        let call = Box::pin(call.run());
         self.context.tasks.spawn(async move {
-            let end = call.run().await;
+            let end = call.await;
             drop(events.send(Event::Called {
                 wish,
                 drawn,

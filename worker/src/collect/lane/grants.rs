@@ -22,8 +22,6 @@ use crate::output::failures::Failure;
 /// After a refusal a hungry fleet does not ask all at once. (That a batch gathers meanwhile is in the refusal's
 /// own instant.)
 const APART: Duration = Duration::from_millis(4);
-/// The most cells of one request.
-const BATCH: usize = 256;
 /// Who got nothing twice in a row asks once in so long.
 const HUNGRY: Duration = Duration::from_secs(1);
 /// How soon it is known whether a closed credential is one that is not accepted.
@@ -60,7 +58,7 @@ impl Lane {
         if self.asking || now < self.ask_at || free == 0 {
             return;
         }
-        let asking = self.gather(free.min(BATCH), now);
+        let asking = self.gather(free.min(self.appetite.cells()), now);
         if asking.is_empty() {
             return;
         }
@@ -252,6 +250,8 @@ impl Lane {
         }
         let hungry = self.is_hungry(answer);
         let (sleeps, wide) = scopes::part(answer, asking);
+        self.appetite
+            .learn(asking.wanted(), answer.grants.len(), !sleeps.is_empty());
         let apart = APART.mul_f64(0.5 + rand::random::<f64>());
         let Some(first) = wide.iter().map(|r| r.opens_us).min() else {
             self.ask_at = if sleeps.is_empty() { now } else { now + apart };

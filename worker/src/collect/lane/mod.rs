@@ -4,6 +4,7 @@
 //! This file is the actor: its events and its loop. What it does with shards, grants and calls lies in a
 //! file each.
 
+mod appetite;
 pub mod asking;
 mod breaker;
 mod calls;
@@ -33,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::appetite::Appetite;
 use self::asking::{Asking, Drawn, Leases, Wish};
 use self::held::Held;
 use self::shared::LaneShared;
@@ -174,6 +176,7 @@ struct Lane {
     /// The last answer refused for want of leases: a call of ours that ends frees one.
     wants_lease: bool,
     renewed_at: Instant,
+    appetite: Appetite,
     /// Asks in a row that brought nothing because others got it.
     empties: u32,
     /// Names of closures (credentials, limits in a scope) under which calls went well.
@@ -225,6 +228,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         ask_at: now,
         wants_lease: false,
         renewed_at: now,
+        appetite: Appetite::default(),
         empties: 0,
         good: BTreeSet::new(),
         marking: Vec::new(),
