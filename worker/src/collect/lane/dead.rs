@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use paceline_protocol::limit::{Answer, DEAD, Refusal, Why};
 use paceline_protocol::outcome::Outcome;
+use paceline_protocol::stores::limiter::Closure;
 
 use super::asking::WishError;
 use super::held::ShardInHand;
@@ -63,12 +64,7 @@ impl Lane {
         let events = self.events.clone();
         self.context.tasks.spawn(async move {
             let closures = limiter.closures(&provider).await.unwrap_or_default();
-            let dead = closures
-                .into_iter()
-                .filter(|closure| DEAD.iter().any(|dead| closure.reason.starts_with(dead)))
-                .map(|closure| (closure.name, closure.reason))
-                .collect();
-            drop(events.send(Event::Dead(dead)));
+            drop(events.send(Event::Dead(dead_among(closures))));
         });
     }
 
@@ -80,5 +76,40 @@ impl Lane {
             self.dead.insert(name, (now + REMEMBERED, reason));
             self.ask_at = now;
         }
+    }
+}
+
+/// The names and reasons of those that are dead. What people opened again keeps its reason while its probe is
+/// on its way: it is not dead unless the probe says so.
+fn dead_among(closures: Vec<Closure>) -> Vec<(String, String)> {
+    closures
+        .into_iter()
+        .filter(|closure| !closure.for_.is_zero())
+        .filter(|closure| DEAD.iter().any(|dead| closure.reason.starts_with(dead)))
+        .map(|closure| (closure.name, closure.reason))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closure(name: &str, for_s: u64, reason: &str) -> Closure {
+        Closure {
+            name: name.to_owned(),
+            for_: Duration::from_secs(for_s),
+            reason: reason.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_credential_that_a_retry_opened_again_is_not_dead_while_its_probe_is_on_its_way() {
+        let reason = Outcome::AuthExpired.as_str();
+        let dead = dead_among(vec![
+            closure("0-aaaaaa", 34_560_000, reason),
+            closure("1-bbbbbb", 0, reason),
+            closure("2-cccccc", 60, "throttled"),
+        ]);
+        assert_eq!(dead, vec![("0-aaaaaa".to_owned(), reason.to_owned())]);
     }
 }
