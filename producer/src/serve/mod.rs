@@ -96,7 +96,6 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
     let began = Timestamp::now();
     let tokens = http::auth::Tokens::from_env(&context.env)?;
     let signer = notify::sign::Signer::from_env(&context.env)?;
-    let listener = http::bind(args.listen).await?;
     // Nobody watches bars here, and what commands say to people is in the log or in an answer.
     let context = Context {
         quiet: true,
@@ -109,6 +108,8 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
         .objects()
         .probe_conditional_put(stores.prefix())
         .await?;
+    // Only now: who finds the port open finds the queues declared too, so that no request is lost.
+    let listener = http::bind(args.listen).await?;
     let (lead, leading) = watch::channel(None);
     let stop = CancellationToken::new();
     let server = Arc::new(Server {

@@ -46,6 +46,17 @@ impl Problem {
     pub(super) fn bad(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
+
+    /// Why a run was not started: what was asked for does not fit its job (422), unless its id stands for
+    /// another plan (409).
+    pub(super) fn of_start(error: anyhow::Error) -> Self {
+        let of_another = is_other_plan(&error);
+        let problem = Self::from(error);
+        if problem.status == StatusCode::CONFLICT && !of_another {
+            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, problem.detail);
+        }
+        problem
+    }
 }
 
 impl From<anyhow::Error> for Problem {
@@ -87,5 +98,19 @@ impl IntoResponse for Problem {
                 .insert(header::WWW_AUTHENTICATE, realm);
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_param_that_the_job_does_not_have_is_no_conflict() {
+        let error = Refusal::usage("job `fares` has no param `x`; its params: origin");
+        let problem = Problem::of_start(error);
+        assert_eq!(problem.status, StatusCode::UNPROCESSABLE_ENTITY);
+        let error = Refusal::usage("there is no job `fairs`; there are fares");
+        assert_eq!(Problem::of_start(error).status, StatusCode::NOT_FOUND);
     }
 }

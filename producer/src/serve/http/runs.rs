@@ -93,7 +93,8 @@ async fn start(State(server): Shared, body: Bytes) -> Answer<Response> {
         let starting = tokio::spawn(async move { server.start_run(ask).await });
         starting
             .await
-            .map_err(|error| Problem::from(anyhow::Error::from(error)))??
+            .map_err(|error| Problem::from(anyhow::Error::from(error)))?
+            .map_err(Problem::of_start)?
     };
     let status = if started.again {
         StatusCode::OK
