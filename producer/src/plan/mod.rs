@@ -289,6 +289,9 @@ fn fixed_job(
     {
         *text = expand_env(text, env)?;
     }
+    for ranking in &mut job.outputs.rankings {
+        ranking.key = expand_env(&ranking.key, env)?;
+    }
     Ok(job)
 }
 

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use paceline_protocol::connector::{CompileError, Connector};
+use paceline_protocol::connector::{CompileError, Connector, in_environment};
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, RunLayout};
 use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::{PLAN_VERSION, Plan};
 use paceline_protocol::settings::Environment;
+use paceline_protocol::spec::MissingNames;
 use paceline_protocol::stores::objects::{ObjectError, Objects};
 use tokio::sync::Mutex;
 
@@ -74,6 +75,9 @@ pub enum RunError {
     /// The plan does not fit this build.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// This worker lacks what calls are made of.
+    #[error(transparent)]
+    Environment(#[from] MissingNames),
     /// A source that is no HTTP API.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -116,10 +120,12 @@ impl Run {
             )));
         }
         let layout = layout.collecting(&plan);
+        let called = in_environment(&plan, env)?;
+        let called = called.as_ref().unwrap_or(&plan);
         let mut providers = BTreeMap::new();
         for (name, provider) in &plan.providers {
             let at = RunAtProvider {
-                connector: Connector::compile(&plan, name)?,
+                connector: Connector::compile(called, name)?,
                 pool: Pool::read(provider, env)?,
                 http: HttpClient::new(provider.timeout)?,
                 governor: Governor::new(provider),

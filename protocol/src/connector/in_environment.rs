@@ -1,0 +1,184 @@
+//! `${NAME}` in what a call is made of. The plan keeps the names, so that no secret lies in it; whoever
+//! makes the calls puts the values in, each as a literal of its template: what it holds is never read as one.
+
+use serde_json::Value;
+
+use crate::plan::Plan;
+use crate::settings::Environment;
+use crate::spec::{MissingNames, Provider, expand_env};
+
+/// Where a provider has templates of calls.
+const PARTS: [&str; 2] = ["auth", "endpoints"];
+
+/// `plan` as this process calls it; `None` when nothing in it names the environment.
+///
+/// # Errors
+/// The names that the environment lacks.
+pub fn in_environment(
+    plan: &Plan,
+    env: &(impl Environment + ?Sized),
+) -> Result<Option<Plan>, MissingNames> {
+    let mut own = None;
+    for (name, provider) in &plan.providers {
+        if let Some(expanded) = expanded(provider, env)? {
+            own.get_or_insert_with(|| plan.clone())
+                .providers
+                .insert(name.clone(), expanded);
+        }
+    }
+    Ok(own)
+}
+
+fn expanded(
+    provider: &Provider,
+    env: &(impl Environment + ?Sized),
+) -> Result<Option<Provider>, MissingNames> {
+    let Ok(mut written) = serde_json::to_value(provider) else {
+        return Ok(None);
+    };
+    let mut changed = false;
+    for part in PARTS {
+        if let Some(part) = written.get_mut(part) {
+            expand(part, env, &mut changed)?;
+        }
+    }
+    if !changed {
+        return Ok(None);
+    }
+    Ok(serde_json::from_value(written).ok())
+}
+
+fn expand(
+    value: &mut Value,
+    env: &(impl Environment + ?Sized),
+    changed: &mut bool,
+) -> Result<(), MissingNames> {
+    match value {
+        Value::String(text) if text.contains("${") => {
+            let with_values = as_template(text, env)?;
+            *changed |= with_values != *text;
+            *text = with_values;
+            Ok(())
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .try_for_each(|item| expand(item, env, changed)),
+        Value::Object(fields) => fields
+            .values_mut()
+            .try_for_each(|item| expand(item, env, changed)),
+        _ => Ok(()),
+    }
+}
+
+/// Where a piece of a template is.
+#[derive(Clone, Copy, PartialEq)]
+enum Inside {
+    Text,
+    Braces,
+    Quotes(u8),
+}
+
+/// `text` with each name's value as a literal of the template.
+fn as_template(text: &str, env: &(impl Environment + ?Sized)) -> Result<String, MissingNames> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut place = Inside::Text;
+    while let Some(at) = rest.find("${") {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        place = follow(before, place);
+        let Some(end) = from.find('}') else {
+            rest = from;
+            break;
+        };
+        let (name, after) = from.split_at(end + 1);
+        let value = expand_env(name, env)?.replace('\\', r"\\");
+        match place {
+            Inside::Text => out.push_str(&format!("{{{{ \"{}\" }}}}", value.replace('"', "\\\""))),
+            Inside::Braces => out.push_str(&format!("\"{}\"", value.replace('"', "\\\""))),
+            Inside::Quotes(quote) => {
+                let quote = char::from(quote);
+                out.push_str(&value.replace(quote, &format!("\\{quote}")));
+            }
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+/// Where one is behind `text`.
+fn follow(text: &str, mut place: Inside) -> Inside {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let two = (bytes[at], bytes.get(at + 1).copied().unwrap_or_default());
+        place = match (place, two) {
+            (Inside::Text, (b'{', b'{' | b'%')) => {
+                at += 1;
+                Inside::Braces
+            }
+            (Inside::Braces, (b'}' | b'%', b'}')) => {
+                at += 1;
+                Inside::Text
+            }
+            (Inside::Braces, (quote @ (b'\'' | b'"'), _)) => Inside::Quotes(quote),
+            (Inside::Quotes(_), (b'\\', _)) => {
+                at += 1;
+                place
+            }
+            (Inside::Quotes(quote), (closes, _)) if closes == quote => Inside::Braces,
+            _ => place,
+        };
+        at += 1;
+    }
+    place
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use minijinja::context;
+
+    use super::*;
+    use crate::template::{Templates, environment};
+
+    fn env(value: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([("X".to_owned(), value.to_owned())])
+    }
+
+    fn rendered(source: &str, value: &str) -> String {
+        let source = as_template(source, &env(value)).expect("is there");
+        let mut templates = Templates::new(environment());
+        let template = templates.compile(&source).expect("compiles");
+        templates
+            .render(&template, &context! { x => "cell" })
+            .expect("renders")
+    }
+
+    #[test]
+    fn the_environments_values_stand_where_a_call_names_them() {
+        assert_eq!(rendered("${X}", "v"), "v");
+        assert_eq!(rendered("a-${X}-{{ x }}", "v"), "a-v-cell");
+        assert_eq!(rendered("{{ '${X}' | upper }}", "v"), "V");
+        assert_eq!(rendered("{{ \"a${X}b\" ~ x }}", "v"), "avbcell");
+        assert_eq!(rendered("{{ ${X} ~ x }}", "v"), "vcell");
+        assert_eq!(rendered("{% if x == 'cell' %}${X}{% endif %}", "v"), "v");
+    }
+
+    #[test]
+    fn a_value_is_never_read_as_a_template() {
+        for value in ["{{ x }}", "'\"\\", "}}", "{% raw %}", "a\nb", "${X}", "\\"] {
+            assert_eq!(rendered("${X}", value), value);
+            assert_eq!(rendered("{{ '${X}' }}", value), value);
+            assert_eq!(rendered("{{ \"${X}\" }}", value), value);
+        }
+    }
+
+    #[test]
+    fn a_name_that_the_environment_lacks_is_named() {
+        let missing = as_template("${Y}-{{ x }}", &env("v"));
+        assert_eq!(missing, Err(MissingNames(vec!["Y".to_owned()])));
+    }
+}
