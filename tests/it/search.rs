@@ -178,3 +178,44 @@ async fn a_kill_in_the_middle_of_pages_loses_nothing() {
     engines.watch();
     engines.compare_with_the_truth().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_engine_that_never_gets_ready_leaves_a_run_whose_id_is_printed() {
+    let engines = Engines::new("searchunready");
+    let spec = &engines.fleet.spec;
+    let unready = "ready: {get: /nothing-is-here, for: 1s}";
+    spec.replace(
+        "providers/kakao-search.yaml",
+        "ready: {get: /health}",
+        unready,
+    )
+    .expect("it is there");
+    let _loader = engines.fleet.load(&[]).expect("started");
+    let _collector = engines.fleet.collect(&[]).expect("started");
+    let ended = engines.fleet.producer(&["enqueue", "search"], PATIENCE);
+    let ended = ended.expect("it ends").expect_code(5);
+    let run = ended.stdout.trim().to_owned();
+    assert!(!run.is_empty(), "the run's id: {}", ended.stderr);
+    let ready = engines.naver_posts.len();
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let status = engines
+            .fleet
+            .producer(&["status", &run, "--json"], PATIENCE);
+        let status = status.expect("it ends").expect_code(0);
+        let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("JSON");
+        let done =
+            status["succeeded"].as_u64().unwrap_or(0) + status["empty"].as_u64().unwrap_or(0);
+        if done == ready as u64 {
+            break;
+        }
+        assert!(Instant::now() < until, "the ready engine's lane: {status}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(engines.kakao.seen().is_empty(), "nobody was ready for that");
+    // The same id asks again, and calls nobody who is not ready.
+    let again = ["enqueue", "search", "--run-id", &run];
+    let again = engines.fleet.producer(&again, PATIENCE);
+    again.expect("it ends").expect_code(5);
+    assert!(engines.kakao.seen().is_empty(), "nobody was ready for that");
+}

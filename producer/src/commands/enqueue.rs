@@ -10,7 +10,7 @@ use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::RunEnd;
 use paceline_protocol::message::Control;
-use paceline_protocol::plan::Plan;
+use paceline_protocol::plan::{Plan, Shard};
 use paceline_protocol::stores::objects::PutNew;
 
 use super::load::{self, Asked};
@@ -47,11 +47,22 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
         .await?;
     let exit = match start(context, &stores, &job, args, id, None).await {
         Ok(started) => ended_with(context, &stores, args, &started).await,
-        Err(error) => Err(error),
+        Err(error) => {
+            // It is there, though not whole: whoever goes on with it needs its name.
+            if let Some(Opened(run)) = error.downcast_ref::<Opened>() {
+                print_id(context, run);
+            }
+            Err(error)
+        }
     };
     stores.close().await;
     exit
 }
+
+/// A run that was opened, but of which not all could be published.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is open, not all of it is published; `producer enqueue` with its --run-id goes on")]
+pub struct Opened(RunRef);
 
 /// A run id that stands for another plan.
 #[derive(Debug, thiserror::Error)]
@@ -102,11 +113,7 @@ async fn ended_with(
     started: &Started,
 ) -> Result<Exit> {
     let run = &started.run;
-    if context.json {
-        crate::terminal::data(serde_json::json!({ "run": run.run }));
-    } else {
-        crate::terminal::data(&run.run);
-    }
+    print_id(context, run);
     if let Some(end) = started.ended {
         let word = match end {
             RunEnd::Completed => "has completed",
@@ -120,6 +127,14 @@ async fn ended_with(
         until_the_end(context, stores, run, args.listen).await
     } else {
         Ok(Exit::Done)
+    }
+}
+
+fn print_id(context: &Context, run: &RunRef) {
+    if context.json {
+        crate::terminal::data(serde_json::json!({ "run": run.run }));
+    } else {
+        crate::terminal::data(&run.run);
     }
 }
 
@@ -195,8 +210,10 @@ impl Enqueueing<'_> {
             let files = RunFiles::expect(&self.stores.archive, &run).await?;
             return self.again(id, files).await;
         }
-        self.publish_new(&plan, &layout, readiness).await?;
+        let published = self.publish_new(&plan, &mut readiness).await;
+        self.put_ledger(&layout, &readiness).await?;
         self.tell_start(&plan).await;
+        published.map_err(|error| error.context(Opened(run.clone())))?;
         Ok(Started {
             run,
             ended: None,
@@ -239,12 +256,7 @@ impl Enqueueing<'_> {
     }
 
     /// Opens the run and publishes each lane as soon as its provider is ready.
-    async fn publish_new(
-        &self,
-        plan: &Plan,
-        layout: &RunLayout,
-        mut readiness: Readiness<'_>,
-    ) -> Result<()> {
+    async fn publish_new(&self, plan: &Plan, readiness: &mut Readiness<'_>) -> Result<()> {
         let entry = new_entry(plan, 0);
         put_entry(self.stores, &entry).await?;
         register(self.stores, &entry).await?;
@@ -253,29 +265,20 @@ impl Enqueueing<'_> {
         }
         let mut published: Vec<&str> = Vec::new();
         loop {
-            let ready = readiness.ready();
-            let new: Vec<&str> = ready
-                .into_iter()
-                .filter(|p| !published.contains(p))
-                .collect();
+            let new = not_yet(&published, readiness);
             self.publish_lanes(plan, &new).await?;
             published.extend(new);
             if readiness.wait() == Wait::Over {
-                break;
+                return Ok(());
             }
-            let resume = format!(
-                "the lanes of {} are published; the same command goes on with the rest",
-                published.join(", ")
-            );
-            self.wait_for_providers(&readiness, &resume).await?;
+            self.wait_for_providers(readiness, &so_far(&published))
+                .await?;
             readiness.ask().await?;
         }
-        self.put_ledger(layout, &readiness).await
     }
 
     async fn publish_lanes(&self, plan: &Plan, providers: &[&str]) -> Result<()> {
-        let of_lane =
-            |shard: &paceline_protocol::plan::Shard<'_>| providers.contains(&shard.provider);
+        let of_lane = |shard: &Shard<'_>| providers.contains(&shard.provider);
         let mut shards = plan.all_shards().filter(of_lane);
         publish_shards(
             self.context,
@@ -317,13 +320,57 @@ impl Enqueueing<'_> {
         let run = files.plan.run_ref();
         let ended = files.ended().map(|manifest| manifest.state);
         if ended.is_none() {
-            go_on(self.context, self.stores, &files).await?;
+            let mut readiness = Readiness::new(&files.plan, &self.stores.limiter)?;
+            let gone_on = self.go_on(&files, &mut readiness).await;
+            let layout = RunLayout::new(self.stores.prefix(), &run);
+            self.put_ledger(&layout, &readiness).await?;
+            gone_on.map_err(|error| error.context(Opened(run.clone())))?;
         }
         Ok(Started {
             run,
             ended,
             again: true,
         })
+    }
+
+    /// Goes on lane by lane, each as soon as its provider is ready.
+    async fn go_on(&self, files: &RunFiles, readiness: &mut Readiness<'_>) -> Result<()> {
+        readiness.ask().await?;
+        let mut published: Vec<&str> = Vec::new();
+        loop {
+            let new = not_yet(&published, readiness);
+            let over = readiness.wait() == Wait::Over;
+            if over && published.is_empty() {
+                return go_on(self.context, self.stores, files).await;
+            }
+            if !new.is_empty() {
+                go_on_at(self.context, self.stores, files, Some(&new)).await?;
+            }
+            if over {
+                return Ok(());
+            }
+            published.extend(new);
+            self.wait_for_providers(readiness, &so_far(&published))
+                .await?;
+            readiness.ask().await?;
+        }
+    }
+}
+
+/// The providers that have become ready.
+fn not_yet<'p>(published: &[&str], readiness: &Readiness<'p>) -> Vec<&'p str> {
+    let mut ready = readiness.ready();
+    ready.retain(|provider| !published.contains(provider));
+    ready
+}
+
+fn so_far(published: &[&str]) -> String {
+    match published {
+        [] => "none of its lanes is published".to_owned(),
+        some => format!(
+            "the lanes of {} are published; the same command goes on with the rest",
+            some.join(", ")
+        ),
     }
 }
 
@@ -333,6 +380,16 @@ impl Enqueueing<'_> {
 /// # Errors
 /// When a server is away.
 pub async fn go_on(context: &Context, stores: &Stores, files: &RunFiles) -> Result<()> {
+    go_on_at(context, stores, files, None).await
+}
+
+/// As [`go_on`], with the lanes of `providers` alone where they are named.
+async fn go_on_at(
+    context: &Context,
+    stores: &Stores,
+    files: &RunFiles,
+    providers: Option<&[&str]>,
+) -> Result<()> {
     let plan = &files.plan;
     let layout = RunLayout::new(stores.prefix(), &plan.run_ref()).collecting(plan);
     let entry = files.open.clone().unwrap_or_else(|| new_entry(plan, 0));
@@ -347,7 +404,9 @@ pub async fn go_on(context: &Context, stores: &Stores, files: &RunFiles) -> Resu
         zero_shards(stores, plan, entry.round).await?;
     }
     let total = left.open.len() as u64;
-    let mut shards = left.open.iter().filter_map(|number| plan.shard(*number));
+    let here = |shard: &Shard<'_>| providers.is_none_or(|named| named.contains(&shard.provider));
+    let shards = left.open.iter().filter_map(|number| plan.shard(*number));
+    let mut shards = shards.filter(here);
     publish_shards(context, stores, plan, entry.round, total, &mut shards).await?;
     stores.publisher.control(&Control::RunsChanged).await?;
     context.say(format!(
