@@ -191,3 +191,41 @@ async fn each_regions_newest_object_counts_and_a_region_without_one_is_named() {
         .expect("it ends")
         .expect_code(0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_pushes_its_votes_with_the_example_as_it_stands() {
+    let mut fleet = Fleet::new("push").expect("a fleet");
+    let bucket = fleet.value("PACELINE_BUCKET").to_owned();
+    let region = fleet.value("REDIS_URL").to_owned();
+    fleet.set("REGION", "jp");
+    fleet.set("VOTES_BUCKET", bucket);
+    fleet.set("REGION_REDIS_URL", &region);
+    let client = redis::Client::open(region).expect("a URL");
+    let mut redis = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("Redis");
+    let votes = [(12_345, "후보, \"A\""), (7, "k1"), (7, "k2")];
+    let _: i64 = redis
+        .zadd_multiple("votes:104", &votes)
+        .await
+        .expect("added");
+    let _workers = [fleet.load(&[]), fleet.collect(&[])];
+    let enqueue = ["enqueue", "votes-push", "--run-id", RUN, "--wait"];
+    let ended = fleet.producer(&enqueue, PATIENCE).expect("it ends");
+    ended.expect_code(0);
+    let objects = harness::Bucket::of(&fleet);
+    let pushed = objects.keys("data/104/").await.expect("a list");
+    let [key] = &pushed[..] else {
+        panic!("one object: {pushed:?}");
+    };
+    let minute = key
+        .strip_prefix("data/104/jp-")
+        .and_then(|rest| rest.strip_suffix(".csv"));
+    let minute = minute.expect("the key that the job gives");
+    assert!(minute.len() == 12 && minute.bytes().all(|b| b.is_ascii_digit()));
+    let object = objects.get(key).await.expect("an object");
+    let text = String::from_utf8(object.body.to_vec()).expect("UTF-8");
+    let wanted = "kseq,score\n\"후보, \"\"A\"\"\",12345\nk1,7\nk2,7\n";
+    assert_eq!(text.replace("\r\n", "\n"), wanted);
+}
