@@ -331,6 +331,19 @@ impl FleetLimiter {
         self.ask(&nothing_wanted).await
     }
 
+    /// Redis' clock, in microseconds since 1970, with the local instants around the round trip. It is read faster
+    /// than a batch is decided, so it says more about the time.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn clock(&self) -> Result<(i64, Instant, Instant), LimiterError> {
+        let mut connection = self.connection.clone();
+        let sent = Instant::now();
+        let command = redis::cmd("TIME");
+        let (seconds, us): (i64, i64) = self.within(command.query_async(&mut connection)).await?;
+        Ok((seconds * 1_000_000 + us, sent, Instant::now()))
+    }
+
     /// Closes a name for the whole fleet, see [`State::close`]. Returns its strikes: from [`BREAKER`] on it
     /// stays closed until somebody looks.
     ///

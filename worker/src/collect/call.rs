@@ -22,6 +22,7 @@ use super::lane::asking::Drawn;
 use super::lane::cooldown::DrawnLimit;
 use super::lane::held::ShardInHand;
 use super::lane::shared::LaneShared;
+use super::on_time;
 use super::tokens::SignedIn;
 use super::work::CellResult;
 use crate::metrics::Metrics;
@@ -143,7 +144,10 @@ impl Call {
         };
         let attempt = match attempt {
             Ok(attempt) => attempt,
-            Err(NotSent::TooLate) => return CallEnd::NotSent,
+            Err(NotSent::TooLate) => {
+                tracing::debug!("a connection came too late: the grant is dropped");
+                return CallEnd::NotSent;
+            }
             Err(NotSent::Unfit(reason)) => return self.ended_without_call(reason),
         };
         crate::crash::point("call-after-answer");
@@ -191,8 +195,16 @@ impl Call {
                 .lane
                 .clock(|clock| clock.may_send(&self.grant, self.epoch, now))
             {
-                SendDecision::Wait(wait) => tokio::time::sleep_until((now + wait).into()).await,
-                SendDecision::Late => return None,
+                SendDecision::Wait(wait) => on_time::sleep_until(now + wait).await,
+                SendDecision::Late => {
+                    let late_us = self.lane.fleet_us(now) - self.grant.start_us;
+                    tracing::debug!(
+                        late.us = late_us,
+                        slack.us = self.grant.slack_us,
+                        "a grant came too late and is dropped"
+                    );
+                    return None;
+                }
                 SendDecision::Send => break,
             }
         }

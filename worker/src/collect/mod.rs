@@ -12,6 +12,7 @@ pub mod intake;
 pub mod lane;
 pub mod ledger;
 pub mod marks;
+mod on_time;
 pub mod open_runs;
 pub mod part_ways;
 pub mod reading;

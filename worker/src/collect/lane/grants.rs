@@ -76,7 +76,9 @@ impl Lane {
 
     pub(super) fn send_ask(&self, asking: Asking, ask: Ask) {
         let (limiter, events) = (self.context.limiter.clone(), self.events.clone());
+        let shared = self.shared.clone();
         self.context.tasks.spawn(async move {
+            shared.set_the_clock(&limiter).await;
             let answer = limiter.ask(&ask).await;
             drop(events.send(Event::Answered {
                 asking,
