@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use paceline_protocol::keys::Keys;
-use paceline_protocol::settings::{Environment, FleetSettings, shown_url};
+use paceline_protocol::settings::{AMQP, Environment, FleetSettings, REDIS, shown_url};
 use paceline_protocol::stores::broker::Publisher;
 use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::stores::objects::{ObjectError, Objects};
@@ -137,22 +137,24 @@ impl Stores {
 /// `REDIS_URL`, which must be there.
 ///
 /// # Errors
-/// When it is not.
+/// When it is not, or is no URL.
 pub fn redis_url(env: &impl Environment) -> Result<String> {
-    Ok(env.required(
+    Ok(env.server(
         "REDIS_URL",
         "the Redis of limits and progress, as redis://host:6379",
+        REDIS,
     )?)
 }
 
 /// `AMQP_URL`, which must be there.
 ///
 /// # Errors
-/// When it is not.
+/// When it is not, or is no URL.
 pub fn broker_url(env: &impl Environment) -> Result<String> {
-    Ok(env.required(
+    Ok(env.server(
         "AMQP_URL",
         "the RabbitMQ of the queues, as amqp://user:password@host:5672",
+        AMQP,
     )?)
 }
 

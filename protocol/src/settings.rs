@@ -36,7 +36,45 @@ pub trait Environment {
         self.secret(name)?
             .ok_or(SettingError::Missing { name, what })
     }
+
+    /// The URL `name`, which must be there and begin with one of `schemes`: what is no URL at all never comes up,
+    /// however long it is waited for.
+    ///
+    /// # Errors
+    /// When it is not there, or is no such URL.
+    fn server(
+        &self,
+        name: &'static str,
+        what: &'static str,
+        schemes: &'static [&'static str],
+    ) -> Result<String, SettingError> {
+        let url = self.required(name, what)?;
+        let fits = |scheme: &&str| {
+            let rest = url.strip_prefix(*scheme);
+            rest.and_then(|rest| rest.strip_prefix("://"))
+                .is_some_and(|rest| !rest.is_empty())
+        };
+        if schemes.iter().any(|scheme| fits(scheme)) {
+            return Ok(url);
+        }
+        Err(SettingError::NoUrl { name, schemes })
+    }
 }
+
+/// How the URL of RabbitMQ begins.
+pub const AMQP: &[&str] = &["amqp", "amqps"];
+/// How the URL of Redis begins.
+pub const REDIS: &[&str] = &[
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "redis+unix",
+    "unix",
+    "valkey+unix",
+];
+/// How the URL of Elasticsearch begins.
+pub const HTTP: &[&str] = &["http", "https"];
 
 /// The process' own environment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,6 +112,14 @@ pub enum SettingError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// It leads to no server. What it holds is not shown: it may be a password.
+    #[error("{name} is no URL: it begins with {}", schemes.iter().take(2).map(|s| format!("{s}://")).collect::<Vec<_>>().join(" or "))]
+    NoUrl {
+        /// The variable.
+        name: &'static str,
+        /// How it may begin.
+        schemes: &'static [&'static str],
     },
     /// It makes no sense.
     #[error("{name} is {value:?}: {why}")]
@@ -138,6 +184,24 @@ pub fn shown_url(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_url_is_said_at_once_and_not_shown() {
+        let held = |value: &str| {
+            let env = std::collections::BTreeMap::from([("REDIS_URL".into(), value.into())]);
+            env.server("REDIS_URL", "the Redis", REDIS)
+        };
+        for fine in ["redis://h", "rediss://:p@h:6380/1", "unix:///run/redis"] {
+            assert_eq!(held(fine).expect("a URL"), fine);
+        }
+        for wrong in ["s3cret", "localhost:6379", "http://h", "redis://"] {
+            let said = held(wrong).expect_err(wrong).to_string();
+            assert_eq!(
+                said,
+                "REDIS_URL is no URL: it begins with redis:// or rediss://"
+            );
+        }
+    }
 
     #[test]
     fn a_shown_url_holds_no_password() {

@@ -160,3 +160,49 @@ async fn a_cancelled_run_stays_so_until_a_retry() {
         .await
         .expect("the truth");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_cancelled_with_all_its_cells_is_ended_by_a_retry() {
+    let calendar = Calendar::new("cancelwhole", Shape::default()).expect("a calendar");
+    let collector = calendar.collect().expect("started");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    let cells = calendar.cells();
+    let mut settled = 0;
+    for _ in 0..240 {
+        let status = calendar.json(&["status", RUN]).expect("a status");
+        let count = |key: &str| status[key].as_u64().unwrap_or(0);
+        settled = count("succeeded") + count("empty") + count("failed");
+        if settled == cells {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(settled, cells, "{}", collector.last_words(20));
+    calendar
+        .producer(&["cancel", RUN])
+        .expect("it ends")
+        .expect_code(0);
+
+    let _loader = calendar.load().expect("started");
+    calendar
+        .producer(&["retry", RUN, "--wait"])
+        .expect("it ends")
+        .expect_code(0);
+    ends_well(&calendar).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_of_a_run_that_is_open_goes_on_with_it() {
+    let calendar = Calendar::new("retryopen", Shape::default()).expect("a calendar");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    calendar
+        .producer(&["pause", RUN])
+        .expect("it ends")
+        .expect_code(0);
+    let _workers = [calendar.load(), calendar.collect()];
+    calendar
+        .producer(&["retry", RUN, "--wait"])
+        .expect("it ends")
+        .expect_code(0);
+    ends_well(&calendar).await;
+}

@@ -1,6 +1,6 @@
 //! Settings of the two roles, each asking only for the servers that it needs.
 
-use paceline_protocol::settings::{Environment, FleetSettings, SettingError};
+use paceline_protocol::settings::{AMQP, Environment, FleetSettings, HTTP, REDIS, SettingError};
 use secrecy::SecretString;
 
 use crate::cli::CollectArgs;
@@ -50,7 +50,11 @@ impl LoadSettings {
             amqp_url: amqp_url(env)?,
             redis_url: redis_url(env)?,
             elasticsearch_url: env
-                .required("ELASTICSEARCH_URL", "the Elasticsearch that is loaded")?
+                .server(
+                    "ELASTICSEARCH_URL",
+                    "the Elasticsearch that is loaded",
+                    HTTP,
+                )?
                 .into(),
             elasticsearch_api_key: env.secret("ELASTICSEARCH_API_KEY")?.map(Into::into),
         })
@@ -77,13 +81,13 @@ impl CollectSettings {
 
 fn amqp_url(env: &impl Environment) -> Result<SecretString, SettingError> {
     Ok(env
-        .required("AMQP_URL", "the RabbitMQ that holds the work")?
+        .server("AMQP_URL", "the RabbitMQ that holds the work", AMQP)?
         .into())
 }
 
 fn redis_url(env: &impl Environment) -> Result<SecretString, SettingError> {
     Ok(env
-        .required("REDIS_URL", "the Redis of limits and progress")?
+        .server("REDIS_URL", "the Redis of limits and progress", REDIS)?
         .into())
 }
 

@@ -35,7 +35,7 @@ pub struct Report {
     pub granted: Option<u64>,
     /// Calls in the ledger.
     pub calls: u64,
-    /// Calls that the provider refused as too many.
+    /// Calls that the provider refused as too many: for the moment, or until a quota is reset.
     pub refused: u64,
     /// Pages that were answered again.
     pub repeated: u64,
@@ -110,7 +110,8 @@ impl<'a> Audit<'a> {
 
     fn note(&mut self, row: &LedgerRow) {
         self.calls += 1;
-        self.refused += u64::from(row.outcome == Outcome::Throttled);
+        let refused = matches!(row.outcome, Outcome::Throttled | Outcome::QuotaExhausted);
+        self.refused += u64::from(refused);
         self.meters.call(row);
         self.timeline.note(row);
         let endpoint = self.plan.job.endpoint.as_deref().unwrap_or_default();

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use paceline_protocol::layout::RunLayout;
-use paceline_protocol::manifest::Manifest;
+use paceline_protocol::manifest::{Manifest, RunEnd};
 use paceline_protocol::message::Control;
 
 use super::enqueue::go_on;
-use super::pause::reopen;
+use super::pause::{reopen, resume_run};
 use super::watch::until_the_end;
 use crate::cli::RetryArgs;
 use crate::context::Context;
@@ -48,10 +48,19 @@ pub async fn retry_run(context: &Context, stores: &Stores, files: &RunFiles) -> 
             go_on(context, stores, files).await.map(|()| true)
         }
         (None, Some(manifest)) => start(context, stores, files, manifest).await,
-        _ => {
+        (Some(_), _) => {
+            // It is going: what its provider closed is opened again, its cells are still to come.
+            let run = files.plan.run_ref();
+            resume_run(context, stores, &run).await?;
+            context.say(format!(
+                "what has failed is sent by `producer retry {run}` when it has ended"
+            ));
+            Ok(true)
+        }
+        (None, None) => {
             let run = files.plan.run_ref();
             Err(Refusal::usage(format!(
-                "{run} has not ended: `producer enqueue` with its run id goes on with it, `producer cancel {run}` ends it"
+                "{run} is planned but not enqueued: `producer enqueue` with its run id goes on with it"
             )))
         }
     }
@@ -69,6 +78,12 @@ async fn start(
     let found = PartsFound::list(stores.objects(), &layout).await?;
     let round = newest_round(&found) + 1;
     let left = left_to_do(stores.objects(), &layout, plan, &found, round).await?;
+    if left.open.is_empty() && manifest.state == RunEnd::Cancelled {
+        // The last calls ended after the run was cancelled, so only its end is missing.
+        return finish(context, stores, files, round - 1)
+            .await
+            .map(|()| true);
+    }
     if left.open.is_empty() {
         context.say(format!(
             "{}: nothing failed, nothing is missing",
@@ -85,6 +100,13 @@ async fn start(
         show::count(manifest.failed),
     ));
     Ok(true)
+}
+
+/// Opens the run again in a round that has all its parts: loaders load it and end it by its gate.
+async fn finish(context: &Context, stores: &Stores, files: &RunFiles, round: u32) -> Result<()> {
+    put_entry(stores, &new_entry(&files.plan, round)).await?;
+    let opened = RunFiles::expect(&stores.archive, &files.plan.run_ref()).await?;
+    go_on(context, stores, &opened).await
 }
 
 async fn publish_round(

@@ -1,12 +1,13 @@
 //! `producer runs`
 
 use anyhow::Result;
+use paceline_protocol::spec::SpecFolder;
 use paceline_protocol::stores::state::State;
 use serde::Serialize;
 
 use crate::cli::RunsArgs;
 use crate::context::Context;
-use crate::exit::Exit;
+use crate::exit::{Exit, Refusal};
 use crate::limits::pace;
 use crate::run::{RunFiles, StateWord, all_runs};
 use crate::show;
@@ -40,6 +41,9 @@ pub async fn run(context: &Context, args: &RunsArgs) -> Result<Exit> {
             lines.push(line(&state, &files).await?);
         }
     }
+    if let Some(job) = args.job.as_deref().filter(|_| lines.is_empty()) {
+        known(context, job)?;
+    }
     lines.sort_by_key(|line| std::cmp::Reverse(line.planned_at));
     if context.json {
         crate::terminal::data(serde_json::to_string_pretty(&lines)?);
@@ -47,6 +51,20 @@ pub async fn run(context: &Context, args: &RunsArgs) -> Result<Exit> {
         print(context, &lines);
     }
     Ok(Exit::Done)
+}
+
+/// A job without runs is one of the spec folder, where there is one.
+fn known(context: &Context, job: &str) -> Result<()> {
+    let Ok(folder) = SpecFolder::open(&context.spec) else {
+        return Ok(());
+    };
+    if folder.job_names().contains(&job) {
+        return Ok(());
+    }
+    Err(Refusal::usage(format!(
+        "there is no job {job}, and no run of it; jobs here: {}",
+        folder.job_names().join(", ")
+    )))
 }
 
 async fn line(state: &State, files: &RunFiles) -> Result<Line> {

@@ -20,6 +20,8 @@ const FEW_CALLS: i64 = 5;
 const FEW_ROOM_US: i64 = 20_000;
 /// Below this, timers of a millisecond's grain would miss more starts than they make.
 const LEAST_ROOM_US: i64 = 2_000;
+/// Starts are met to well within this, where the machine has time for us (3 ms).
+const ENOUGH_SLACK_US: i64 = 3_000;
 /// A bucket is refilled this much slower than it says, in thousandths, for clocks that run apart.
 const DRIFT_PER_MILLE: i64 = 1;
 
@@ -133,7 +135,7 @@ impl Pace {
             interval_us,
             burst_us,
             room_us,
-            slack_us: room_us - (room_us / 3).min(5_000),
+            slack_us: room_us - kept_for_the_way(room_us),
             horizon_us: (interval_us * BATCH_CALLS).clamp(NEAREST_US, FURTHEST_US),
             period_us,
             point_ns: 0,
@@ -151,6 +153,14 @@ impl Pace {
     pub fn cap_us(&self, now_us: i64) -> i64 {
         now_us + FURTHEST_US + self.interval_us + self.burst_us
     }
+}
+
+/// What of a room is kept for what the way to the provider may vary by: a third of it, half of it where a worker
+/// still has 3 ms to send in, at most 5 ms.
+fn kept_for_the_way(room_us: i64) -> i64 {
+    (room_us / 3)
+        .max((room_us - ENOUGH_SLACK_US).min(room_us / 2))
+        .min(5_000)
 }
 
 /// The room that a window of `calls` in `period_us` should keep.
@@ -230,6 +240,14 @@ mod tests {
             assert!(pace.room_us >= 4_000, "{calls}/s has {pace:?}");
             assert_eq!(pace.interval_us * calls as i64 - 1_000_000, pace.room_us);
         }
+    }
+
+    #[test]
+    fn a_fast_limit_keeps_half_of_its_room_for_the_way() {
+        assert_eq!(rate(50, 1_000_000).slack_us, 3_000);
+        assert_eq!(rate(1, 1_000_000).slack_us, 15_000);
+        let spacing = Pace::of(&Rule::Spacing { least_us: 40_000 }).expect("paced");
+        assert_eq!((spacing.room_us, spacing.slack_us), (2_000, 1_334));
     }
 
     #[test]

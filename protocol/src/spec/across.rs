@@ -584,7 +584,12 @@ fn record_names(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec
             .map(|(i, f)| (format!("changes.moved[{i}]"), f.as_str()));
         ignore.chain(moved)
     });
-    for (path, field) in columns.chain(changes).chain(mapped) {
+    let heatmap = job.view.as_ref().and_then(|view| view.get("heatmap"));
+    let viewed = ["of", "x", "y", "value"].into_iter().filter_map(|key| {
+        let name = heatmap?.get(key)?.as_str()?;
+        Some((format!("view.heatmap.{key}"), name))
+    });
+    for (path, field) in columns.chain(changes).chain(mapped).chain(viewed) {
         // Those of a merged object are not names of records.
         if job.outputs.s3.merged.is_none() || !path.starts_with("outputs.s3") {
             not_known(
