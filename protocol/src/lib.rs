@@ -1,7 +1,8 @@
 //! What two processes of a Paceline fleet must agree on.
 //!
 //! Everything here is pure (no I/O, the clock passed in) except what the feature `stores` adds: [`stores`], the typed
-//! clients of RabbitMQ, Redis, S3 and Elasticsearch, and [`probe`], which asks a process whether it is well.
+//! clients of RabbitMQ, Redis, S3 and Elasticsearch, [`http`], one call of a provider, and [`probe`], which asks a process whether
+//! it is well.
 
 pub mod block;
 pub mod clock;
@@ -23,6 +24,8 @@ pub mod spec;
 pub mod template;
 pub mod topology;
 
+#[cfg(feature = "stores")]
+pub mod http;
 #[cfg(feature = "parts")]
 pub mod part;
 #[cfg(feature = "stores")]

@@ -219,3 +219,33 @@ async fn one_engine_that_never_gets_ready_leaves_a_run_whose_id_is_printed() {
     again.expect("it ends").expect_code(5);
     assert!(engines.kakao.seen().is_empty(), "nobody was ready for that");
 }
+
+/// A question that is signed is answered as the calls are, and draws from the same key's quota.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_question_is_a_call_with_a_key() {
+    let engines = Engines::new("searchready");
+    let file = "providers/kakao-search.yaml";
+    let signed = "ready: {get: \"/v2/search/blog?query=ready&page=1&size=1\", auth: true}";
+    let replaced = engines
+        .fleet
+        .spec
+        .replace(file, "ready: {get: /health}", signed);
+    replaced.expect("it is there");
+    engines.enqueue();
+    let asked = engines.kakao.seen();
+    let answers: Vec<(&str, u16)> = asked.iter().map(|s| (&*s.call, s.status)).collect();
+    assert_eq!(answers, [("ready 1", 200)]);
+    let limits = engines
+        .fleet
+        .producer(&["limits", "kakao", "--json"], PATIENCE);
+    let limits = limits.expect("it ends").expect_code(0).stdout;
+    let limits: serde_json::Value = serde_json::from_str(&limits).expect("JSON");
+    let used = |limit: &serde_json::Value| limit["used"].as_u64().unwrap_or(0);
+    let all = limits.as_array().expect("a list");
+    let day = all.iter().find(|limit| limit["limit"] == "day");
+    assert_eq!(day.map(used), Some(1), "{limits}");
+    let _loader = engines.fleet.load(&[]).expect("started");
+    let _collector = engines.fleet.collect(&[]).expect("started");
+    engines.watch();
+    engines.compare_with_the_truth().await;
+}

@@ -226,6 +226,37 @@ async fn a_fleet_has_one_token_for_each_credential() {
     );
 }
 
+/// The producer asks with `auth: true`, before any worker lives: its token is the fleet's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_is_signed_in_leaves_its_token_to_the_fleet() {
+    let market = Market::new("tokenready", "1.0", Config::default());
+    let path = "/v1/pay-order/seller/product-orders/last-changed-statuses";
+    let asked = "lastChangedFrom=2020-01-01T00:00:00.000%2B09:00&lastChangedTo=2020-01-02T00:00:00.000%2B09:00&limitCount=1";
+    let ready = format!("ready: {{get: \"{path}?{asked}\", auth: true}}\nendpoints:\n");
+    let file = "providers/naver-commerce.yaml";
+    let replaced = market.fleet.spec.replace(file, "endpoints:\n", &ready);
+    replaced.expect("it is there");
+    market.enqueue();
+    let first = market.server.seen();
+    let statuses: Vec<u16> = first.iter().map(|seen| seen.status).collect();
+    assert_eq!(
+        statuses,
+        [200, 200],
+        "a token, then the question: {first:?}"
+    );
+    let _loader = market.fleet.load(&[]).expect("started");
+    let _collector = market.fleet.collect(&[]).expect("started");
+    market.watch(0);
+    market.compare(&SELLERS).await;
+    assert_eq!(market.tokens(SELLERS[0], 200), 1, "the question's");
+    let audit = ["audit", &format!("market/{RUN}"), "--json"];
+    let audit = market.fleet.producer(&audit, PATIENCE).expect("it ends");
+    let audit: serde_json::Value =
+        serde_json::from_str(&audit.expect_code(0).stdout).expect("JSON");
+    let seen = market.server.seen().len();
+    assert_eq!(audit["calls"], seen, "both are in the ledger");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_ends_in_the_middle_is_renewed_once() {
     const CALLS: u32 = 4;

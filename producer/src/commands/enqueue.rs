@@ -16,6 +16,7 @@ use paceline_protocol::stores::objects::PutNew;
 use super::load::{self, Asked};
 use super::plan::print_estimate;
 use super::watch::until_the_end;
+use crate::calling::Fleet;
 use crate::cli::EnqueueArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
@@ -195,7 +196,7 @@ impl Enqueueing<'_> {
         }
         let mut plan = self.planned(id.clone(), None).await?;
         plan.base = base_of(self.stores, &plan).await?;
-        let mut readiness = Readiness::new(&plan, &self.stores.limiter)?;
+        let mut readiness = Readiness::new(&plan, Fleet::of(self.stores), &self.context.env)?;
         self.somebody_ready(&mut readiness).await?;
         let layout = RunLayout::new(self.stores.prefix(), &run);
         let body = serde_json::to_vec_pretty(&plan)?.into();

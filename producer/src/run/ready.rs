@@ -1,26 +1,26 @@
 //! Asking providers whether they are ready before their lanes are published.
 //!
-//! Such a request is a call like others: it waits for a grant of the fleet and is written to the ledger.
+//! Such a request is a call like others: it waits for a grant of the fleet and is written to the ledger. With
+//! `auth: true` it is signed as the provider's calls are.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
-use paceline_protocol::ids::RunRef;
+use indexmap::IndexMap;
 use paceline_protocol::ledger::LedgerRow;
-use paceline_protocol::limit::{Ask, Group, Rule};
-use paceline_protocol::outcome::Outcome;
+use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::plan::Plan;
-use paceline_protocol::spec::{Provider, Ready};
-use paceline_protocol::stores::limiter::FleetLimiter;
-use paceline_protocol::template;
-use reqwest::redirect::Policy;
+use paceline_protocol::settings::Environment;
+use paceline_protocol::spec::{Method, Provider, Ready, Request};
 use uuid::Uuid;
 
-use crate::limits::{limiter_name, unscoped};
+use crate::calling::{Called, Caller, Fleet, Sent};
 
 /// The endpoint under which these calls are limited and logged.
 const ENDPOINT: &str = "ready";
+
+/// How long a question waits for its grant: longer, and the provider is not ready yet.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long between two rounds of asking.
 pub const BETWEEN_ROUNDS: Duration = Duration::from_secs(5);
@@ -28,7 +28,6 @@ pub const BETWEEN_ROUNDS: Duration = Duration::from_secs(5);
 /// The providers of a run that have not yet said that they are ready.
 pub struct Readiness<'a> {
     plan: &'a Plan,
-    limiter: &'a FleetLimiter,
     started: Instant,
     waiting: Vec<Asked<'a>>,
     holder: String,
@@ -39,6 +38,7 @@ pub struct Readiness<'a> {
 struct Asked<'a> {
     provider: &'a Provider,
     ready: &'a Ready,
+    caller: Caller<'a>,
     last_answer: String,
 }
 
@@ -57,27 +57,35 @@ impl<'a> Readiness<'a> {
     /// Nobody is asked yet.
     ///
     /// # Errors
-    /// When a provider wants its `ready` signed, which this version does not do.
-    pub fn new(plan: &'a Plan, limiter: &'a FleetLimiter) -> Result<Self> {
+    /// When a provider wants its `ready` signed and its credentials cannot be read here.
+    pub fn new(
+        plan: &'a Plan,
+        fleet: Fleet<'a>,
+        env: &(impl Environment + ?Sized),
+    ) -> Result<Self> {
         let mut waiting = Vec::new();
         for provider in plan.providers.values() {
             let Some(ready) = &provider.ready else {
                 continue;
             };
+            let name = &provider.name;
             anyhow::ensure!(
-                !ready.auth,
-                "provider {}: `ready` with `auth: true` is not supported yet",
-                provider.name
+                provider.base_url.is_some(),
+                "provider {name} has `ready` but no `base_url`"
             );
+            let asking = asking(plan, provider, ready);
+            let provider_asked = asking.providers.get(name).unwrap_or(provider);
+            let caller = Caller::new(fleet, &asking, provider_asked, env)
+                .with_context(|| format!("provider {name}: `ready`"))?;
             waiting.push(Asked {
                 provider,
                 ready,
+                caller: caller.without_cell(),
                 last_answer: "not asked yet".into(),
             });
         }
         Ok(Readiness {
             plan,
-            limiter,
             started: Instant::now(),
             waiting,
             holder: format!("producer-{}", Uuid::now_v7().simple()),
@@ -108,16 +116,14 @@ impl<'a> Readiness<'a> {
     pub async fn ask(&mut self) -> Result<()> {
         let mut still = Vec::new();
         for mut asked in std::mem::take(&mut self.waiting) {
-            let call = self.call(&asked).await?;
-            let good = call.outcome == Outcome::Ok;
-            asked.last_answer = if call.status == 0 {
-                call.reason.clone()
-            } else {
-                format!("status {}", call.status)
-            };
-            self.calls.push(call);
-            if !good {
-                still.push(asked);
+            let called = asked.call().await;
+            self.calls.extend(asked.caller.take_calls());
+            match called? {
+                None => {}
+                Some(answer) => {
+                    asked.last_answer = answer;
+                    still.push(asked);
+                }
             }
         }
         self.waiting = still;
@@ -153,185 +159,145 @@ impl<'a> Readiness<'a> {
             None => Wait::Over,
         }
     }
+}
 
-    async fn call(&self, asked: &Asked<'_>) -> Result<LedgerRow> {
-        let url = url(self.plan, asked)?;
-        let client = client(asked.provider)?;
-        let start = granted(
-            self.limiter,
-            asked.provider,
-            &self.plan.run_ref(),
-            &self.holder,
-        )
-        .await?;
-        let sent = Instant::now();
-        let answer = client.get(url).send().await;
-        let row = LedgerRow {
-            sent_us: start.sent_us,
-            lane: self.lane(&asked.provider.name),
-            provider: asked.provider.name.clone(),
-            endpoint: ENDPOINT.into(),
-            credential: None,
-            scopes: Vec::new(),
-            allowed: Vec::new(),
-            points: Vec::new(),
-            cell: 0,
-            page: 0,
-            attempt: 1,
-            outcome: outcome(&answer),
-            status: answer.as_ref().map_or(0, |a| a.status().as_u16()),
-            late_us: start.late_us,
-            duration_us: u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX),
-            bytes: 0,
-            reason: reason(&answer),
-            trace: None,
+impl Asked<'_> {
+    /// Asks once; what came instead of a yes.
+    async fn call(&self) -> Result<Option<String>> {
+        let context = self.caller.connector.cell(Vec::new());
+        let called = self.caller.call(&context, None, PATIENCE).await;
+        let sent =
+            match called.with_context(|| format!("provider {}: `ready`", self.provider.name))? {
+                Called::Sent(sent) => sent,
+                Called::Closed(why) => return Ok(Some(why)),
+            };
+        let verdict = self.judge(&sent);
+        self.caller.note(&sent, &verdict);
+        self.caller
+            .tell(&sent, verdict.outcome, verdict.wait)
+            .await?;
+        Ok((verdict.outcome != Outcome::Ok).then_some(verdict.reason))
+    }
+
+    /// A good status is a yes. What else came closes only what the request was limited or signed by: a provider that
+    /// is not ready is asked again.
+    fn judge(&self, sent: &Sent) -> Verdict {
+        let not_yet = |reason: String| Verdict {
+            outcome: Outcome::Retryable,
+            wait: None,
+            reason,
         };
-        give_back(self.limiter, asked.provider, &self.holder).await?;
-        Ok(row)
-    }
-
-    fn lane(&self, provider: &str) -> String {
-        let segment = self.plan.segments.iter().find(|s| s.provider == provider);
-        segment.map_or_else(|| provider.to_owned(), |s| s.lane.clone())
+        let answer = match &sent.answer {
+            Ok(answer) => answer,
+            Err(error) => return not_yet(error.to_string()),
+        };
+        let reason = format!("status {}", answer.status);
+        if (200..300).contains(&answer.status) {
+            return Verdict {
+                outcome: Outcome::Ok,
+                ..not_yet(reason)
+            };
+        }
+        let verdict = self.caller.judge(answer, sent.answered_us).verdict;
+        match verdict.outcome {
+            Outcome::Throttled => verdict,
+            Outcome::QuotaExhausted | Outcome::AuthExpired if self.ready.auth => verdict,
+            _ => not_yet(reason),
+        }
     }
 }
 
-/// A call that may be sent now, by the fleet's clock.
-struct Start {
-    sent_us: i64,
-    late_us: i64,
-}
-
-/// Waits for a grant of every limit that needs neither cell nor credential.
-async fn granted(
-    limiter: &FleetLimiter,
-    provider: &Provider,
-    run: &RunRef,
-    holder: &str,
-) -> Result<Start> {
-    loop {
-        let ask = ask(provider, holder, Some(run));
-        if ask.limits.is_empty() {
-            return Ok(Start {
-                sent_us: Timestamp::now().as_microsecond(),
-                late_us: 0,
+/// The plan with an endpoint of its own for the question, so that the code of all calls builds and signs it.
+fn asking(plan: &Plan, provider: &Provider, ready: &Ready) -> Plan {
+    let mut plan = plan.clone();
+    // A question is about no cell.
+    plan.matrix.dimensions.clear();
+    let declared = plan.job.endpoint.clone().unwrap_or_default();
+    if let Some(asked) = plan.providers.get_mut(&provider.name) {
+        if !ready.auth {
+            asked.auth.clear();
+            asked.credentials = None;
+        }
+        if let Some(mut endpoint) = asked.endpoints.get(&declared).cloned() {
+            endpoint.request = Some(Request {
+                method: Method::Get,
+                path: ready.get.clone(),
+                query: IndexMap::new(),
+                headers: IndexMap::new(),
+                body: None,
             });
+            endpoint.each = Vec::new();
+            (endpoint.page, endpoint.split_on, endpoint.detail) = (None, None, None);
+            asked.endpoints.insert(ENDPOINT.to_owned(), endpoint);
         }
-        let answered = limiter.ask(&ask).await?;
-        let elapsed_us =
-            |since: Instant| i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX);
-        // Redis' clock was read at the earliest when we sent: the latest reading is now_us + since then.
-        let now_us = || answered.answer.now_us + elapsed_us(answered.received);
-        if let Some(grant) = answered.answer.grants.first() {
-            sleep_us(grant.start_us - now_us()).await;
-            let sent_us = now_us();
-            let late_us = sent_us - grant.start_us;
-            if late_us <= grant.slack_us {
-                return Ok(Start { sent_us, late_us });
+    }
+    plan.job.endpoint = Some(ENDPOINT.to_owned());
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use paceline_protocol::connector::{Connector, Pool};
+    use paceline_protocol::spec::{Auth, Span, SpecFolder};
+
+    use super::*;
+    use crate::plan::{PlanRequest, plan_run};
+
+    #[test]
+    fn a_question_is_signed_as_calls_are() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/spec");
+        let folder = SpecFolder::open(&folder).expect("the examples");
+        let env = BTreeMap::from([
+            ("FARE_SEARCH_URL".to_owned(), "http://p.test".to_owned()),
+            ("FARE_SEARCH_KEYS".to_owned(), "one,two".to_owned()),
+        ]);
+        let request = PlanRequest {
+            run: "2026-11-21".parse().expect("a run id"),
+            date: None,
+            parent: None,
+            now: "2026-11-20T18:00:00Z".parse().expect("an instant"),
+            params: vec![],
+            only: vec![],
+            allow_shrink: false,
+            force: false,
+        };
+        let mut plan =
+            plan_run(&folder.job("fares").expect("loads"), &request, &env).expect("plans");
+        let provider = plan.providers.get_mut("fare-search").expect("it is there");
+        provider.auth.push(Auth::Query {
+            query: "k".into(),
+            value: "{{ credential }}".into(),
+        });
+        let provider = provider.clone();
+        let ready = |auth| Ready {
+            get: "/health".into(),
+            auth,
+            patience: Span::secs(1),
+        };
+        let request = |ready: &Ready| {
+            let asking = asking(&plan, &provider, ready);
+            let provider = &asking.providers["fare-search"];
+            let pool = Pool::read(provider, &env).expect("a pool");
+            let connector = Connector::compile(&asking, "fare-search").expect("compiles");
+            let mut context = connector.cell(Vec::new()).at(0);
+            if let Some(credential) = pool.credentials.first() {
+                context = context.with_credential(credential);
             }
-            continue;
-        }
-        let opens = answered
-            .answer
-            .refusals
-            .first()
-            .map_or(0, |r| r.opens_us - now_us());
-        // At most a few seconds at a time, since an operator or a reset may open it earlier.
-        sleep_us(opens.clamp(50_000, 5_000_000)).await;
-    }
-}
-
-/// Gives the lease of a limit of calls in flight back.
-async fn give_back(limiter: &FleetLimiter, provider: &Provider, holder: &str) -> Result<()> {
-    let mut none = ask(provider, holder, None);
-    let in_flight = |(i, limit): (usize, &paceline_protocol::limit::Instance)| {
-        matches!(limit.rule, Rule::Concurrency { .. }).then_some((i, 0))
-    };
-    none.held = none
-        .limits
-        .iter()
-        .enumerate()
-        .filter_map(in_flight)
-        .collect();
-    if !none.held.is_empty() {
-        limiter.renew(&none).await?;
-    }
-    Ok(())
-}
-
-fn ask(provider: &Provider, holder: &str, run: Option<&RunRef>) -> Ask {
-    let limits = unscoped(provider, ENDPOINT, Timestamp::now());
-    let group = |run: &RunRef| Group {
-        run: run.to_string(),
-        want: 1,
-        limits: (0..limits.len()).collect(),
-        choices: Vec::new(),
-        spread: false,
-        points: Vec::new(),
-    };
-    Ask {
-        provider: limiter_name(provider),
-        holder: holder.to_owned(),
-        held: Vec::new(),
-        groups: run.map(group).into_iter().collect(),
-        claims: Vec::new(),
-        heard: Vec::new(),
-        keeps: false,
-        limits,
-    }
-}
-
-async fn sleep_us(us: i64) {
-    if let Ok(us) = u64::try_from(us) {
-        tokio::time::sleep(Duration::from_micros(us)).await;
-    }
-}
-
-fn url(plan: &Plan, asked: &Asked<'_>) -> Result<String> {
-    let name = &asked.provider.name;
-    let base = asked.provider.base_url.as_deref();
-    let base = base.with_context(|| format!("provider {name} has `ready` but no `base_url`"))?;
-    let names = serde_json::json!({
-        "params": plan.job.params,
-        "run": {"id": plan.run, "date": plan.date, "started_at": plan.planned_at},
-        "today": plan.date,
-    });
-    let path = template::environment()
-        .render_str(&asked.ready.get, template::value_of(&names))
-        .with_context(|| format!("provider {name}: `ready`"))?;
-    Ok(format!(
-        "{}/{}",
-        base.trim_end_matches('/'),
-        path.trim_start_matches('/')
-    ))
-}
-
-fn client(provider: &Provider) -> Result<reqwest::Client> {
-    // No redirect is followed: it would be a call that nobody granted, perhaps to somebody else.
-    Ok(reqwest::Client::builder()
-        .redirect(Policy::none())
-        .referer(false)
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .connect_timeout(provider.timeout.connect.0)
-        .timeout(provider.timeout.total.0)
-        .build()?)
-}
-
-fn outcome(answer: &reqwest::Result<reqwest::Response>) -> Outcome {
-    match answer {
-        Ok(answer) if answer.status().is_success() => Outcome::Ok,
-        Ok(answer) if answer.status().as_u16() == 429 => Outcome::Throttled,
-        _ => Outcome::Retryable,
-    }
-}
-
-fn reason(answer: &reqwest::Result<reqwest::Response>) -> String {
-    match answer {
-        Ok(answer) if answer.status().is_success() => String::new(),
-        Ok(answer) => format!("status {}", answer.status().as_u16()),
-        Err(error) if error.is_timeout() => "timeout".into(),
-        Err(error) if error.is_connect() => "no connection".into(),
-        Err(_) => "no answer".into(),
+            connector.request(context).expect("a request")
+        };
+        let signed = request(&ready(true));
+        assert!(
+            signed.url.starts_with("http://p.test/health?k=0-"),
+            "{}",
+            signed.url
+        );
+        let key = signed.headers.iter().find(|(name, _)| name == "x-api-key");
+        assert_eq!(key.map(|(_, value)| value.as_str()), Some("one"));
+        let plain = request(&ready(false));
+        assert_eq!(plain.url, "http://p.test/health");
+        assert!(plain.headers.iter().all(|(name, _)| name != "x-api-key"));
     }
 }

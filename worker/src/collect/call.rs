@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::output::failures::Failure;
 use paceline_protocol::clock::SendDecision;
+use paceline_protocol::connector::cooldown::DrawnLimit;
 use paceline_protocol::connector::{
     Advance, Answer, Body, CallContext, Credential, HttpRequest, Judged, Position, StepAnswer,
     StepError, digest, provider_trace,
 };
+use paceline_protocol::http::{HttpAnswer, HttpError};
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::limit::{Grant, Rule, Spoken, instance};
 use paceline_protocol::outcome::{Outcome, Verdict};
@@ -17,9 +19,7 @@ use reqwest::header::HeaderMap;
 use tokio_util::sync::CancellationToken;
 
 use super::aside::aside;
-use super::http::{HttpAnswer, HttpError};
 use super::lane::asking::Drawn;
-use super::lane::cooldown::DrawnLimit;
 use super::lane::held::ShardInHand;
 use super::lane::shared::LaneShared;
 use super::on_time;

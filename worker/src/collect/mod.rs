@@ -4,14 +4,10 @@
 mod aside;
 pub mod call;
 pub mod connect;
-pub mod credentials;
 pub mod governor;
-pub mod http;
-pub mod in_time;
 pub mod intake;
 pub mod lane;
 pub mod ledger;
-pub mod marks;
 mod on_time;
 pub mod open_runs;
 pub mod part_ways;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use paceline_protocol::connector::{CompileError, Connector, in_environment};
+use paceline_protocol::connector::{CompileError, Connector, Pool, PoolError, in_environment};
+use paceline_protocol::http::HttpClient;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, RunLayout};
 use paceline_protocol::part::PartFormat;
@@ -13,9 +14,7 @@ use paceline_protocol::spec::MissingNames;
 use paceline_protocol::stores::objects::{ObjectError, Objects};
 use tokio::sync::Mutex;
 
-use super::credentials::{Pool, PoolError};
 use super::governor::Governor;
-use super::http::HttpClient;
 use super::ledger::Ledger;
 use super::source::{Source, SourceError};
 use super::spent::Spent;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use paceline_protocol::connector::cooldown::{self, DrawnLimit, Narrow};
 use paceline_protocol::connector::{CallContext, NotRequestable, ScopeTemplate};
 use paceline_protocol::limit::{
     Answer, Ask, Choice, ClaimRef, Group, Instance, NotALimit, Numbers, Refusal, Rule, instance,
@@ -10,7 +11,6 @@ use paceline_protocol::limit::{
 use paceline_protocol::outcome::Verdict;
 use paceline_protocol::spec::PoolUse;
 
-use super::cooldown::{self, DrawnLimit, Narrow};
 use crate::collect::lane::held::ShardInHand;
 
 /// A cell that is ready, taken out of its shard until the answer comes.

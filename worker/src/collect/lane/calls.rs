@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use paceline_protocol::connector::cooldown;
 use paceline_protocol::limit::{BREAKER, Grant, PROVIDER, Probed};
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::broker::Publisher;
 use paceline_protocol::stores::limiter::Closure;
 
 use super::asking::{Drawn, Wish};
+use super::kept;
 use super::tokens::NoToken;
 use super::{Event, Lane, WAIT_IN_HAND};
-use super::{cooldown, kept};
 use crate::collect::call::{Call, CallEnd, CloseScope};
 use crate::collect::tokens::SignedIn;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use paceline_protocol::limit::{Answer, Ask, ClaimRef, Instance, Refusal, Why};
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::limiter::{Answered, LimiterError};
+use paceline_protocol::stores::marks;
 use paceline_protocol::topology::DelayLevel;
 
 use super::asking::{self, Asking, Wish, WishError};
@@ -14,7 +15,6 @@ use super::held::Company;
 use super::scopes::{self, Sleep};
 use super::tokens::Signing;
 use super::{Event, Lane, WAIT_IN_HAND};
-use crate::collect::marks;
 use crate::collect::part_ways::Back;
 use crate::collect::work::CellResult;
 use crate::output::failures::Failure;

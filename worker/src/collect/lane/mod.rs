@@ -8,7 +8,6 @@ mod appetite;
 pub mod asking;
 mod breaker;
 mod calls;
-pub mod cooldown;
 mod dead;
 mod ears;
 mod grants;

@@ -8,16 +8,16 @@ use paceline_protocol::clock::SendDecision;
 use paceline_protocol::connector::{
     Answer, Credential, HttpRequest, NotRequestable, TokenAnswer, provider_trace,
 };
+use paceline_protocol::http::{HttpAnswer, HttpError};
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::limit::{Grant, Instance, Probed, Refusal, Why};
 use paceline_protocol::outcome::{Outcome, Verdict};
+use paceline_protocol::stores::marks;
 
 use super::one_time::{Codes, step_at};
 use super::{AWAY, LEASE, Lease, WAIT_HERE, Work, retryable};
-use crate::collect::http::{HttpAnswer, HttpError};
 use crate::collect::lane::asking::{Asking, Drawn, Leases, Wish};
 use crate::collect::lane::kept;
-use crate::collect::marks;
 
 /// How a request ended.
 pub(super) enum Called {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::connector::{
-    Credential, Granted, Secret, Token, TokenAnswer, TokenTemplates,
+    Credential, Granted, Secret, Token, TokenAnswer, TokenTemplates, cooldown,
 };
 use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::stores::limiter::Closure;
@@ -25,7 +25,6 @@ use self::one_time::Codes;
 use super::call::{CloseScope, backoff};
 use super::lane::LaneContext;
 use super::lane::asking::Drawn;
-use super::lane::cooldown;
 use super::lane::held::ShardInHand;
 use super::lane::kept;
 use super::lane::shared::LaneShared;

@@ -9,9 +9,9 @@
 
 use std::time::Duration;
 
-use paceline_protocol::connector::ScopeTemplate;
-use paceline_protocol::limit::{Instance, PROVIDER, Rule};
-use paceline_protocol::outcome::Outcome;
+use super::ScopeTemplate;
+use crate::limit::{Instance, PROVIDER, Rule};
+use crate::outcome::Outcome;
 
 /// A credential that is not accepted stays out until somebody looks, never by time alone (as long as a closure can).
 pub const UNTIL_LOOKED_AT: Duration = Duration::from_secs(400 * 86_400);
@@ -27,6 +27,13 @@ pub struct DrawnLimit {
     pub points: u64,
     /// How few calls it holds for.
     pub narrow: Narrow,
+}
+
+impl DrawnLimit {
+    /// Whether it is a bucket of points.
+    pub fn is_points(&self) -> bool {
+        matches!(self.instance.rule, Rule::Cost { .. })
+    }
 }
 
 /// How few calls a limit holds for; the greater the fewer.

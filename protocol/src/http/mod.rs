@@ -1,11 +1,14 @@
 //! One HTTP attempt: no redirects, no hidden retries, no proxies, a time limit and a cap on the body.
 
+mod in_time;
+
 use std::time::{Duration, Instant};
 
-use super::in_time::{InTimeLayer, TooLate, send_by};
-use paceline_protocol::connector::HttpRequest;
-use paceline_protocol::spec::{Method, Timeout};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+
+use self::in_time::{InTimeLayer, TooLate, send_by};
+use crate::connector::HttpRequest;
+use crate::spec::{Method, Timeout};
 
 /// The client of one provider.
 #[derive(Clone, Debug)]

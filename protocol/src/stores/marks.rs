@@ -4,11 +4,11 @@
 //! Each mark is an object of its own below the window's prefix; the highest one counts, so that a slow
 //! writer cannot take a mark back.
 
+use crate::layout;
+use crate::limit::{Instance, Rule, SetMark, next_mark, tag_of};
+use crate::stores::limiter::{FleetLimiter, LimiterError};
+use crate::stores::objects::{ObjectError, Objects};
 use bytes::Bytes;
-use paceline_protocol::layout;
-use paceline_protocol::limit::{Instance, Rule, SetMark, next_mark, tag_of};
-use paceline_protocol::stores::limiter::{FleetLimiter, LimiterError};
-use paceline_protocol::stores::objects::{ObjectError, Objects};
 
 /// Why a mark was not set. No mark means no call under this quota.
 #[derive(Debug, thiserror::Error)]

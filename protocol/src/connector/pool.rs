@@ -1,13 +1,11 @@
-//! The pool of a provider's credentials, read from this worker's own environment. Nothing of it ever
+//! The pool of a provider's credentials, read from a process' own environment. Nothing of it ever
 //! leaves the process but each credential's public name.
 
 use std::collections::BTreeMap;
 
-use paceline_protocol::connector::{
-    Accounts, AccountsError, Credential, pool_entries, public_name,
-};
-use paceline_protocol::settings::{Environment, SettingError};
-use paceline_protocol::spec::{CredentialSource, Credentials, PoolUse, Provider};
+use super::{Accounts, AccountsError, Credential, pool_entries, public_name};
+use crate::settings::{Environment, SettingError};
+use crate::spec::{CredentialSource, Credentials, PoolUse, Provider};
 
 /// A provider's credentials in the order of their list.
 #[derive(Clone, Debug, Default)]
@@ -20,7 +18,7 @@ pub struct Pool {
     pub places: BTreeMap<String, usize>,
 }
 
-/// Why a worker cannot serve a provider.
+/// Why a process cannot call a provider.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// The list is missing or empty.
@@ -64,7 +62,7 @@ impl Pool {
     ///
     /// # Errors
     /// When it is missing, empty or malformed; no message holds a secret.
-    pub fn read(provider: &Provider, env: &impl Environment) -> Result<Self, PoolError> {
+    pub fn read(provider: &Provider, env: &(impl Environment + ?Sized)) -> Result<Self, PoolError> {
         let Some(declared) = &provider.credentials else {
             return Ok(Pool::default());
         };
