@@ -240,10 +240,11 @@ async fn a_signed_question_is_a_call_with_a_key() {
         .producer(&["limits", "kakao", "--json"], PATIENCE);
     let limits = limits.expect("it ends").expect_code(0).stdout;
     let limits: serde_json::Value = serde_json::from_str(&limits).expect("JSON");
-    let used = |limit: &serde_json::Value| limit["used"].as_u64().unwrap_or(0);
-    let all = limits.as_array().expect("a list");
+    let all = limits[0]["limits"].as_array().expect("a list");
     let day = all.iter().find(|limit| limit["limit"] == "day");
-    assert_eq!(day.map(used), Some(1), "{limits}");
+    // A grant that came too late for its call is charged too.
+    let used = day.and_then(|limit| limit["used"].as_u64());
+    assert!(used.is_some_and(|used| used >= 1), "{limits}");
     let _loader = engines.fleet.load(&[]).expect("started");
     let _collector = engines.fleet.collect(&[]).expect("started");
     engines.watch();
