@@ -1,9 +1,12 @@
 //! `producer check`: reads jobs and providers and says everything that is wrong. Nothing is sent.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{Diagnostic, SpecFolder, Unreadable, any_error};
+
+use crate::trying;
 
 /// What `check` found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +25,46 @@ pub fn check(
     spec_dir: &Path,
     env: &dyn Environment,
 ) -> Result<CheckReport, Unreadable> {
-    let diagnostics = SpecFolder::open(spec_dir)?.check(paths, Some(env))?;
+    let folder = SpecFolder::open(spec_dir)?;
+    let mut diagnostics = folder.check(paths, Some(env))?;
+    let asked =
+        |file: &str| paths.is_empty() || paths.iter().any(|path| Path::new(file).starts_with(path));
+    let found = never_found(&folder).into_iter();
+    diagnostics.extend(found.filter(|diagnostic| asked(&diagnostic.file)));
     Ok(CheckReport { diagnostics })
+}
+
+/// Places that found nothing in any kept case of the spec folder in which they were looked for.
+fn never_found(folder: &SpecFolder) -> Vec<Diagnostic> {
+    let cases = trying::find(&folder.dir().join("cases"));
+    let mut seen: BTreeMap<(String, String), (usize, usize, String)> = BTreeMap::new();
+    for kept in cases.map(|found| found.cases).unwrap_or_default() {
+        let Ok(case) = kept.case else { continue };
+        let Ok(provider) = folder.provider(&case.provider) else {
+            continue;
+        };
+        let Ok(replayed) = case.replay(&provider) else {
+            continue;
+        };
+        for place in replayed.calls.into_iter().flat_map(|call| call.found) {
+            let what = format!("endpoints.{}.{}", case.endpoint, place.what);
+            let entry = seen.entry((case.provider.clone(), what)).or_default();
+            entry.0 += place.found;
+            entry.1 += place.of;
+            entry.2 = place.place;
+        }
+    }
+    let never = seen
+        .into_iter()
+        .filter(|(_, (found, of, _))| *found == 0 && *of > 0);
+    never
+        .filter_map(|((provider, what), (_, of, place))| {
+            let source = folder.provider_source(&provider)?;
+            let message = format!("`{place}` found nothing in any kept case (looked for {of} times)");
+            let hint = "`producer try JOB` shows what an answer holds; a case of an answer that has it, kept by --record, says that it is right";
+            Some(source.fault(&what, message).hint(hint).warning())
+        })
+        .collect()
 }
 
 impl CheckReport {
@@ -64,7 +105,6 @@ fn counted(n: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     #[test]
     fn the_examples_are_right_and_lack_their_environment() {

@@ -76,8 +76,29 @@ Examples:
   producer new provider weather
   producer new provider weather --from-curl \"curl 'https://api.example.com/v1/now?city=Seoul' -H 'Authorization: Bearer KEY'\"
   producer new provider weather --from-curl -      the command line from stdin
+  producer new provider weather --from-openapi weather.yaml --operation currentWeather
   producer new job weather-cities --provider weather")]
     New(NewArgs),
+    /// Make the calls of one cell and show everything of them; nothing is written
+    #[command(after_help = "\
+They are calls under the fleet's limits. Requests are shown with the names of secrets in the place of secrets.
+Ends with 4 when the cell would be a failure, with 5 when a provider or limit stands in the way.
+
+Examples:
+  producer try fares                          its first cell
+  producer try fares --cell 12
+  producer try fares --only destination=NRT   the first of these
+  producer try fares --record spec/cases      and keep it for `producer test`")]
+    Try(TryArgs),
+    /// Replay kept cases offline and show what the files make of them now
+    #[command(after_help = "\
+Ends with 1 when something differs from what is kept.
+
+Examples:
+  producer test                               all of spec/cases
+  producer test fares                         those of one job
+  producer test more-cases --update           keep what comes of them now")]
+    Test(TestArgs),
     /// Cells, calls, shards, time at the allowed rate, share of each quota; nothing is sent
     #[command(after_help = "\
 Examples:
@@ -236,6 +257,17 @@ pub struct NewProviderArgs {
     /// The curl command line that calls it (`-`: from stdin); it is read, not run
     #[arg(long, value_name = "COMMAND")]
     pub from_curl: Option<String>,
+    /// An OpenAPI 3 document, YAML or JSON, that describes it
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "operation",
+        conflicts_with = "from_curl"
+    )]
+    pub from_openapi: Option<PathBuf>,
+    /// Which operation of it: its id, or `GET /path`
+    #[arg(long, value_name = "ID", requires = "from_openapi")]
+    pub operation: Option<String>,
 }
 
 /// `new job`
@@ -276,6 +308,36 @@ pub struct PlanArgs {
     /// End with 5 when it does not fit into its quotas, before the next run, or before its deadline
     #[arg(long)]
     pub require_fit: bool,
+}
+
+/// `try`
+#[derive(Debug, Args)]
+pub struct TryArgs {
+    /// A job's name in the spec folder, or the path of its file
+    pub job: String,
+    /// Which cell, from 0
+    #[arg(long, value_name = "N")]
+    pub cell: Option<u64>,
+    /// What narrows it; of what is left, the first cell or `--cell`
+    #[command(flatten)]
+    pub narrowing: Narrowing,
+    /// The most calls
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub calls: u32,
+    /// Keep it as a test case in this folder
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+}
+
+/// `test`
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// A folder of kept cases, or a job whose cases of the spec folder are meant; without it all of the spec folder
+    #[arg(value_name = "DIR|JOB")]
+    pub what: Option<String>,
+    /// Keep what comes of them now as what is expected
+    #[arg(long)]
+    pub update: bool,
 }
 
 /// `enqueue`

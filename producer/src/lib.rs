@@ -28,6 +28,7 @@ pub mod serve;
 pub mod show;
 pub mod stores;
 pub mod terminal;
+pub mod trying;
 pub mod watch;
 
 use clap::Parser;

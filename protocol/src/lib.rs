@@ -5,6 +5,7 @@
 //! it is well.
 
 pub mod block;
+pub mod cases;
 pub mod clock;
 pub mod connector;
 pub mod ids;

@@ -37,3 +37,4 @@ mod signing_in;
 mod sources;
 mod stack;
 mod stores;
+mod trying;

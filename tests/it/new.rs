@@ -71,3 +71,68 @@ fn a_file_that_is_there_stays() {
     let odd = producer(spec, &["new", "provider", "../odd"]);
     assert_eq!(odd.status.code(), Some(2));
 }
+
+/// A document with references in circles, from which a file comes that is right.
+const PETS: &str = r##"
+openapi: 3.1.0
+info: {title: Pets, version: "1"}
+servers: [{url: "https://pets.test/v1"}]
+security: [{key: []}]
+paths:
+  /pets:
+    get:
+      operationId: listPets
+      parameters:
+        - {name: kind, in: query, required: true, schema: {type: string}}
+      responses:
+        "200": {content: {application/json: {schema: {$ref: "#/components/schemas/Pets"}}}}
+components:
+  securitySchemes: {key: {type: apiKey, in: header, name: X-Key}}
+  schemas:
+    Pets: {type: object, properties: {data: {type: array, items: {$ref: "#/components/schemas/Pet"}}}}
+    Pet:
+      type: object
+      required: [id, born]
+      properties:
+        id: {type: integer}
+        born: {type: string, format: date}
+        mother: {$ref: "#/components/schemas/Pet"}
+        friends: {type: array, items: {$ref: "#/components/schemas/Pet"}}
+    Same: {$ref: "#/components/schemas/Other"}
+    Other: {$ref: "#/components/schemas/Same"}
+"##;
+
+#[test]
+fn an_openapi_document_becomes_a_provider() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spec = folder.path();
+    let file = spec.join("pets-api.yaml");
+    std::fs::write(&file, PETS).expect("written");
+    let file = file.to_string_lossy().into_owned();
+    let new = |name: &str, id: &str| {
+        let arguments = [
+            "new",
+            "provider",
+            name,
+            "--from-openapi",
+            &file,
+            "--operation",
+            id,
+        ];
+        producer(spec, &arguments)
+    };
+    let made = new("weather", "listPets");
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success(), "{said}");
+    let path = String::from_utf8_lossy(&made.stdout).into_owned();
+    let text = std::fs::read_to_string(path.trim_end()).expect("written");
+    assert!(text.contains("records: \"$.data[*]\""), "{text}");
+    assert!(text.contains("as: integer}"), "{text}");
+    succeeds(spec, &["new", "job", "pets", "--provider", "weather"]);
+    succeeds(spec, &["check"]);
+    let unknown = new("other", "listPet");
+    assert_eq!(unknown.status.code(), Some(2));
+    let looped = PETS.replace("schemas/Pets\"", "schemas/Same\"");
+    std::fs::write(&file, looped).expect("written");
+    assert_eq!(new("other", "listPets").status.code(), Some(2));
+}

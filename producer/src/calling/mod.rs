@@ -114,6 +114,27 @@ impl Sent {
             .collect()
     }
 
+    /// The instant that its templates saw, on the fleet's clock.
+    pub fn started_us(&self) -> i64 {
+        self.sent_us - self.late_us
+    }
+
+    /// `text` without the secrets of its credential and token.
+    pub fn mask(&self, text: &str) -> String {
+        let mut text = match &self.credential {
+            Some(credential) => credential.mask(text),
+            None => text.to_owned(),
+        };
+        let headers = self.signed.iter().flat_map(|signed| &signed.token.headers);
+        for (_, value) in headers {
+            // `Bearer abc`, `a=1; b=2`
+            for part in value.split([' ', ';', '=']).filter(|part| part.len() >= 8) {
+                text = text.replace(part, "<token>");
+            }
+        }
+        text
+    }
+
     fn names(&self) -> Vec<String> {
         cooldown::names(&self.drawn, self.credential.as_ref().map(Credential::name))
     }

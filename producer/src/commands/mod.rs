@@ -17,6 +17,8 @@ pub(crate) mod runs;
 mod schedule;
 mod schema;
 mod status;
+mod test_cases;
+mod try_cell;
 mod watch;
 
 use anyhow::Result;
@@ -35,6 +37,8 @@ pub async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::New(args) => new::run(context, &args),
         Command::Plan(args) => plan::run(context, &args).await,
         Command::Enqueue(args) => enqueue::run(context, &args).await,
+        Command::Try(args) => try_cell::run(context, &args).await,
+        Command::Test(args) => test_cases::run(context, &args),
         Command::Runs(args) => runs::run(context, &args).await,
         Command::Status(args) => status::run(context, &args).await,
         Command::Watch(args) => watch::run(context, &args).await,

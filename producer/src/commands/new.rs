@@ -12,7 +12,7 @@ use crate::check::check;
 use crate::cli::{NewArgs, NewJobArgs, NewProviderArgs, NewWhat};
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
-use crate::scaffold::{Draft, from_curl, job_text, provider_text};
+use crate::scaffold::{Draft, from_curl, from_openapi, job_text, provider_text};
 
 /// Writes a first draft and says what `check` thinks of it.
 ///
@@ -35,9 +35,14 @@ fn provider(context: &Context, args: &NewProviderArgs) -> Result<Exit> {
         .map(|command| from_curl(&command))
         .transpose()
         .map_err(|error| Refusal::usage(format!("--from-curl: {error}")))?;
-    let draft = Draft {
-        name: named(&args.name)?.to_owned(),
-        call,
+    let name = named(&args.name)?.to_owned();
+    let draft = match (&args.from_openapi, &args.operation) {
+        (Some(file), Some(operation)) => openapi(&name, file, operation)?,
+        _ => Draft {
+            name,
+            call,
+            reading: None,
+        },
     };
     let path = put(context, "providers", &args.name, &provider_text(&draft))?;
     let next = format!(
@@ -45,6 +50,14 @@ fn provider(context: &Context, args: &NewProviderArgs) -> Result<Exit> {
         args.name
     );
     checked(context, &path, &next)
+}
+
+fn openapi(name: &str, file: &Path, operation: &str) -> Result<Draft> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Refusal::usage(format!("--from-openapi {shown}: {error}")))?;
+    from_openapi(name, &text, operation)
+        .map_err(|error| Refusal::usage(format!("--from-openapi {shown}: {error}")))
 }
 
 fn job(context: &Context, args: &NewJobArgs) -> Result<Exit> {

@@ -2,11 +2,13 @@
 
 mod curl;
 mod job;
+mod openapi;
 mod provider;
 
 pub use self::curl::{CurlError, from_curl};
 pub use self::job::job_text;
-pub use self::provider::{Call, Draft, Send, provider_text};
+pub use self::openapi::{OpenApiError, from_openapi};
+pub use self::provider::{Call, Draft, FieldDraft, Reading, Send, provider_text};
 
 /// A text as YAML takes it: bare where that is safe, else in double quotes.
 fn scalar(text: &str) -> String {

@@ -9,6 +9,36 @@ pub struct Draft {
     pub name: String,
     /// What is called; without one an example stands there.
     pub call: Option<Call>,
+    /// What its answers promise; without it an example stands there.
+    pub reading: Option<Reading>,
+}
+
+/// What is read from an answer, as a schema promises it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The endpoint's name.
+    pub endpoint: String,
+    /// Path of the records; empty where nobody knows.
+    pub records: String,
+    /// Their fields.
+    pub fields: Vec<FieldDraft>,
+    /// Query parameters that may be left out, and are.
+    pub optional: Vec<String>,
+    /// What else somebody should know.
+    pub notes: Vec<String>,
+}
+
+/// One field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldDraft {
+    /// Its name.
+    pub name: String,
+    /// Where it is in a record.
+    pub path: String,
+    /// `as:`
+    pub kind: &'static str,
+    /// The schema does not promise it.
+    pub optional: bool,
 }
 
 /// One call, with its secrets taken out.
@@ -53,7 +83,7 @@ pub fn provider_text(draft: &Draft) -> String {
     let mut text = head(draft, call);
     text += &auth(&draft.name, call);
     text += LIMITS;
-    text += &endpoint(call);
+    text += &endpoint(call, draft.reading.as_ref());
     text
 }
 
@@ -111,12 +141,20 @@ outcomes:                                       # the first match wins; a built-
 retry: {attempts: 5, backoff: {from: 500ms, to: 30s}}
 ";
 
-fn endpoint(call: &Call) -> String {
+fn endpoint(call: &Call, reading: Option<&Reading>) -> String {
     let method = if call.post { "post" } else { "get" };
+    let name = reading.map_or("items", |reading| reading.endpoint.as_str());
     let mut text = format!(
-        "endpoints:\n  items:\n    {method}: {}\n",
+        "endpoints:\n  {name}:\n    {method}: {}\n",
         scalar(&call.path)
     );
+    for note in reading.iter().flat_map(|reading| &reading.notes) {
+        text += &format!("    # {}\n", one_line(note));
+    }
+    if let Some(reading) = reading.filter(|reading| !reading.optional.is_empty()) {
+        let names = one_line(&reading.optional.join(", "));
+        text += &format!("    # left out of the query, since they may be: {names}\n");
+    }
     text += &mapping("query", &call.query);
     text += &mapping("headers", &call.headers);
     match &call.body {
@@ -124,14 +162,47 @@ fn endpoint(call: &Call) -> String {
         Some(Send::Form(form)) => text += &mapping("form", form),
         None => {}
     }
-    text += "    # page: {style: page, query: page, first: 1, stop: empty, max_pages: 100}
+    text += "    # page: {style: page, query: page, first: 1, stop: empty, max_pages: 100}\n";
+    match reading.filter(|reading| !reading.records.is_empty()) {
+        Some(reading) => text += &promised(reading),
+        None => text += GUESSED,
+    }
+    text
+}
+
+/// A comment ends with its line.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn promised(reading: &Reading) -> String {
+    let records = scalar(&reading.records);
+    let mut text = format!("    records: {records}\n    fields:\n");
+    for field in &reading.fields {
+        let optional = if field.optional {
+            ", optional: true"
+        } else {
+            ""
+        };
+        text += &format!(
+            "      {}: {{path: {}, as: {}{optional}}}\n",
+            field.name,
+            scalar(&field.path),
+            field.kind
+        );
+    }
+    if reading.fields.is_empty() {
+        text += "      all: {value: \"\"}                          # the schema names no field: name them here\n";
+    }
+    text
+}
+
+const GUESSED: &str = "\
     records: $.items[*]                         # where the records lie in an answer
     fields:                                     # what a record has; try: as: string, integer, decimal, datetime
       id: {path: $.id, as: string}
       name: {path: $.name, optional: true}
 ";
-    text
-}
 
 fn mapping(key: &str, entries: &[(String, String)]) -> String {
     if entries.is_empty() {

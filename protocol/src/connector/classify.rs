@@ -42,8 +42,8 @@ pub struct Judged {
     pub verdict: Verdict,
     /// The body, when it parsed.
     pub body: Option<Body>,
-    /// A rule of the provider's file decided, not the built-in list.
-    pub ruled: bool,
+    /// The place of the rule of the provider's file that decided; `None`: the built-in list.
+    pub rule: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -208,12 +208,9 @@ impl Connector {
         let content_type = (answer.header)("content-type");
         let parsed = self.bodies.read(answer.body, content_type.as_deref());
         let body = parsed.as_ref().ok();
-        let rule = self
-            .rules
-            .rules
-            .iter()
-            .find(|rule| rule.matches(answer, body));
-        let verdict = match rule {
+        let rules = &self.rules.rules;
+        let place = rules.iter().position(|rule| rule.matches(answer, body));
+        let verdict = match place.and_then(|place| rules.get(place)) {
             Some(rule) => Verdict {
                 outcome: rule.then,
                 wait: rule.wait(answer, body).or(default_wait(rule.then)),
@@ -227,7 +224,7 @@ impl Connector {
         };
         Judged {
             verdict,
-            ruled: rule.is_some(),
+            rule: place,
             body: parsed.ok(),
         }
     }

@@ -66,6 +66,7 @@ impl RunNames {
 pub struct Credential {
     name: Arc<str>,
     fields: Arc<BTreeMap<String, String>>,
+    masked: bool,
 }
 
 impl Credential {
@@ -74,7 +75,27 @@ impl Credential {
         Credential {
             name: name.into(),
             fields: Arc::new(fields),
+            masked: false,
         }
+    }
+
+    /// One whose every field is its own name in angle brackets: what is made with it shows no secret.
+    pub fn masked() -> Self {
+        Credential {
+            name: "0-000000".into(),
+            fields: Arc::default(),
+            masked: true,
+        }
+    }
+
+    /// `text` with the name of a field wherever its secret stands.
+    pub fn mask(&self, text: &str) -> String {
+        /// Shorter ones are words of anything.
+        const LEAST: usize = 4;
+        let secrets = self.fields.iter().filter(|(_, s)| s.len() >= LEAST);
+        secrets.fold(text.to_owned(), |text, (field, secret)| {
+            text.replace(secret.as_str(), &format!("<{field}>"))
+        })
     }
 
     /// The same with another value of a field, which a provider gave in its place.
@@ -84,6 +105,7 @@ impl Credential {
         Credential {
             name: self.name.clone(),
             fields: Arc::new(fields),
+            masked: self.masked,
         }
     }
 
@@ -106,8 +128,12 @@ impl fmt::Debug for Credential {
 
 impl Object for Credential {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let field = key.as_str()?;
+        if self.masked {
+            return Some(Value::from(format!("<{field}>")));
+        }
         self.fields
-            .get(key.as_str()?)
+            .get(field)
             .map(|secret| Value::from(secret.as_str()))
     }
 

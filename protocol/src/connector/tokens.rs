@@ -282,7 +282,7 @@ impl Connector {
         set_cookies: &[String],
     ) -> TokenAnswer {
         let judged = self.judge(answer);
-        let verdict = if judged.ruled {
+        let verdict = if judged.rule.is_some() {
             judged.verdict
         } else {
             built_in(answer.status, judged.verdict)

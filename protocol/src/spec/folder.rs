@@ -192,6 +192,11 @@ impl SpecFolder {
             .hint(hint)
     }
 
+    /// Where the parts of a provider's file stand.
+    pub fn provider_source(&self, name: &str) -> Option<&Source> {
+        Some(&self.provider_file(name)?.source)
+    }
+
     /// The provider called `name`.
     ///
     /// # Errors

@@ -501,7 +501,7 @@ impl<'f> Reader<'f> {
 pub(super) const NAME_RULE: &str = "1 to 48 of a-z 0-9 - _, a letter or digit first";
 
 /// Whether templates can use `name` as one of theirs.
-pub(super) fn is_identifier(name: &str) -> bool {
+pub fn is_identifier(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     !name.is_empty()
         && name.len() <= 64

@@ -107,6 +107,7 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Diagnostic> {
         file,
         events: Parser::new_from_str(text),
         depth: 0,
+        deepest: MAX_DEPTH,
     };
     let mut root = builder.document()?.ok_or_else(|| {
         fault(Position::START, "the file is empty")
@@ -114,6 +115,50 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Diagnostic> {
     })?;
     root.set_paths(String::new());
     Ok(root)
+}
+
+/// Reads somebody else's YAML as JSON: larger and deeper than a file of ours, and without places. Of a key that
+/// comes twice the last one counts.
+///
+/// # Errors
+/// Where it is not YAML, or not YAML that is read here.
+pub fn yaml_value(text: &str) -> Result<Value, String> {
+    const LARGEST: usize = 32 << 20;
+    const DEEPEST: usize = 96;
+    if text.len() > LARGEST {
+        return Err(format!("it has more than {LARGEST} bytes"));
+    }
+    let mut builder = Builder {
+        file: "",
+        events: Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)),
+        depth: 0,
+        deepest: DEEPEST,
+    };
+    let root = builder.document().map_err(|fault| {
+        let Diagnostic {
+            line,
+            column,
+            message,
+            ..
+        } = fault;
+        format!("line {line}, column {column}: {message}")
+    })?;
+    root.map_or(Err("it is empty".into()), |root| Ok(plain_value(root.data)))
+}
+
+fn plain_value(data: Data) -> Value {
+    match data {
+        Data::Scalar(value) => value,
+        Data::List(items) => items
+            .into_iter()
+            .map(|item| plain_value(item.data))
+            .collect(),
+        Data::Map(entries) => {
+            let entries = entries.into_iter();
+            let fields = entries.map(|entry| (entry.key, plain_value(entry.node.data)));
+            Value::Object(fields.collect())
+        }
+    }
 }
 
 const NO_TABS: &str = "YAML is indented by spaces, never by tabs";
@@ -131,6 +176,7 @@ struct Builder<'t> {
     file: &'t str,
     events: Parser<'t, StrInput<'t>>,
     depth: usize,
+    deepest: usize,
 }
 
 fn place(span: Span) -> Position {
@@ -243,9 +289,9 @@ impl<'t> Builder<'t> {
         at: Position,
         read: fn(&mut Self) -> Result<Data, Diagnostic>,
     ) -> Result<Data, Diagnostic> {
-        if self.depth == MAX_DEPTH {
+        if self.depth == self.deepest {
             return Err(self
-                .fault(at, format!("nested deeper than {MAX_DEPTH} levels"))
+                .fault(at, format!("nested deeper than {} levels", self.deepest))
                 .hint("no job or provider needs that; take brackets out"));
         }
         self.depth += 1;

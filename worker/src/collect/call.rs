@@ -333,7 +333,7 @@ impl Call {
             judged: Judged {
                 verdict,
                 body: None,
-                ruled: false,
+                rule: None,
             },
             headers: HeaderMap::new(),
             digest: 0,
@@ -571,7 +571,7 @@ fn no_answer(error: &HttpError) -> Judged {
             reason: error.to_string(),
         },
         body: None,
-        ruled: false,
+        rule: None,
     }
 }
 
