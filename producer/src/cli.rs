@@ -141,6 +141,33 @@ count of a quota stays.
 Examples:
   producer retry 2026-11-21 --wait")]
     Retry(RetryArgs),
+    /// Make a run's sorted sets, index and alias again from what lies in S3
+    #[command(after_help = "\
+For when Redis or Elasticsearch lost them. Nothing is called, the documents get the versions that they had, and
+the manifest stays as it is. `worker load` does it; when none takes receipts, one beside this program is
+started for as long as that takes. With `mode: upsert` a run gives its own documents: after the loss of an index,
+rebuild the runs that it was made of.
+
+Ends with 4 when the run did not pass its gate: what it collected was never published.
+
+Examples:
+  producer rebuild fares/2026-11-21
+  producer rebuild 2026-11-20 --force         also when a run that was planned later is live: it takes its place")]
+    Rebuild(RebuildArgs),
+    /// Take old runs out of S3, with their indices and what Redis has of them
+    #[command(after_help = "\
+A run is as old as its end. Jobs that say `retention:` keep to that, the others to --older-than. What stays,
+however old: open runs; of each job the live run, the last good one and the newest one; the runs that the plan
+of a run that stays names (its base, what it reads); what a job behind it has not read yet; and ledgers, plans
+and manifests for the window of the longest quota and a day. Objects that a job names with `key` or `merged`
+are its readers' and stay.
+
+Examples:
+  producer clean --older-than 30d --dry-run   what would go, and why the rest stays
+  producer clean --older-than 30d
+  producer clean orders --older-than 7d --yes also when documents could not be made again any more
+  producer clean --json --dry-run | jq .bytes jobs that say `retention:` alone")]
+    Clean(CleanArgs),
     /// End a run now; what has been collected stays in S3
     #[command(after_help = "\
 `producer retry` sends the rest of a cancelled run later.
@@ -380,6 +407,32 @@ pub struct RunsArgs {
 pub struct RunArgs {
     /// `<run>` or `<job>/<run>`
     pub run: String,
+}
+
+/// `rebuild`
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    /// `<run>` or `<job>/<run>`
+    pub run: String,
+    /// Take alias and sets also from a run that was planned later
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `clean`
+#[derive(Debug, Args)]
+pub struct CleanArgs {
+    /// Only this job's runs
+    pub job: Option<String>,
+    /// How old the runs are that go, of jobs that do not say `retention`
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub older_than: Option<Span>,
+    /// Say what would go, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also when documents of an index with `mode: upsert` could not be made again any more
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `audit`

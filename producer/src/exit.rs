@@ -66,6 +66,11 @@ impl Refusal {
         Self::with(Exit::StoppedByProvider, message)
     }
 
+    /// A run is outside its gate.
+    pub fn outside_gate(message: impl Into<String>) -> anyhow::Error {
+        Self::with(Exit::OutsideGate, message)
+    }
+
     fn with(exit: Exit, message: impl Into<String>) -> anyhow::Error {
         let message = message.into();
         Refusal { exit, message }.into()

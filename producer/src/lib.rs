@@ -9,6 +9,7 @@
 pub mod audit;
 pub mod calling;
 pub mod check;
+pub mod clean;
 pub mod cli;
 pub mod commands;
 pub mod context;

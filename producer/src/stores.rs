@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use paceline_protocol::keys::Keys;
 use paceline_protocol::settings::{AMQP, Environment, FleetSettings, REDIS, shown_url};
 use paceline_protocol::stores::broker::Publisher;
+use paceline_protocol::stores::index::{Index, IndexError};
 use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::stores::objects::{ObjectError, Objects};
 use paceline_protocol::stores::state::{State, StateError};
@@ -132,6 +133,22 @@ impl Stores {
     pub async fn close(self) {
         self.publisher.close(Duration::from_secs(5)).await;
     }
+}
+
+/// Connects to Elasticsearch, waiting up to [`PATIENCE`].
+///
+/// # Errors
+/// When it is not named, or does not answer.
+pub async fn index(env: &impl Environment) -> Result<Index> {
+    let url = env.required(
+        "ELASTICSEARCH_URL",
+        "the Elasticsearch of the documents, as http://host:9200",
+    )?;
+    let index = Index::new(&url, env.secret("ELASTICSEARCH_API_KEY")?.as_deref())?;
+    let what = format!("Elasticsearch at {}", index.shown_url());
+    let hopeless = |e: &IndexError| matches!(e, IndexError::Refused { .. });
+    patiently(&what, hopeless, || index.version()).await?;
+    Ok(index)
 }
 
 /// `REDIS_URL`, which must be there.

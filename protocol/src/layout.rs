@@ -60,6 +60,11 @@ impl RunLayout {
         format!("{}/_SUCCESS", self.root)
     }
 
+    /// What its newest rebuild came to.
+    pub fn rebuilt(&self) -> String {
+        format!("{}/rebuilt.json", self.root)
+    }
+
     /// All parts of all shards.
     pub fn data(&self) -> String {
         format!("{}/{}/", self.root, self.parts)
@@ -153,6 +158,16 @@ pub fn open_run(prefix: &str, run: &RunRef) -> String {
 /// Where all open runs are listed.
 pub fn open_runs(prefix: &str) -> String {
     format!("{}/open-runs/", prefix.trim_matches('/'))
+}
+
+/// The object that says a finished run is to be made again in Redis and Elasticsearch (see [`crate::rebuild`]).
+pub fn rebuild(prefix: &str, run: &RunRef) -> String {
+    format!("{}{}/{}.json", rebuilds(prefix), run.job, run.run)
+}
+
+/// Where all of these are listed.
+pub fn rebuilds(prefix: &str) -> String {
+    format!("{}/rebuilds/", prefix.trim_matches('/'))
 }
 
 /// What the newest run that passed its gate published (see [`crate::manifest::Live`]).

@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod message;
 pub mod outcome;
 pub mod plan;
+pub mod rebuild;
 pub mod record;
 pub mod record_names;
 pub mod settings;

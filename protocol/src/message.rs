@@ -55,6 +55,9 @@ pub struct Receipt {
     pub round: u32,
     /// Its parts, in the order of blocks.
     pub parts: Vec<PartSummary>,
+    /// Of a finished run that is made again: which [`Rebuild`](crate::rebuild::Rebuild).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<Uuid>,
 }
 
 impl Receipt {

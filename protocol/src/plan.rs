@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::ids::{RunId, RunRef};
 use crate::inputs::Inputs;
-use crate::spec::{Job, Provider, ShardSize};
+use crate::spec::{IndexMode, IndexOutput, Job, Provider, ShardSize};
 
 /// The version of the plan's form; a worker refuses what it does not know.
 pub const PLAN_VERSION: u32 = 1;
@@ -102,6 +102,26 @@ impl Plan {
         }
     }
 
+    /// The concrete index that the run is loaded into. What an index name cannot hold becomes `-`.
+    pub fn index_name(&self, output: &IndexOutput) -> String {
+        match output.mode {
+            IndexMode::Upsert => output.name.clone(),
+            IndexMode::Snapshot => {
+                let legal = |c: char| !c.is_whitespace() && !r#"\/*?"<>|,#:"#.contains(c);
+                format!("{}-{}", output.name, self.run)
+                    .chars()
+                    .map(|c| {
+                        if legal(c) {
+                            c.to_ascii_lowercase()
+                        } else {
+                            '-'
+                        }
+                    })
+                    .collect()
+            }
+        }
+    }
+
     /// Whether the records are looked at together after the last receipt (`changes`, `dedupe`), before
     /// anything comes of them.
     pub fn merges(&self) -> bool {
@@ -177,6 +197,7 @@ impl Plan {
             bare.allow_shrink = false;
             bare.force = false;
             bare.base = None;
+            bare.job.retention = None;
             bare.date = self.date;
             bare
         };

@@ -128,6 +128,19 @@ impl Bucket {
         put.map(drop).with_context(|| key.to_owned())
     }
 
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// When S3 refuses.
+    pub async fn delete(&self, key: &str) -> anyhow::Result<()> {
+        let request = self.client.delete_object().bucket(&self.name).key(key);
+        request
+            .send()
+            .await
+            .map(drop)
+            .with_context(|| key.to_owned())
+    }
+
     /// Puts an object when there is none. False when there is one.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! The points lie between any two steps that change something outside the process.
 
 /// Every crash point, for the test that dies at each of them.
-pub const POINTS: [&str; 34] = [
+pub const POINTS: [&str; 36] = [
     "call-before-send",
     "call-after-answer",
     "token-before-send",
@@ -39,6 +39,8 @@ pub const POINTS: [&str; 34] = [
     "merge-before-state",
     "merge-before-data",
     "merge-before-done",
+    "rebuild-before-said",
+    "rebuild-before-end",
 ];
 
 /// Dies here when told to.

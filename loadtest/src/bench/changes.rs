@@ -134,6 +134,7 @@ impl ComparedRun {
                 parts: (0..shard.blocks(SHARD))
                     .map(|block| summary(&shard, block))
                     .collect(),
+                rebuild: None,
             };
             stores.publisher.receipt(&receipt).await?;
         }

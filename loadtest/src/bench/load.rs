@@ -171,6 +171,7 @@ impl CollectedRun {
                     shard: Some(shard.number),
                     round: 0,
                     parts: blocks.map(|block| self.summary(&shard, block)).collect(),
+                    rebuild: None,
                 };
                 Ok(stores.publisher.receipt(&receipt).await?)
             })
@@ -345,6 +346,7 @@ pub(super) fn bare_job(name: &str, provider: &str, shard: ShardSize) -> Job {
         changes: None,
         fields: IndexMap::new(),
         outputs: Outputs::default(),
+        retention: None,
         priority: 5,
         view: None,
         notify: Vec::new(),

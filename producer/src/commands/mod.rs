@@ -3,6 +3,7 @@
 mod audit;
 pub(crate) mod cancel;
 mod check;
+mod clean;
 mod doctor;
 pub(crate) mod enqueue;
 mod health;
@@ -11,6 +12,7 @@ pub(crate) mod load;
 mod new;
 pub(crate) mod pause;
 mod plan;
+mod rebuild;
 pub(crate) mod retry;
 mod rights;
 pub(crate) mod runs;
@@ -43,6 +45,8 @@ pub async fn dispatch(command: Command, context: &Context) -> Result<Exit> {
         Command::Status(args) => status::run(context, &args).await,
         Command::Watch(args) => watch::run(context, &args).await,
         Command::Retry(args) => retry::run(context, &args).await,
+        Command::Rebuild(args) => rebuild::run(context, &args).await,
+        Command::Clean(args) => clean::run(context, &args).await,
         Command::Cancel(args) => cancel::run(context, &args).await,
         Command::Pause(args) => pause::pause(context, &args).await,
         Command::Resume(args) => pause::resume(context, &args).await,

@@ -47,7 +47,7 @@ pub async fn jobs(archive: &Archive) -> Result<Vec<String>> {
 }
 
 /// Folders below the prefix that belong to no job.
-const OURS: [&str; 2] = ["open-runs", "limits"];
+const OURS: [&str; 4] = ["open-runs", "rebuilds", "limits", "credentials"];
 
 fn parse(text: &str) -> Result<(Option<String>, RunId)> {
     let (job, run) = match text.split_once('/') {

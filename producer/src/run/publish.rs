@@ -100,5 +100,6 @@ fn receipt(
         shard,
         round,
         parts,
+        rebuild: None,
     }
 }

@@ -172,7 +172,11 @@ pub async fn all_runs(archive: &Archive, only_job: Option<&str>) -> Result<Vec<R
     Ok(runs)
 }
 
-pub(super) async fn json<T: DeserializeOwned>(objects: &Objects, key: &str) -> Result<Option<T>> {
+/// A JSON object; `None` when it is not there.
+///
+/// # Errors
+/// When S3 does not answer, or holds something else.
+pub(crate) async fn json<T: DeserializeOwned>(objects: &Objects, key: &str) -> Result<Option<T>> {
     let Some(object) = objects.get(key).await? else {
         return Ok(None);
     };

@@ -32,6 +32,7 @@ pub const JOB: &[&str] = &[
     "priority",
     "view",
     "notify",
+    "retention",
 ];
 /// Keys of `after`.
 pub const AFTER: &[&str] = &["job", "on_failure"];
@@ -95,6 +96,7 @@ pub(super) fn job(r: &Reader, root: &Node) -> Option<Job> {
         notify: f
             .take("notify", |r, n| r.list(n, notify))
             .unwrap_or_default(),
+        retention: f.take("retention", Reader::some_span),
     })
 }
 

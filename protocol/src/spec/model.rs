@@ -91,6 +91,9 @@ pub struct Job {
     pub view: Option<Value>,
     /// `notify:` webhooks.
     pub notify: Vec<Notify>,
+    /// `retention:` how long `producer clean` leaves its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Span>,
 }
 
 /// `after:`

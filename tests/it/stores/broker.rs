@@ -326,6 +326,7 @@ async fn a_receipt_comes_again_until_it_is_acked() {
         shard: Some(5),
         round: 1,
         parts: Vec::new(),
+        rebuild: None,
     };
     broker.publisher.receipt(&receipt).await.expect("taken");
     let mut first = broker.receipts().await;

@@ -62,6 +62,7 @@ impl Parting {
             shard: Some(shard.message.shard),
             round: shard.message.round,
             parts,
+            rebuild: None,
         };
         until_done("sending a receipt", shard, || async {
             self.stores.save_failures(shard).await?;

@@ -21,6 +21,7 @@ use std::time::Duration;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::stores::broker::{Arrival, Receipts, TakenArrival};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 use crate::admin::Readiness;
 use crate::config::LoadSettings;
@@ -172,11 +173,14 @@ impl Loader {
 
     async fn work_on(&self, arrival: &Arrival) -> Result<(), LoadError> {
         match arrival {
-            Arrival::Receipt(receipt) => match self.loadable(&receipt.run_ref()).await? {
-                Some(run) => self.receipt(&run, receipt).await,
-                None => Ok(()),
-            },
-            Arrival::DeadShard(shard, reason) => match self.loadable(&shard.run_ref()).await? {
+            Arrival::Receipt(receipt) => {
+                match self.loadable(&receipt.run_ref(), receipt.rebuild).await? {
+                    Some(run) => self.receipt(&run, receipt).await,
+                    None => Ok(()),
+                }
+            }
+            Arrival::DeadShard(shard, reason) => match self.loadable(&shard.run_ref(), None).await?
+            {
                 Some(run) => {
                     let receipt = self.bury(&run, shard, reason).await?;
                     self.receipt(&run, &receipt).await
@@ -195,8 +199,12 @@ impl Loader {
 
     /// The run, when there is something to load of it: it is open, and this version can. One that this
     /// version cannot load is ended, which says so.
-    async fn loadable(&self, run: &RunRef) -> Result<Option<Arc<OpenedRun>>, LoadError> {
-        let Opening::Open(run) = self.runs.open(run).await? else {
+    async fn loadable(
+        &self,
+        run: &RunRef,
+        rebuild: Option<Uuid>,
+    ) -> Result<Option<Arc<OpenedRun>>, LoadError> {
+        let Opening::Open(run) = self.runs.open(run, rebuild).await? else {
             return Ok(None);
         };
         if let Some(why) = run.unloadable.clone() {

@@ -50,6 +50,7 @@ impl Loader {
             shard: Some(shard.shard),
             round: shard.round,
             parts: Vec::new(),
+            rebuild: None,
         };
         // A worker may put one of the blocks meanwhile: then that part is adopted, and the failures are
         // written again without its cells.

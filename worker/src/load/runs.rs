@@ -8,10 +8,12 @@ use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, PartName, RunLayout};
 use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::{PLAN_VERSION, Plan};
+use paceline_protocol::rebuild::Rebuild;
 use paceline_protocol::spec::{IndexMode, IndexOutput};
 use paceline_protocol::stores::state::OpenRun;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use uuid::Uuid;
 
 use super::LoadError;
 use super::bulk::BulkWriter;
@@ -32,6 +34,14 @@ pub(crate) enum Opening {
     Open(Arc<OpenedRun>),
     /// It has ended, or was cancelled: nothing of it may come back.
     Ended,
+}
+
+/// How a run is open.
+pub(crate) struct Opened {
+    /// The round that it is in.
+    pub(crate) round: u32,
+    /// It has ended, and what it published is made again.
+    pub(crate) rebuild: Option<Rebuild>,
 }
 
 /// Which parts of a run: only with `changes` are these two kinds.
@@ -55,6 +65,8 @@ pub(crate) struct OpenedRun {
     collected: PartFormat,
     pub(crate) rankings: Rankings,
     pub(crate) ids: Option<DocumentIds>,
+    /// It has ended, and what it published is made again.
+    pub(crate) rebuild: Option<Rebuild>,
     /// Why this version cannot load what the run should give; then `plan` is without those outputs.
     pub(crate) unloadable: Option<String>,
     writer: OnceCell<BulkWriter>,
@@ -69,19 +81,28 @@ impl Runs {
         }
     }
 
-    /// The run, read from S3 when it is not known yet.
-    pub(crate) async fn open(&self, run: &RunRef) -> Result<Opening, LoadError> {
-        if let Some(known) = self.lock().get(run) {
+    /// The run, read from S3 when it is not known yet, or only from another life: before a rebuild, whose
+    /// index may be gone.
+    pub(crate) async fn open(
+        &self,
+        run: &RunRef,
+        rebuild: Option<Uuid>,
+    ) -> Result<Opening, LoadError> {
+        if let Some(known) = self.lock().get(run).filter(|known| known.lives_in(rebuild)) {
             return Ok(Opening::Open(known.clone()));
         }
-        if self.stores.open_run(run).await?.is_none() {
+        let Some(opened) = self.stores.open_run(run).await? else {
             tracing::info!(run.id = %run, "a receipt of a run that has ended");
+            self.forget(run);
             return Ok(Opening::Ended);
+        };
+        let opened = Arc::new(OpenedRun::read(run, opened.rebuild, self.stores.clone()).await?);
+        let mut known = self.lock();
+        let kept = known.entry(run.clone()).or_insert_with(|| opened.clone());
+        if !kept.lives_in(opened.rebuild.as_ref().map(|rebuild| rebuild.id)) {
+            *kept = opened;
         }
-        let opened = Arc::new(OpenedRun::read(run, self.stores.clone()).await?);
-        Ok(Opening::Open(
-            self.lock().entry(run.clone()).or_insert(opened).clone(),
-        ))
+        Ok(Opening::Open(kept.clone()))
     }
 
     pub(crate) fn forget(&self, run: &RunRef) {
@@ -99,10 +120,21 @@ impl Runs {
 }
 
 impl Stores {
-    /// The object that says that a run is open: the truth of which the registry is a copy.
-    pub(crate) async fn open_run(&self, run: &RunRef) -> Result<Option<OpenRun>, LoadError> {
-        let key = layout::open_run(&self.fleet.prefix, run);
-        self.read_json(&key).await
+    /// How a run is open, by the objects that say so; `None` when it has ended.
+    pub(crate) async fn open_run(&self, run: &RunRef) -> Result<Option<Opened>, LoadError> {
+        let prefix = &self.fleet.prefix;
+        let open: Option<OpenRun> = self.read_json(&layout::open_run(prefix, run)).await?;
+        if let Some(open) = open {
+            return Ok(Some(Opened {
+                round: open.round,
+                rebuild: None,
+            }));
+        }
+        let rebuild: Option<Rebuild> = self.read_json(&layout::rebuild(prefix, run)).await?;
+        Ok(rebuild.map(|rebuild| Opened {
+            round: rebuild.round,
+            rebuild: Some(rebuild),
+        }))
     }
 
     /// A JSON object in S3.
@@ -138,7 +170,11 @@ impl Loading {
 }
 
 impl OpenedRun {
-    async fn read(run: &RunRef, stores: Arc<Stores>) -> Result<Self, LoadError> {
+    async fn read(
+        run: &RunRef,
+        rebuild: Option<Rebuild>,
+        stores: Arc<Stores>,
+    ) -> Result<Self, LoadError> {
         let layout = RunLayout::new(&stores.fleet.prefix, run);
         let key = layout.plan();
         let missing = || LoadError::Object {
@@ -165,6 +201,7 @@ impl OpenedRun {
             run: run.clone(),
             rankings,
             ids,
+            rebuild,
             unloadable,
             format: PartFormat::of(&plan),
             collected: PartFormat::collected(&plan),
@@ -173,6 +210,11 @@ impl OpenedRun {
             writer: OnceCell::new(),
             stores,
         })
+    }
+
+    /// Whether what is known of the run is of this rebuild, or of the run itself.
+    fn lives_in(&self, rebuild: Option<Uuid>) -> bool {
+        self.rebuild.as_ref().map(|rebuild| rebuild.id) == rebuild
     }
 
     /// The job's index, when it has one.
@@ -241,22 +283,7 @@ impl OpenedRun {
 
 /// The concrete index that a run is loaded into.
 pub(crate) fn index_name(output: &IndexOutput, plan: &Plan) -> String {
-    match output.mode {
-        IndexMode::Upsert => output.name.clone(),
-        IndexMode::Snapshot => {
-            let legal = |c: char| !c.is_whitespace() && !r#"\/*?"<>|,#:"#.contains(c);
-            format!("{}-{}", output.name, plan.run)
-                .chars()
-                .map(|c| {
-                    if legal(c) {
-                        c.to_ascii_lowercase()
-                    } else {
-                        '-'
-                    }
-                })
-                .collect()
-        }
-    }
+    plan.index_name(output)
 }
 
 /// Settings and mapping of a new index. A snapshot is filled without refreshes and copies; both come when

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, PartName};
 use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::runs::{OpenedRun, Opening};
 use super::{LoadError, Loader};
@@ -49,16 +51,26 @@ impl Sweep {
     }
 }
 
+/// What an open run and a rebuild have in common.
+#[derive(serde::Deserialize)]
+struct Entry {
+    run: RunRef,
+    /// Which rebuild.
+    id: Option<Uuid>,
+}
+
 impl Loader {
     async fn publish_lost_receipts(&self) -> Result<(), LoadError> {
-        let prefix = layout::open_runs(&self.stores.fleet.prefix);
+        let prefix = &self.stores.fleet.prefix;
+        let objects = &self.stores.objects;
+        let mut listed = objects.list(&layout::open_runs(prefix)).await?;
+        listed.extend(objects.list(&layout::rebuilds(prefix)).await?);
         let mut still_open = BTreeSet::new();
-        for object in self.stores.objects.list(&prefix).await? {
-            let open: Option<paceline_protocol::stores::state::OpenRun> =
-                self.stores.read_json(&object.key).await?;
+        for object in listed {
+            let open: Option<Entry> = self.stores.read_json(&object.key).await?;
             let Some(open) = open else { continue };
             still_open.insert(open.run.clone());
-            if let Opening::Open(run) = self.runs.open(&open.run).await? {
+            if let Opening::Open(run) = self.runs.open(&open.run, open.id).await? {
                 self.publish_receipts(&run).await?;
             }
         }
@@ -146,5 +158,6 @@ fn receipt(run: &OpenedRun, shard: Option<u64>, round: u32) -> Receipt {
         shard,
         round,
         parts: Vec::new(),
+        rebuild: run.rebuild.as_ref().map(|rebuild| rebuild.id),
     }
 }

@@ -181,6 +181,7 @@ pub(crate) mod tests {
             changes: None,
             fields: IndexMap::new(),
             outputs: Outputs::default(),
+            retention: None,
             priority: 5,
             view: None,
             notify: vec![],

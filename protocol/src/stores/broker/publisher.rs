@@ -8,7 +8,7 @@ use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{Channel, Confirmation, PublisherConfirm};
+use lapin::{Channel, Confirmation, PublisherConfirm, Queue};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -80,15 +80,28 @@ impl Publisher {
     /// # Errors
     /// When the broker is away.
     pub async fn depth(&self, lane: &str, run: &RunRef) -> Result<Option<u32>, BrokerError> {
-        let name = self.topology.work_queue(lane, run);
+        let queue = self.look_at(self.topology.work_queue(lane, run)).await?;
+        Ok(queue.map(|queue| queue.message_count()))
+    }
+
+    /// How many take receipts.
+    ///
+    /// # Errors
+    /// When the broker is away.
+    pub async fn loaders(&self) -> Result<u32, BrokerError> {
+        let queue = self.look_at(self.topology.receipts()).await?;
+        Ok(queue.map_or(0, |queue| queue.consumer_count()))
+    }
+
+    async fn look_at(&self, queue: String) -> Result<Option<Queue>, BrokerError> {
         let channel = self.link.channel().await?;
         let options = QueueDeclareOptions {
             passive: true,
             ..Default::default()
         };
-        let asked = channel.queue_declare(name.into(), options, FieldTable::default());
+        let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
         match timeout(STEP_LIMIT, asked).await {
-            Ok(Ok(queue)) => Ok(Some(queue.message_count())),
+            Ok(Ok(queue)) => Ok(Some(queue)),
             Ok(Err(error)) if is_missing(&error) => Ok(None),
             Ok(Err(error)) => Err(BrokerError::Failed(error.to_string())),
             Err(_) => Err(BrokerError::Failed("no answer in time".into())),

@@ -240,6 +240,45 @@ impl Index {
         answer.good().map(drop)
     }
 
+    /// Tells the version of each document of a concrete index; none when it is not there. A scroll, since that
+    /// is the one way to all documents that every version of Elasticsearch and OpenSearch has.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or refuses.
+    pub async fn versions(
+        &self,
+        name: &str,
+        each: &mut (dyn FnMut(i64) + Send),
+    ) -> Result<(), IndexError> {
+        let path = format!("{}/_search?scroll=1m", concrete(name)?);
+        let all = json!({"size": 5_000, "_source": false, "version": true, "sort": ["_doc"]});
+        let mut answer = self.wire.send(Method::POST, &path, &all).await?;
+        if answer.status == 404 {
+            return Ok(());
+        }
+        loop {
+            let page = answer.good()?;
+            let hits = page["hits"]["hits"]
+                .as_array()
+                .map_or(&[][..], Vec::as_slice);
+            let scroll = json!({"scroll": "1m", "scroll_id": page["_scroll_id"]});
+            if hits.is_empty() {
+                let done = json!({"scroll_id": page["_scroll_id"]});
+                self.wire
+                    .send(Method::DELETE, "_search/scroll", &done)
+                    .await?;
+                return Ok(());
+            }
+            hits.iter()
+                .filter_map(|hit| hit["_version"].as_i64())
+                .for_each(&mut *each);
+            answer = self
+                .wire
+                .send(Method::POST, "_search/scroll", &scroll)
+                .await?;
+        }
+    }
+
     /// A search, as it is (for the demo and tests).
     ///
     /// # Errors

@@ -12,6 +12,9 @@ use crate::ids::RunRef;
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("publish.lua")));
 static FORGET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("forget.lua")));
 
+/// Sets that are deleted in one step.
+const DELETED_AT_ONCE: usize = 500;
+
 impl State {
     /// Forgets a run's sets, bits and counters of blocks, so that they can be made again from the parts.
     ///
@@ -171,6 +174,33 @@ impl State {
             all.pexpire(key, milliseconds).ignore();
         }
         self.run_pipe(&all).await
+    }
+
+    /// Forgets everything of a finished run, so that it can be made again from S3 alone. What it published stays.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn forget_run(&self, run: &RunRef) -> Result<(), StateError> {
+        let mut all = redis::pipe();
+        for key in self.run_keys(run).await? {
+            all.unlink(key).ignore();
+        }
+        self.run_pipe(&all).await
+    }
+
+    /// Deletes published sets by their names; names that are not there are fine.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn delete_sets(&self, names: &[&String]) -> Result<(), StateError> {
+        for some in names.chunks(DELETED_AT_ONCE) {
+            let mut all = redis::pipe();
+            for name in some {
+                all.unlink(*name).ignore();
+            }
+            self.run_pipe(&all).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn run_keys(&self, run: &RunRef) -> Result<Vec<String>, StateError> {

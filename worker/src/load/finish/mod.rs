@@ -8,6 +8,7 @@ mod lease;
 mod merge;
 mod objects;
 mod publish;
+mod rebuilt;
 mod scores;
 mod stale;
 mod tally;
@@ -21,9 +22,8 @@ use jiff::Timestamp;
 use paceline_protocol::layout;
 use paceline_protocol::manifest::{Live, Manifest, ManifestPart, RunEnd};
 use paceline_protocol::message::{Control, PartSummary};
-use paceline_protocol::stores::state::OpenRun;
 
-use super::runs::{OpenedRun, Stage};
+use super::runs::{Opened, OpenedRun, Stage};
 use super::{LoadError, Loader};
 use crate::crash;
 use crate::output::failures;
@@ -42,7 +42,7 @@ type Shards = BTreeMap<u64, (Vec<PartSummary>, u64)>;
 struct Finish<'a> {
     loader: &'a Loader,
     run: &'a OpenedRun,
-    open: OpenRun,
+    open: Opened,
     /// What the shards came to; once merged, by the merged parts.
     shards: Shards,
     merged: Option<Merged>,
@@ -151,16 +151,18 @@ impl Finish<'_> {
     async fn finish(&mut self, stopped: Option<String>) -> Result<(), LoadError> {
         let begun = std::time::Instant::now();
         crash::point("finish-begun");
-        if stopped.is_some() {
-            self.stop_collecting().await?;
-        } else {
-            self.take_merged().await?;
+        match &stopped {
+            None => self.take_merged().await?,
+            Some(_) if self.open.rebuild.is_none() => self.stop_collecting().await?,
+            Some(_) => {}
         }
         let live = self.live().await?;
         let mut tally = Tally::of(&self.run.plan, &self.shards);
         tally.doubles = self.merged.as_ref().map_or(0, |merged| merged.doubles);
         let base = live
             .as_ref()
+            // What is made again has been judged before.
+            .filter(|_| self.open.rebuild.is_none())
             .and_then(|live| previous_records(live, self.run));
         let mut verdict = match stopped {
             Some(why) => Verdict::failed(why),
@@ -171,6 +173,9 @@ impl Finish<'_> {
         }
         let documents = self.check_documents(&mut tally, &mut verdict).await?;
         let sets = self.publish(&tally, &mut verdict, live).await?;
+        if let Some(rebuild) = &self.open.rebuild {
+            return self.end_rebuild(rebuild, &verdict, documents, sets).await;
+        }
         let manifest = self.manifest(&tally, &verdict, documents, sets).await?;
         self.say(&manifest, verdict.passed).await?;
         self.clean_up(&verdict).await?;

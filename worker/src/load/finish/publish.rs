@@ -57,7 +57,11 @@ impl Finish<'_> {
         if !verdict.publish {
             return Ok(BTreeMap::new());
         }
-        self.write_objects(verdict).await?;
+        // What a rebuild finds live it finds in S3: nobody need hear of new objects.
+        let is_live = live.as_ref().is_some_and(|l| l.run == self.run.run.run);
+        if self.open.rebuild.is_none() || !is_live {
+            self.write_objects(verdict).await?;
+        }
         crash::point("finish-before-sets");
         let (sets, next) = self.publish_sets_whole(tally, live).await?;
         crash::point("finish-before-live");
@@ -72,7 +76,12 @@ impl Finish<'_> {
 
     fn is_older_than(&self, live: &Live) -> bool {
         let plan = &self.run.plan;
-        !plan.force && live.run != plan.run && live.planned_at > plan.planned_at
+        !self.is_forced() && live.run != plan.run && live.planned_at > plan.planned_at
+    }
+
+    /// Whether somebody wants it live, whatever was planned later.
+    fn is_forced(&self) -> bool {
+        self.run.plan.force || self.open.rebuild.as_ref().is_some_and(|r| r.force)
     }
 
     // ------------------------------------------------------------------------------------- alias
@@ -119,7 +128,12 @@ impl Finish<'_> {
             behind.push((old, meta.map(|(_, meta)| meta).unwrap_or_default()));
         }
         let plan = &self.run.plan;
-        Ok(decide_swap(&behind, name, plan.planned_at, plan.force))
+        Ok(decide_swap(
+            &behind,
+            name,
+            plan.planned_at,
+            self.is_forced(),
+        ))
     }
 
     // -------------------------------------------------------------------------------------- sets
