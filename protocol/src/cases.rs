@@ -337,6 +337,7 @@ impl Case {
             priority: 5,
             view: None,
             notify: Vec::new(),
+            retention: None,
         }
     }
 }

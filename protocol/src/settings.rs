@@ -54,7 +54,7 @@ pub trait Environment {
             rest.and_then(|rest| rest.strip_prefix("://"))
                 .is_some_and(|rest| !rest.is_empty())
         };
-        if schemes.iter().any(|scheme| fits(scheme)) {
+        if schemes.iter().any(fits) {
             return Ok(url);
         }
         Err(SettingError::NoUrl { name, schemes })

@@ -321,7 +321,8 @@ impl Enqueueing<'_> {
         let run = files.plan.run_ref();
         let ended = files.ended().map(|manifest| manifest.state);
         if ended.is_none() {
-            let mut readiness = Readiness::new(&files.plan, &self.stores.limiter)?;
+            let mut readiness =
+                Readiness::new(&files.plan, Fleet::of(self.stores), &self.context.env)?;
             let gone_on = self.go_on(&files, &mut readiness).await;
             let layout = RunLayout::new(self.stores.prefix(), &run);
             self.put_ledger(&layout, &readiness).await?;
