@@ -112,6 +112,15 @@ fn wait(r: &Reader, node: &Node) -> Option<Wait> {
         "header" => Place::Header(f.take("header", Reader::header)?),
         _ => Place::Path(f.take("path", Reader::path)?),
     };
+    let has_built_in =
+        matches!(&place, Place::Header(name) if name.eq_ignore_ascii_case("retry-after"));
+    if fallback.is_none() && !has_built_in {
+        r.warn(
+            node.at,
+            "nothing says how long to wait for an answer that does not tell it",
+            "add a fallback: {header: x-reset-in, fallback: 30s}",
+        );
+    }
     Some(Wait::From {
         place,
         fallback,
