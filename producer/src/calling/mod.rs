@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use paceline_protocol::connector::cooldown::{self, DrawnLimit};
 use paceline_protocol::connector::{
-    Answer, CallContext, Connector, Credential, HttpRequest, Judged, Pool,
+    Answer, CallContext, Connector, Credential, HttpRequest, Judged, Pool, in_environment,
 };
 use paceline_protocol::http::{HttpAnswer, HttpClient, HttpError};
 use paceline_protocol::ledger::LedgerRow;
@@ -151,9 +151,11 @@ impl<'a> Caller<'a> {
         provider: &Provider,
         env: &(impl Environment + ?Sized),
     ) -> Result<Self> {
+        let called = in_environment(plan, &provider.name, env)?;
+        let called = called.as_ref().unwrap_or(plan);
         Ok(Caller {
             fleet,
-            connector: Connector::compile(plan, &provider.name)?,
+            connector: Connector::compile(called, &provider.name)?,
             pool: Pool::read(provider, env)?,
             http: HttpClient::new(provider.timeout).context("the HTTP client cannot be made")?,
             run: plan.run_ref().to_string(),

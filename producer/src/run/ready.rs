@@ -228,6 +228,8 @@ fn asking(plan: &Plan, provider: &Provider, ready: &Ready) -> Plan {
             });
             endpoint.each = Vec::new();
             (endpoint.page, endpoint.split_on, endpoint.detail) = (None, None, None);
+            // No record is read, so the names that only workers know are not needed.
+            endpoint.fields.clear();
             asked.endpoints.insert(ENDPOINT.to_owned(), endpoint);
         }
     }

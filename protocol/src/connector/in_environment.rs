@@ -7,45 +7,33 @@ use crate::plan::Plan;
 use crate::settings::Environment;
 use crate::spec::{MissingNames, Provider, expand_env};
 
-/// Where a provider has templates of calls.
-const PARTS: [&str; 2] = ["auth", "endpoints"];
-
-/// `plan` as this process calls it; `None` when nothing in it names the environment.
+/// `plan` as this process calls its endpoint at `provider`; `None` when nothing in it names the environment.
 ///
 /// # Errors
 /// The names that the environment lacks.
 pub fn in_environment(
     plan: &Plan,
+    provider: &str,
     env: &(impl Environment + ?Sized),
 ) -> Result<Option<Plan>, MissingNames> {
-    let mut own = None;
-    for (name, provider) in &plan.providers {
-        if let Some(expanded) = expanded(provider, env)? {
-            own.get_or_insert_with(|| plan.clone())
-                .providers
-                .insert(name.clone(), expanded);
-        }
-    }
-    Ok(own)
-}
-
-fn expanded(
-    provider: &Provider,
-    env: &(impl Environment + ?Sized),
-) -> Result<Option<Provider>, MissingNames> {
-    let Ok(mut written) = serde_json::to_value(provider) else {
+    let endpoint = plan.job.endpoint.as_deref().unwrap_or_default();
+    let named = plan.providers.get(provider);
+    let Some(mut written) = named.and_then(|p| serde_json::to_value(p).ok()) else {
         return Ok(None);
     };
     let mut changed = false;
-    for part in PARTS {
-        if let Some(part) = written.get_mut(part) {
+    // What other endpoints name is not needed here.
+    for part in ["/auth", &format!("/endpoints/{endpoint}")] {
+        if let Some(part) = written.pointer_mut(part) {
             expand(part, env, &mut changed)?;
         }
     }
-    if !changed {
-        return Ok(None);
-    }
-    Ok(serde_json::from_value(written).ok())
+    let expanded: Option<Provider> = serde_json::from_value(written).ok().filter(|_| changed);
+    Ok(expanded.map(|expanded| {
+        let mut own = plan.clone();
+        own.providers.insert(provider.to_owned(), expanded);
+        own
+    }))
 }
 
 fn expand(

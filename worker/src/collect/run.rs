@@ -119,12 +119,11 @@ impl Run {
             )));
         }
         let layout = layout.collecting(&plan);
-        let called = in_environment(&plan, env)?;
-        let called = called.as_ref().unwrap_or(&plan);
         let mut providers = BTreeMap::new();
         for (name, provider) in &plan.providers {
+            let called = in_environment(&plan, name, env)?;
             let at = RunAtProvider {
-                connector: Connector::compile(called, name)?,
+                connector: Connector::compile(called.as_ref().unwrap_or(&plan), name)?,
                 pool: Pool::read(provider, env)?,
                 http: HttpClient::new(provider.timeout)?,
                 governor: Governor::new(provider),
