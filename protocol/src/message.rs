@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::block::{CellEnd, CellEnds};
 use crate::ids::{RunId, RunRef};
 
-/// The version of the messages' form.
+/// The version of the first messages' form; see [`crate::version::message`] for what this build writes and reads.
 pub const MESSAGE_VERSION: u32 = 1;
 
 /// One shard to work on.

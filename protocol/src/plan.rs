@@ -12,8 +12,9 @@ use serde_json::Value;
 use crate::ids::{RunId, RunRef};
 use crate::inputs::Inputs;
 use crate::spec::{IndexMode, IndexOutput, Job, Provider, ShardSize};
+use crate::version::{self, Unread};
 
-/// The version of the plan's form; a worker refuses what it does not know.
+/// The version of the first plans' form; see [`version::plan`] for what this build writes and reads.
 pub const PLAN_VERSION: u32 = 1;
 
 /// `plan.json`: everything that workers need, and nothing secret.
@@ -94,6 +95,15 @@ impl Shard<'_> {
 }
 
 impl Plan {
+    /// Reads `plan.json` of this build or an older one.
+    ///
+    /// # Errors
+    /// When a newer build wrote it, or it is no plan.
+    pub fn read(body: &[u8]) -> Result<Self, Unread> {
+        version::check(body, version::plan())?;
+        serde_json::from_slice(body).map_err(|error| Unread::Broken(error.to_string()))
+    }
+
     /// The run with its job.
     pub fn run_ref(&self) -> RunRef {
         RunRef {
@@ -193,6 +203,7 @@ impl Plan {
     pub fn same_work(&self, other: &Plan) -> bool {
         let bare = |plan: &Plan| {
             let mut bare = plan.clone();
+            bare.version = 0;
             bare.planned_at = Timestamp::UNIX_EPOCH;
             bare.allow_shrink = false;
             bare.force = false;

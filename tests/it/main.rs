@@ -40,3 +40,4 @@ mod sources;
 mod stack;
 mod stores;
 mod trying;
+mod upgrade;

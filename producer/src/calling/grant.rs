@@ -239,6 +239,11 @@ fn why(provider: &str, refusal: &Refusal, limit: Option<&Instance>) -> String {
                 "{who} is closed until somebody looks (`producer limits {provider}`; `producer resume` or `retry` opens it)"
             );
         }
+        Why::Newer => {
+            return format!(
+                "the budgets of {provider} are kept by a newer build: upgrade this producer"
+            );
+        }
         Why::Closed | Why::Mark | Why::Window | Why::Unset => "is closed",
     };
     let opens = show::instant(refusal.opens_us);

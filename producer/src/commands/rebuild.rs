@@ -11,11 +11,12 @@ use anyhow::{Context as _, Result};
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, RunLayout};
 use paceline_protocol::manifest::{Live, Manifest, RunEnd};
-use paceline_protocol::message::{MESSAGE_VERSION, Receipt};
+use paceline_protocol::message::Receipt;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::rebuild::{Rebuild, Rebuilt};
 use paceline_protocol::spec::IndexMode;
 use paceline_protocol::stores::objects::PutNew;
+use paceline_protocol::version;
 use uuid::Uuid;
 
 use crate::cli::RebuildArgs;
@@ -148,7 +149,7 @@ async fn begin(
         "loaders go on with it; `producer rebuild {run}` waits for them again"
     ));
     let receipt = Receipt {
-        v: MESSAGE_VERSION,
+        v: version::message(),
         job: run.job,
         run: run.run,
         shard: Some(0),

@@ -18,13 +18,14 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use paceline_protocol::ids::RunId;
 use paceline_protocol::inputs::Inputs;
-use paceline_protocol::plan::{Matrix, PLAN_VERSION, Plan, PlannedDimension};
+use paceline_protocol::plan::{Matrix, Plan, PlannedDimension};
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{
     Diagnostic, Field, Job, ListError, LoadedJob, MissingNames, Provider, choose, expand_env,
     not_built, plain_scalar,
 };
 use paceline_protocol::template::value_of;
+use paceline_protocol::version;
 use serde_json::Value;
 
 /// What a run is asked to be.
@@ -231,7 +232,7 @@ impl Prepared<'_> {
             .map(|(name, provider)| Ok((name, provider?)))
             .collect::<Result<_, PlanError>>()?;
         Ok(Plan {
-            version: PLAN_VERSION,
+            version: version::plan(),
             run: self.request.run.clone(),
             planned_at: self.request.now,
             date: self.date,

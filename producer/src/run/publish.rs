@@ -4,8 +4,9 @@ use anyhow::Result;
 use futures::{TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use paceline_protocol::layout::RunLayout;
-use paceline_protocol::message::{MESSAGE_VERSION, Receipt, ShardMessage};
+use paceline_protocol::message::{Receipt, ShardMessage};
 use paceline_protocol::plan::{Plan, Shard};
+use paceline_protocol::version;
 use uuid::Uuid;
 
 use super::parts::{self, PartsFound};
@@ -36,7 +37,7 @@ pub async fn publish_shards(
 
 fn message(plan: &Plan, shard: &Shard<'_>, round: u32) -> ShardMessage {
     ShardMessage {
-        v: MESSAGE_VERSION,
+        v: version::message(),
         publication: Uuid::now_v7(),
         job: plan.job.name.clone(),
         run: plan.run.clone(),
@@ -94,7 +95,7 @@ fn receipt(
     parts: Vec<paceline_protocol::message::PartSummary>,
 ) -> Receipt {
     Receipt {
-        v: MESSAGE_VERSION,
+        v: version::message(),
         job: plan.job.name.clone(),
         run: plan.run.clone(),
         shard,

@@ -5,9 +5,10 @@ use jiff::Timestamp;
 use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::layout::{self, RunLayout};
 use paceline_protocol::manifest::{Manifest, RunEnd};
-use paceline_protocol::plan::{PLAN_VERSION, Plan};
+use paceline_protocol::plan::Plan;
 use paceline_protocol::stores::objects::Objects;
 use paceline_protocol::stores::state::{OpenRun, Progress};
+use paceline_protocol::version::Unread;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -70,14 +71,15 @@ impl RunFiles {
     /// When S3 does not answer, or what is there cannot be read.
     pub async fn read(archive: &Archive, run: &RunRef) -> Result<Option<Self>> {
         let layout = RunLayout::new(&archive.fleet.prefix, run);
-        let Some(plan) = json::<Plan>(&archive.objects, &layout.plan()).await? else {
+        let Some(object) = archive.objects.get(&layout.plan()).await? else {
             return Ok(None);
         };
-        anyhow::ensure!(
-            plan.version == PLAN_VERSION,
-            "the plan of {run} has version {}, this producer knows {PLAN_VERSION}: use the producer that planned it",
-            plan.version
-        );
+        let plan = Plan::read(&object.body).map_err(|unread| match unread {
+            Unread::Newer { .. } => anyhow::anyhow!(
+                "the plan of {run} is a newer producer's ({unread}): use that one, or upgrade this"
+            ),
+            Unread::Broken(why) => anyhow::anyhow!("{}: {why}", layout.plan()),
+        })?;
         Ok(Some(RunFiles {
             plan,
             open: open_entry(archive, run).await?,

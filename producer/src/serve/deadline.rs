@@ -9,8 +9,9 @@ use anyhow::Result;
 use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
-use paceline_protocol::message::{Control, MESSAGE_VERSION, ShardMessage};
+use paceline_protocol::message::{Control, ShardMessage};
 use paceline_protocol::plan::Plan;
+use paceline_protocol::version;
 use uuid::Uuid;
 
 use super::Server;
@@ -91,7 +92,7 @@ async fn end(server: &Server, run: &RunRef) -> Result<()> {
     let left = left_to_do(stores.objects(), &layout, plan, &found, open.round).await?;
     for shard in left.open.iter().filter_map(|number| plan.shard(*number)) {
         let message = ShardMessage {
-            v: MESSAGE_VERSION,
+            v: version::message(),
             publication: Uuid::now_v7(),
             job: run.job.clone(),
             run: run.run.clone(),

@@ -290,4 +290,6 @@ pub enum Why {
     Held,
     /// What operators set was lost with the state: it has to be put back first ([`State::put_back`]).
     Unset,
+    /// A newer build keeps the provider's budgets, in a layout of its own: this one gets nothing any more.
+    Newer,
 }

@@ -24,6 +24,7 @@ use crate::limit::{
     State, in_force, used_now, whole_of,
 };
 use crate::settings::shown_url;
+use crate::version;
 pub use kept::{KeptNow, KnownScope};
 use wire::{Fields, WireAnswer};
 
@@ -101,17 +102,34 @@ struct Scripts {
 impl Scripts {
     fn new() -> Self {
         Scripts {
-            ask: Script::new(include_str!("limiter/ask.lua")),
-            claim: Script::new(include_str!("limiter/claim.lua")),
-            release: Script::new(include_str!("limiter/release.lua")),
-            close: Script::new(include_str!("limiter/close.lua")),
-            probed: Script::new(include_str!("limiter/probed.lua")),
-            reopen: Script::new(include_str!("limiter/reopen.lua")),
-            set_mark: Script::new(include_str!("limiter/set_mark.lua")),
-            peek: Script::new(include_str!("limiter/peek.lua")),
-            put_back: Script::new(include_str!("limiter/put_back.lua")),
+            ask: script(include_str!("limiter/ask.lua")),
+            claim: script(include_str!("limiter/claim.lua")),
+            release: script(include_str!("limiter/release.lua")),
+            close: script(include_str!("limiter/close.lua")),
+            probed: script(include_str!("limiter/probed.lua")),
+            reopen: script(include_str!("limiter/reopen.lua")),
+            set_mark: script(include_str!("limiter/set_mark.lua")),
+            peek: script(include_str!("limiter/peek.lua")),
+            put_back: script(include_str!("limiter/put_back.lua")),
         }
     }
+}
+
+/// What marks a record beside the server process that wrote it.
+fn stamp() -> String {
+    match version::limiter() {
+        1 => String::new(),
+        layout => format!("/{layout}"),
+    }
+}
+
+/// A script, which knows the layout of the state that this build reads and writes. Records are marked with the server
+/// process and, from the second layout on, with the layout: so those of an older one are as lost.
+fn script(body: &str) -> Script {
+    let (layout, stamp) = (version::limiter(), stamp());
+    Script::new(&format!(
+        "local LAYOUT, STAMP = {layout}, '{stamp}'\n{body}"
+    ))
 }
 
 /// An [`Answer`] with the local instants around the round trip, for the fleet's clock.

@@ -11,6 +11,7 @@ use paceline_protocol::ids::RunRef;
 use paceline_protocol::message::{Control, MESSAGE_VERSION, Receipt, ShardMessage};
 use paceline_protocol::stores::broker::{Arrival, BrokerError, Publisher, Receipts, Taker};
 use paceline_protocol::topology::{DELIVERY_LIMIT, DelayLevel, Topology};
+use paceline_protocol::version::Unread;
 use uuid::Uuid;
 
 use super::{PATIENCE, a_run, own_name, until, value};
@@ -79,6 +80,7 @@ impl Broker {
         let arrival = match &taken.arrival {
             Arrival::Receipt(receipt) => Arrival::Receipt(receipt.clone()),
             Arrival::DeadShard(shard, why) => Arrival::DeadShard(shard.clone(), why.clone()),
+            Arrival::Newer(version) => Arrival::Newer(*version),
             Arrival::Unreadable(why) => Arrival::Unreadable(why.clone()),
         };
         taken.ack().await;
@@ -240,7 +242,7 @@ async fn what_is_no_message_is_buried_and_named() {
         work.into(),
         queue.into(),
         options,
-        b"{\"v\": 99}",
+        b"{\"v\": 1}",
         BasicProperties::default(),
     );
     published.await.expect("published").await.expect("sent");
@@ -250,7 +252,8 @@ async fn what_is_no_message_is_buried_and_named() {
     })
     .await;
     let why = taken.message.clone().expect_err("it cannot be read");
-    assert!(why.contains("99"), "{why}");
+    let why = why.to_string();
+    assert!(why.contains("missing field"), "{why}");
     let buried = taken.bury(&broker.publisher, &why).await;
     buried.expect("the dead letters take it");
     assert_eq!(broker.depth().await, Some(0));
@@ -258,6 +261,42 @@ async fn what_is_no_message_is_buried_and_named() {
         broker.next_arrival().await,
         Arrival::Unreadable(_)
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_newer_build_has_published_comes_back_as_it_was() {
+    const BODY: &[u8] = br#"{"v": 99, "shard": {"a": "newer form"}}"#;
+    let broker = Broker::open("newer").await;
+    let queue = broker.topology.work_queue(LANE, &a_run());
+    let channel = broker.channel().await;
+    let published = channel.basic_publish(
+        broker.topology.work_exchange().into(),
+        queue.as_str().into(),
+        BasicPublishOptions::default(),
+        BODY,
+        BasicProperties::default().with_message_id("an-id".into()),
+    );
+    published.await.expect("published").await.expect("sent");
+    for _ in 0..2 {
+        let taken = until("the newer shard", async || {
+            let taken = broker.taker.take(LANE, &a_run()).await;
+            taken.expect("the queue is there")
+        })
+        .await;
+        let why = taken.message.clone().expect_err("it is left alone");
+        assert!(matches!(why, Unread::Newer { found: 99, .. }), "{why}");
+        assert_eq!(taken.delivery_count, 0);
+        let back = taken.give_back(&broker.publisher, DelayLevel::S1).await;
+        back.expect("it goes through the delay");
+    }
+    let delivered = until("the same again", async || {
+        let got = channel.basic_get(queue.as_str().into(), BasicGetOptions::default());
+        got.await.expect("there")
+    })
+    .await;
+    assert_eq!(delivered.delivery.data, BODY);
+    let id = delivered.delivery.properties.message_id().as_ref();
+    assert_eq!(id.map(|id| id.as_str()), Some("an-id"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use paceline_protocol::stores::broker::{BrokerError, TakenShard, Taker};
 use paceline_protocol::stores::limiter::Claimed;
 use paceline_protocol::stores::state::OpenRun;
 use paceline_protocol::topology::DelayLevel;
+use paceline_protocol::version::Unread;
 use tokio::sync::{Mutex, Notify, OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore};
 
 use super::lane::held::{Company, FailureRows, Held, ShardInHand};
@@ -95,11 +96,11 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
                 () = shutdown.draining() => break,
             };
             match self.take_one().await {
-                Some((lane, taken)) => {
+                Some((run, lane, taken)) => {
                     let company = self.company_for(taken.delivery_count, beside).await;
                     let intake = self.clone();
                     preparing.spawn(async move {
-                        intake.prepare(&lane, taken, permit, company).await;
+                        intake.prepare((&run, &lane), taken, permit, company).await;
                     });
                 }
                 None => {
@@ -125,10 +126,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
     }
 
     /// One shard of any open run that is ours, runs of higher priority more often.
-    async fn take_one(&self) -> Option<(String, TakenShard)> {
+    async fn take_one(&self) -> Option<(RunRef, String, TakenShard)> {
         for (run, lane) in self.candidates().await {
             match self.taker.take(&lane, &run).await {
-                Ok(Some(taken)) => return Some((lane, taken)),
+                Ok(Some(taken)) => return Some((run, lane, taken)),
                 Ok(None) => {}
                 Err(BrokerError::NoQueue(queue)) => {
                     tracing::debug!(queue, "the queue is gone; its run has ended")
@@ -171,14 +172,17 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
     /// From a delivery to a shard in its lane. Tries as long as a store is away.
     async fn prepare(
         &self,
-        lane: &str,
+        (run, lane): (&RunRef, &str),
         taken: TakenShard,
         permit: OwnedSemaphorePermit,
         company: Company,
     ) {
         let message = match taken.message.clone() {
             Ok(message) => message,
-            Err(why) => return self.bury(taken, &why).await,
+            Err(Unread::Newer { found, .. }) => {
+                return self.leave_to_newer(taken, run, found).await;
+            }
+            Err(Unread::Broken(why)) => return self.bury(taken, &why).await,
         };
         if taken.delivery_count > 0 {
             self.context.metrics.queue_redeliveries.inc();
@@ -345,6 +349,22 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             patience.wait().await;
         }
         taken.ack().await;
+    }
+
+    /// Gives back what a newer build has published, unharmed, and leaves its run to others for a while.
+    async fn leave_to_newer(&self, taken: TakenShard, run: &RunRef, version: u32) {
+        tracing::warn!(
+            run.id = %run, version,
+            "a shard is of a newer build: the run is left to newer workers for {} s. Upgrade this one", UNSERVED.as_secs()
+        );
+        self.unserved
+            .lock()
+            .await
+            .insert(run.clone(), Instant::now() + UNSERVED);
+        let publisher = &self.context.parting.publisher;
+        if let Err(error) = taken.give_back(publisher, DelayLevel::S5).await {
+            tracing::warn!(run.id = %run, error = %error, "it could not be given back; the broker delivers it again");
+        }
     }
 
     async fn bury(&self, taken: TakenShard, why: &str) {

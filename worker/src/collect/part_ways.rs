@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::limit::ClaimRef;
-use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt, ShardMessage};
+use paceline_protocol::message::{PartSummary, Receipt, ShardMessage};
 use paceline_protocol::stores::broker::{BrokerError, Publisher, TakenShard};
 use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::topology::DelayLevel;
+use paceline_protocol::version;
 use uuid::Uuid;
 
 use super::lane::held::ShardInHand;
@@ -56,7 +57,7 @@ impl Parting {
     pub async fn done(&self, shard: &ShardInHand, taken: TakenShard, mut parts: Vec<PartSummary>) {
         parts.sort_by_key(|part| part.block);
         let receipt = Receipt {
-            v: MESSAGE_VERSION,
+            v: version::message(),
             job: shard.run.id.job.clone(),
             run: shard.run.id.run.clone(),
             shard: Some(shard.message.shard),

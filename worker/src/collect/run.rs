@@ -8,7 +8,7 @@ use paceline_protocol::http::HttpClient;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, RunLayout};
 use paceline_protocol::part::PartFormat;
-use paceline_protocol::plan::{PLAN_VERSION, Plan};
+use paceline_protocol::plan::Plan;
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::MissingNames;
 use paceline_protocol::stores::objects::{ObjectError, Objects};
@@ -111,13 +111,7 @@ impl Run {
             .get(&key)
             .await?
             .ok_or_else(|| broken("there is no such object".into()))?;
-        let plan: Plan = serde_json::from_slice(&object.body).map_err(|e| broken(e.to_string()))?;
-        if plan.version != PLAN_VERSION {
-            return Err(broken(format!(
-                "it has version {}, this build reads {PLAN_VERSION}",
-                plan.version
-            )));
-        }
+        let plan = Plan::read(&object.body).map_err(|unread| broken(unread.to_string()))?;
         let layout = layout.collecting(&plan);
         let mut providers = BTreeMap::new();
         for (name, provider) in &plan.providers {

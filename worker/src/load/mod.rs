@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::stores::broker::{Arrival, Receipts, TakenArrival};
+use paceline_protocol::topology::DelayLevel;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -78,6 +79,9 @@ pub(crate) enum LoadError {
     /// The run's plan cannot be read by this version.
     #[error("{0}")]
     Unsupported(String),
+    /// A newer build wrote it, in this version: it is left to one.
+    #[error("a newer build wrote it, in version {0}")]
+    Newer(u32),
     /// The index of that name belongs to something else.
     #[error(
         "the index {0} belongs to another run, job or namespace: delete it, or give the run another id"
@@ -160,6 +164,9 @@ impl Loader {
         let mut patience = Patience::new(Duration::from_millis(250), Duration::from_secs(30));
         let mut trouble = Trouble::of(&taken.arrival);
         while let Err(error) = self.work_on(&taken.arrival).await {
+            if let LoadError::Newer(version) = error {
+                return self.leave_to_newer(taken, version).await;
+            }
             trouble.tell(&error);
             tokio::select! {
                 () = patience.wait() => {}
@@ -168,6 +175,26 @@ impl Loader {
             }
         }
         crash::point("load-before-ack");
+        taken.ack().await;
+    }
+
+    /// Gives back what a newer build wrote, unharmed, so that one may take it.
+    async fn leave_to_newer(&self, taken: TakenArrival, version: u32) {
+        tracing::warn!(
+            version,
+            "a receipt is of a newer build, or of its run: it is given back. Upgrade this loader"
+        );
+        let mut patience = Patience::new(Duration::from_millis(250), Duration::from_secs(30));
+        while let Err(error) = taken
+            .give_back(&self.stores.publisher, DelayLevel::S5)
+            .await
+        {
+            tracing::warn!(%error, "it could not be given back yet");
+            tokio::select! {
+                () = patience.wait() => {}
+                () = self.shutdown.draining() => return,
+            }
+        }
         taken.ack().await;
     }
 
@@ -187,6 +214,7 @@ impl Loader {
                 }
                 None => Ok(()),
             },
+            Arrival::Newer(version) => Err(LoadError::Newer(*version)),
             Arrival::Unreadable(why) => {
                 tracing::error!(
                     why,

@@ -2,7 +2,7 @@
 
 use paceline_protocol::block::{CellEnd, CellEnds};
 use paceline_protocol::layout::PartName;
-use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt, ShardMessage};
+use paceline_protocol::message::{PartSummary, Receipt, ShardMessage};
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::objects::PutNew;
 
@@ -11,6 +11,7 @@ use super::{LoadError, Loader};
 use crate::output::failures::{self, Failure};
 use crate::output::part::PartMeta;
 use paceline_protocol::message::merged_ends;
+use paceline_protocol::version;
 
 /// The reason of its cells' failures.
 const REASON: &str = "poison";
@@ -44,7 +45,7 @@ impl Loader {
                 .inc();
         }
         let receipt = Receipt {
-            v: MESSAGE_VERSION,
+            v: version::message(),
             job: shard.job.clone(),
             run: shard.run.clone(),
             shard: Some(shard.shard),

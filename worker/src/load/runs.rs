@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, PartName, RunLayout};
 use paceline_protocol::part::PartFormat;
-use paceline_protocol::plan::{PLAN_VERSION, Plan};
+use paceline_protocol::plan::Plan;
 use paceline_protocol::rebuild::Rebuild;
 use paceline_protocol::spec::{IndexMode, IndexOutput};
 use paceline_protocol::stores::state::OpenRun;
+use paceline_protocol::version::Unread;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -181,13 +182,14 @@ impl OpenedRun {
             key: key.clone(),
             why: "an open run has no plan".to_owned(),
         };
-        let mut plan: Plan = stores.read_json(&key).await?.ok_or_else(missing)?;
-        if plan.version != PLAN_VERSION {
-            let version = plan.version;
-            return Err(LoadError::Unsupported(format!(
-                "{run}: its plan has version {version}, this worker knows {PLAN_VERSION}"
-            )));
-        }
+        let object = stores.objects.get(&key).await?.ok_or_else(missing)?;
+        let mut plan = Plan::read(&object.body).map_err(|unread| match unread {
+            Unread::Newer { found, .. } => LoadError::Newer(found),
+            Unread::Broken(why) => LoadError::Object {
+                key: key.clone(),
+                why,
+            },
+        })?;
         let (Loading { rankings, ids }, unloadable) = match Loading::of(&plan) {
             Ok(loading) => (loading, None),
             Err(why) => {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, PartName};
-use paceline_protocol::message::{MESSAGE_VERSION, PartSummary, Receipt};
+use paceline_protocol::message::{PartSummary, Receipt};
+use paceline_protocol::version;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -70,8 +71,11 @@ impl Loader {
             let open: Option<Entry> = self.stores.read_json(&object.key).await?;
             let Some(open) = open else { continue };
             still_open.insert(open.run.clone());
-            if let Opening::Open(run) = self.runs.open(&open.run, open.id).await? {
-                self.publish_receipts(&run).await?;
+            match self.runs.open(&open.run, open.id).await {
+                Ok(Opening::Open(run)) => self.publish_receipts(&run).await?,
+                // A newer loader looks after it.
+                Ok(Opening::Ended) | Err(LoadError::Newer(_)) => {}
+                Err(error) => return Err(error),
             }
         }
         // Others end runs too; their indices may be gone when a retry opens them again.
@@ -152,7 +156,7 @@ fn is_lost(
 /// A receipt that names no parts: the loader lists them.
 fn receipt(run: &OpenedRun, shard: Option<u64>, round: u32) -> Receipt {
     Receipt {
-        v: MESSAGE_VERSION,
+        v: version::message(),
         job: run.run.job.clone(),
         run: run.run.run.clone(),
         shard,

@@ -22,7 +22,7 @@ impl Trouble {
         let (run, shard) = match arrival {
             Arrival::Receipt(receipt) => (Some(receipt.run_ref()), receipt.shard),
             Arrival::DeadShard(shard, _) => (Some(shard.run_ref()), Some(shard.shard)),
-            Arrival::Unreadable(_) => (None, None),
+            Arrival::Newer(_) | Arrival::Unreadable(_) => (None, None),
         };
         Trouble {
             run,

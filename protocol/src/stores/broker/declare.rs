@@ -65,6 +65,7 @@ pub(super) async fn shared(channel: &Channel, topology: &Topology) -> Result<(),
     queue(channel, &dead, quorum(NEVER)).await?;
     bind(channel, &dead, &dead).await?;
     delays(channel, topology).await?;
+    bind(channel, &receipts, &back(topology)).await?;
     serve(channel, topology).await
 }
 

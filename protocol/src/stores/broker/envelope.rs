@@ -2,12 +2,12 @@
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Arrival;
 use super::declare::text;
-use crate::message::{MESSAGE_VERSION, Receipt, ShardMessage};
+use crate::message::{Receipt, ShardMessage};
+use crate::version::{self, Unread};
 
 const TYPE: &str = "paceline-type";
 const REASON: &str = "paceline-reason";
@@ -45,6 +45,18 @@ impl Envelope {
         Self::new("receipt", id, json(receipt))
     }
 
+    /// A message as it was delivered, to be published again: with what we said of it, without what the broker noted.
+    pub(super) fn again(properties: &BasicProperties, body: Vec<u8>) -> Self {
+        let id = properties.message_id().as_ref();
+        let kind = kind(properties).unwrap_or_default();
+        let again = Self::new(&kind, id.map(ToString::to_string).unwrap_or_default(), body);
+        // A shard that is dead already says why; else the broker's word would be gone.
+        match header(properties, REASON).or_else(|| last_death(properties)) {
+            Some(reason) => again.because(&reason),
+            None => again,
+        }
+    }
+
     /// The same with why it goes to the dead letters.
     pub(super) fn because(mut self, reason: &str) -> Self {
         let mut headers = self.properties.headers().clone().unwrap_or_default();
@@ -72,23 +84,13 @@ fn properties(headers: FieldTable, id: String) -> BasicProperties {
         .with_headers(headers)
 }
 
-#[derive(Deserialize)]
-struct Version {
-    v: u32,
-}
-
-/// The version first: a newer form may have fields that the strict reading would complain of.
-pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+/// A message of this build or an older one.
+pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unread> {
     if body.len() > BODY_CAP {
-        return Err(format!("a message of {} bytes", body.len()));
+        return Err(Unread::Broken(format!("a message of {} bytes", body.len())));
     }
-    let Version { v } = serde_json::from_slice(body).map_err(|e| format!("not a message: {e}"))?;
-    if v != MESSAGE_VERSION {
-        return Err(format!(
-            "message version {v}; this binary reads {MESSAGE_VERSION}"
-        ));
-    }
-    serde_json::from_slice(body).map_err(|e| e.to_string())
+    version::check(body, version::message())?;
+    serde_json::from_slice(body).map_err(|e| Unread::Broken(e.to_string()))
 }
 
 /// What lies on the receipts queue.
@@ -96,9 +98,15 @@ pub(super) fn arrival(properties: &BasicProperties, body: &[u8]) -> Arrival {
     let read = match header(properties, TYPE).as_deref() {
         Some("receipt") => read(body).map(Arrival::Receipt),
         Some("shard") => read(body).map(|shard| Arrival::DeadShard(shard, death(properties))),
-        other => Err(format!("a message of type {}", other.unwrap_or("none"))),
+        other => {
+            let kind = other.unwrap_or("none");
+            Err(Unread::Broken(format!("a message of type {kind}")))
+        }
     };
-    read.unwrap_or_else(Arrival::Unreadable)
+    read.unwrap_or_else(|why| match why {
+        Unread::Newer { found, .. } => Arrival::Newer(found),
+        Unread::Broken(why) => Arrival::Unreadable(why),
+    })
 }
 
 /// Our own reason, else the broker's for its last death (it may have waited in a delay before).

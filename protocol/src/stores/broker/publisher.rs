@@ -219,6 +219,17 @@ impl Publisher {
         .await
     }
 
+    /// Publishes what comes back to `queue` after the delay, confirmed.
+    pub(super) async fn delayed(
+        &self,
+        level: DelayLevel,
+        queue: &str,
+        envelope: &Envelope,
+    ) -> Result<(), BrokerError> {
+        self.confirmed(&self.topology.delay(level), queue, true, envelope)
+            .await
+    }
+
     /// Puts a shard to the dead letters (and so to the loaders), with a reason, confirmed.
     ///
     /// # Errors

@@ -4,15 +4,16 @@ use futures::StreamExt;
 use lapin::Acker;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Consumer};
+use lapin::{BasicProperties, Channel, Consumer};
 use tokio::time::sleep;
 
+use super::envelope::{self, Envelope};
 use super::link::{Link, in_time};
 use super::taker::{ack, waits};
-use super::{BrokerError, declare, envelope};
+use super::{BrokerError, Publisher, declare};
 use crate::message::{Receipt, ShardMessage};
 use crate::stores::backoff::Backoff;
-use crate::topology::Topology;
+use crate::topology::{DelayLevel, Topology};
 
 /// What arrives on the receipts queue.
 pub enum Arrival {
@@ -20,6 +21,8 @@ pub enum Arrival {
     Receipt(Receipt),
     /// A dead-lettered shard, with the broker's or the worker's reason.
     DeadShard(ShardMessage, String),
+    /// Of a newer build, with its version: to be given back.
+    Newer(u32),
     /// Neither; to be acked and logged.
     Unreadable(String),
 }
@@ -37,6 +40,10 @@ pub struct Receipts {
 pub struct TakenArrival {
     /// What it is.
     pub arrival: Arrival,
+    body: Vec<u8>,
+    properties: BasicProperties,
+    /// The queue that it came from.
+    queue: String,
     acker: Acker,
     /// Keeps the channel open: an ack needs the one that delivered.
     _channel: Channel,
@@ -46,6 +53,19 @@ impl TakenArrival {
     /// Acks.
     pub async fn ack(self) {
         ack(&self.acker).await;
+    }
+
+    /// Gives it back as it is, through a delay; to be acked then.
+    ///
+    /// # Errors
+    /// When the broker did not take it.
+    pub async fn give_back(
+        &self,
+        publisher: &Publisher,
+        level: DelayLevel,
+    ) -> Result<(), BrokerError> {
+        let envelope = Envelope::again(&self.properties, self.body.clone());
+        publisher.delayed(level, &self.queue, &envelope).await
     }
 }
 
@@ -79,6 +99,9 @@ impl Receipts {
                 if let Some(Ok(delivery)) = consumer.next().await {
                     return TakenArrival {
                         arrival: envelope::arrival(&delivery.properties, &delivery.data),
+                        body: delivery.data,
+                        properties: delivery.properties,
+                        queue: self.topology.receipts(),
                         acker: delivery.acker,
                         _channel: channel.clone(),
                     };

@@ -20,7 +20,8 @@ use super::{BrokerError, Publisher};
 use crate::ids::RunRef;
 use crate::message::{Control, ShardMessage};
 use crate::stores::backoff::Backoff;
-use crate::topology::Topology;
+use crate::topology::{DelayLevel, Topology};
+use crate::version::Unread;
 
 type Slot = Arc<Mutex<Option<Channel>>>;
 
@@ -44,12 +45,13 @@ struct Ear {
 
 /// A shard in hand. Dropping it without settling gives it back when the connection ends.
 pub struct TakenShard {
-    /// The message; `Err` holds why it cannot be read (version, JSON), to be dead-lettered.
-    pub message: Result<ShardMessage, String>,
+    /// The message; `Err` holds why it cannot be read: a newer one is given back, a broken one dead-lettered.
+    pub message: Result<ShardMessage, Unread>,
     /// How often it was taken before without being settled (`x-delivery-count`).
     pub delivery_count: u32,
     body: Vec<u8>,
     properties: BasicProperties,
+    queue: String,
     acker: Acker,
     /// Keeps the channel open: an ack needs the one that delivered.
     _channel: Channel,
@@ -100,7 +102,7 @@ impl Taker {
         match timeout(STEP_LIMIT, got).await {
             Ok(Ok(message)) => {
                 *held = Some(channel.clone());
-                Ok(message.map(|m| TakenShard::new(m.delivery, channel)))
+                Ok(message.map(|m| TakenShard::new(m.delivery, queue, channel)))
             }
             Ok(Err(error)) if is_missing(&error) => {
                 self.slots.lock().await.remove(&queue);
@@ -197,12 +199,13 @@ pub(super) async fn ack(acker: &Acker) {
 }
 
 impl TakenShard {
-    fn new(delivery: lapin::message::Delivery, channel: Channel) -> Self {
+    fn new(delivery: lapin::message::Delivery, queue: String, channel: Channel) -> Self {
         TakenShard {
             message: envelope::read(&delivery.data),
             delivery_count: envelope::delivery_count(&delivery.properties),
             body: delivery.data,
             properties: delivery.properties,
+            queue,
             acker: delivery.acker,
             _channel: channel,
         }
@@ -211,6 +214,22 @@ impl TakenShard {
     /// Acks. An ack that could not be sent is no error: the redelivery finds the work done.
     pub async fn ack(self) {
         ack(&self.acker).await;
+    }
+
+    /// Gives a message back as it is, through a delay to the queue that it came from, then acks: the delivery count
+    /// starts anew.
+    ///
+    /// # Errors
+    /// When the broker did not take it; it comes again then.
+    pub async fn give_back(
+        self,
+        publisher: &Publisher,
+        level: DelayLevel,
+    ) -> Result<(), BrokerError> {
+        let envelope = Envelope::again(&self.properties, self.body);
+        publisher.delayed(level, &self.queue, &envelope).await?;
+        ack(&self.acker).await;
+        Ok(())
     }
 
     /// Puts a message that cannot be read to the dead letters as it is, then acks.

@@ -3,14 +3,14 @@
 -- Keys (all of one provider, so of one hash tag; `P` is `<namespace>:{<provider>}`):
 --   P:closed            hash   `*` (the provider), a credential's public name or `<limit>:<scope>` ->
 --                              `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`; and what operators said:
---                              #id, #hold<whole> -> `<until us> <reason>`, =<limit's name> -> numbers
+--                              #id, #layout (absent: 1), #hold<whole> -> `<until us> <reason>`, =<limit's name> -> numbers
 --   P:paced:<limit>     hash   since (of points alone), next, id, period, used, before, by -> `<interval> <burst> <period>`, heard -> `<left or -1> <till us> <numbers>`
 --   P:leases:<limit>    hash   #id, #opens, #heard -> numbers, <holder> -> `<calls> <expires us> <seq>`
 --   P:quota:<limit>     hash   id, opened, count, mark, lost ('' unless the counter was lost), heard -> numbers
 --   P:granted:<run>     string grants given to the run
 --   P:claim:<shard>     hash   publication, holder; expires
--- where <limit> is `<limit's name>:<scope>`; `id` is the server process' run_id, whose change means that the
--- record may be older than what it counted. Numbers are `<interval> <burst> <slack> <horizon> <period>|<text>`, or
+-- where <limit> is `<limit's name>:<scope>`; `id` is the server process' run_id (and the layout from the second one on), whose
+-- change means that the record may be older than what it counted. Numbers are `<interval> <burst> <slack> <horizon> <period>|<text>`, or
 -- `<calls> <near> 0 0 0|<text>`.
 --
 -- KEYS  the closures, then the limits, then the runs of the groups, then the claims, as the request lists them.
@@ -25,16 +25,17 @@ local max, min, floor = math.max, math.min, math.floor
 
 local function int(n) return string.format('%.0f', n) end
 
-local now, server
+local now, process
 if ARGV[2] then
-  now, server = tonumber(ARGV[2]), ARGV[3]
+  now, process = tonumber(ARGV[2]), ARGV[3]
 else
   local t = call('TIME')
   now = t[1] * 1000000 + t[2]
-  server = string.match(call('INFO', 'server'), 'run_id:(%x+)')
+  process = string.match(call('INFO', 'server'), 'run_id:(%x+)')
 end
+local server = process .. STAMP
 
-local PACED, IN_FLIGHT, QUOTA, CLOSED, MARK, WINDOW, DEAD, HELD, UNSET = 0, 1, 2, 3, 4, 5, 6, 7, 8
+local PACED, IN_FLIGHT, QUOTA, CLOSED, MARK, WINDOW, DEAD, HELD, UNSET, NEWER = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 local PROVIDER, KEY = -1, -2
 local LATEST, FURTHEST = ask.latest, ask.furthest
 local KEEP_MS = 30 * 86400000
@@ -46,16 +47,21 @@ local NOTHING = {}
 
 ------------------------------------------------------------------------------------------- loading
 
+-- How long a build that is too old waits before it looks again.
+local NEWER_AGAIN = 60 * 1000000
+local newer_layout = false
+
 -- What is closed or opening again, by name (what is over is dropped), and what operators said.
 local closed, any_closed, over, set, hold = {}, false, {}, {}, nil
 local unset = ask.keeps
 do
-  local v = call('HGETALL', KEYS[1])
+  local v, layout = call('HGETALL', KEYS[1]), 1
   for i = 1, #v, 2 do
     local name, text = v[i], v[i + 1]
     local first = string.byte(name)
     if first == 35 then
       if name == '#id' then unset = unset and text ~= server end
+      if name == '#layout' then layout = tonumber(text) end
       if name == ask.hold then hold = tonumber(string.match(text, '^%d+')) end
     elseif first == 61 then
       set[string.sub(name, 2)] = text
@@ -73,6 +79,17 @@ do
       end
     end
   end
+  newer_layout = layout > LAYOUT
+  if layout < LAYOUT then call('HSET', KEYS[1], '#layout', LAYOUT) end
+end
+
+-- A newer build keeps the budgets: there is nothing for this one any more.
+if newer_layout then
+  for g = 0, #groups - 1 do
+    local n = #refusals
+    refusals[n + 1], refusals[n + 2], refusals[n + 3], refusals[n + 4] = g, PROVIDER, NEWER, NEWER_AGAIN
+  end
+  return { now, grants, refusals, lost, marks, resets, changed }
 end
 
 local FORMS = { paced = '^[rs]', points = '^p', leases = '^c', quota = '^c' }
@@ -165,14 +182,15 @@ local function load_paced(l, key, index)
   l.shown, l.granted = v, 0
 end
 
+-- Leases have been written in one way since the first layout: those of calls of an older build count until they end.
 local function load_leases(l, key, index)
   local v = call('HGETALL', key)
   local stored = {}
   for i = 1, #v, 2 do stored[v[i]] = v[i + 1] end
   l.was = stored['#heard']
-  in_force(l, index, l.was, stored['#id'] == server)
+  in_force(l, index, l.was, stored['#id'] == process)
   l.others, l.mine, l.stale, l.dead = 0, l.held, false, {}
-  if stored['#id'] ~= server then
+  if stored['#id'] ~= process then
     resets[#resets + 1] = index
     l.opens, l.anew = now + ask.blind, true
     return
@@ -497,7 +515,7 @@ end
 local function save_leases(l, key)
   if l.anew then call('DEL', key) end
   if #l.dead > 0 then call('HDEL', key, unpack(l.dead)) end
-  call('HSET', key, '#id', server, '#opens', int(l.opens))
+  call('HSET', key, '#id', process, '#opens', int(l.opens))
   if l.learned and (l.anew or l.learned ~= l.was) then call('HSET', key, '#heard', l.learned) end
   if not l.stale then
     call('HSET', key, holder, int(l.mine) .. ' ' .. int(now + ask.lease) .. ' ' .. int(ask.seq))

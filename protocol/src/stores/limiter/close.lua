@@ -3,6 +3,8 @@
 -- doubled wait, when a closure is forgotten, the ramp's length; 9, in tests alone: the clock. Returns the strikes.
 local t = redis.call('TIME')
 local now = ARGV[9] and tonumber(ARGV[9]) or t[1] * 1000000 + t[2]
+-- A newer build's are not touched.
+if tonumber(redis.call('HGET', KEYS[1], '#layout') or 1) > LAYOUT then return 0 end
 local name, length, reason = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local breaker, breaker_us, longest, forgotten, ramp_over =
   tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])

@@ -3,6 +3,8 @@
 -- unanswered one is tried again, us; 4: the clock in tests, else empty; 5 and on: the names of the call.
 local t = redis.call('TIME')
 local now = ARGV[4] ~= '' and tonumber(ARGV[4]) or t[1] * 1000000 + t[2]
+-- A newer build's are not touched.
+if tonumber(redis.call('HGET', KEYS[1], '#layout') or 1) > LAYOUT then return 0 end
 local start, how, again = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 for i = 5, #ARGV do
   local till, strikes, probe, ramp, after, reason =

@@ -2,6 +2,8 @@
 -- (`#...`, `=...`) stays. KEYS 1: the closures. ARGV 1, in tests alone: the clock. Returns how many there were.
 local t = redis.call('TIME')
 local now = ARGV[1] and tonumber(ARGV[1]) or t[1] * 1000000 + t[2]
+-- A newer build's are not touched.
+if tonumber(redis.call('HGET', KEYS[1], '#layout') or 1) > LAYOUT then return 0 end
 local v, closures = redis.call('HGETALL', KEYS[1]), 0
 for i = 1, #v, 2 do
   local first = string.byte(v[i])

@@ -361,6 +361,7 @@ fn read_refusal(now_us: i64, row: &[i64]) -> Option<Refusal> {
         6 => Why::Dead,
         7 => Why::Held,
         8 => Why::Unset,
+        9 => Why::Newer,
         _ => return None,
     };
     let key = limit == -2;
@@ -449,7 +450,8 @@ fn read_leases(fields: &Fields) -> Option<Leases> {
         .iter()
         .filter_map(|(name, text)| Some((name.clone(), read_lease(text)?)));
     Some(Leases {
-        server: fields.get("#id")?.clone(),
+        // Leases are of every layout.
+        server: format!("{}{}", fields.get("#id")?, super::stamp()),
         opens_us: number(fields, "#opens")?,
         holders: holders.collect(),
         learned: fields.get("#heard").and_then(|text| read_numbers(text)),

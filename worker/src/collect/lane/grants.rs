@@ -376,8 +376,11 @@ impl Lane {
             .provider_blocked
             .with_label_values(&[&self.provider.name])
             .set(1);
-        self.closed_until
-            .send_replace(Some(now + wait.min(LOOK_AGAIN)));
+        let again = match why {
+            Some(Why::Newer) => wait,
+            _ => wait.min(LOOK_AGAIN),
+        };
+        self.closed_until.send_replace(Some(now + again));
         let level = DelayLevel::for_wait(wait.min(Duration::from_secs(5)));
         self.hand_all_back(Back::Delayed(level));
     }
