@@ -98,6 +98,21 @@ impl Templates {
         }
     }
 
+    /// The value of an expression, with its type.
+    ///
+    /// # Errors
+    /// When its syntax is wrong, a name is not defined, or a filter refuses its value.
+    pub fn evaluate(&self, expression: &str, context: &Value) -> Result<Value, Error> {
+        let value = self
+            .env
+            .compile_expression(expression)?
+            .eval(context.clone())?;
+        if value.is_undefined() {
+            return Err(Error::from(ErrorKind::UndefinedError));
+        }
+        Ok(value)
+    }
+
     fn lookup(&self, name: &str, context: &Value) -> Result<Value, Error> {
         let value = context.get_attr(name)?;
         if value.is_undefined() {
@@ -120,6 +135,13 @@ pub fn whole_name(source: &str) -> Option<&str> {
         && !name.as_bytes()[0].is_ascii_digit()
         && !reserved.contains(&name);
     good.then_some(name)
+}
+
+/// The expression when a template is nothing but one `{{ expression }}`.
+pub fn whole_expression(source: &str) -> Option<&str> {
+    let inner = source.trim().strip_prefix("{{")?.strip_suffix("}}")?;
+    let more = ["{{", "}}", "{%", "{#"];
+    (!more.iter().any(|mark| inner.contains(mark))).then(|| inner.trim_matches('-').trim())
 }
 
 fn bad(text: String) -> Error {
@@ -240,6 +262,19 @@ mod tests {
     #[test]
     fn an_undefined_name_is_an_error() {
         assert!(render("{{ nihgts }}", context! { nights => 1 }).is_err());
+    }
+
+    #[test]
+    fn one_whole_expression_is_told_from_text() {
+        let whole = |source: &str| whole_expression(source).map(str::to_owned);
+        assert_eq!(whole("{{ a // 1000 }}").as_deref(), Some("a // 1000"));
+        assert_eq!(whole("{{ a }}/{{ b }}"), None);
+        assert_eq!(whole("x {{ a }}"), None);
+        let templates = Templates::new(environment());
+        let context = context! { a => 7 };
+        let value = templates.evaluate("a + 1", &context).expect("a number");
+        assert_eq!(value, Value::from(8));
+        assert!(templates.evaluate("b", &context).is_err());
     }
 
     #[test]

@@ -97,7 +97,7 @@ async fn a_cell_that_would_fail_says_so() {
     );
     let tried = scene.fleet.producer(&["try", "fares"], PATIENCE);
     let shown = tried.expect("it ends").expect_code(4).stdout;
-    assert!(shown.contains("permanent: status 404"), "{shown}");
+    assert!(shown.contains("permanent: status 400"), "{shown}");
     let none = ["try", "fares", "--cell", "9999999"];
     let none = scene.fleet.producer(&none, PATIENCE).expect("it ends");
     none.expect_code(2);

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 use paceline_protocol::connector::cooldown::{self, DrawnLimit};
 use paceline_protocol::connector::{
     Answer, CallContext, Connector, Credential, HttpRequest, Judged, Pool, in_environment,
+    provider_trace,
 };
 use paceline_protocol::http::{HttpAnswer, HttpClient, HttpError};
 use paceline_protocol::ledger::LedgerRow;
@@ -400,7 +401,8 @@ impl<'a> Caller<'a> {
             duration_us: u64::try_from(sent.took.as_micros()).unwrap_or(u64::MAX),
             bytes: answer.map_or(0, |answer| answer.body.len() as u64),
             reason,
-            trace: None,
+            trace: answer
+                .and_then(|answer| provider_trace(|name| answer.headers.get(name)?.to_str().ok())),
         };
         if let Ok(mut calls) = self.calls.lock() {
             calls.push(row);

@@ -197,8 +197,7 @@ fn promised(reading: &Reading) -> String {
     text
 }
 
-const GUESSED: &str = "\
-    records: $.items[*]                         # where the records lie in an answer
+const GUESSED: &str = "    records: $.items[*]                         # where the records lie in an answer
     fields:                                     # what a record has; try: as: string, integer, decimal, datetime
       id: {path: $.id, as: string}
       name: {path: $.name, optional: true}

@@ -183,7 +183,7 @@ impl Tried {
         }
         writeln!(
             text,
-            "\nthe cell {}; {} records",
+            "\nend     {}; {} records",
             self.end,
             self.records.len()
         )?;

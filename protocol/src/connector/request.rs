@@ -8,7 +8,7 @@ use super::sign::Signer;
 use super::steps::Asked;
 use super::{CallContext, CompileError, Connector};
 use crate::spec::{Auth, Method, Provider, Request, RequestBody};
-use crate::template::{Compiled, Templates, environment, value_of};
+use crate::template::{Compiled, Templates, environment, value_of, whole_expression};
 
 /// Unreserved characters of RFC 3986 stay, everything else is encoded.
 pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -59,11 +59,13 @@ enum Body {
     Xml(Box<Templates>, Compiled),
 }
 
-/// A JSON value whose texts are templates; a text that is one whole `{{ name }}` keeps its type.
+/// A JSON value whose texts are templates; a text that is one whole `{{ }}` keeps its type.
 #[derive(Debug)]
 pub(super) enum JsonTemplate {
     Fixed(serde_json::Value),
     Name(String),
+    /// Anything else in one `{{ }}`.
+    Expression(String),
     Text(Compiled),
     List(Vec<JsonTemplate>),
     Object(Vec<(String, JsonTemplate)>),
@@ -171,7 +173,10 @@ pub(super) fn compile_json(
     Ok(match json {
         serde_json::Value::String(source) => match compile(templates, source)? {
             Compiled::Name(name) => JsonTemplate::Name(name),
-            other => JsonTemplate::Text(other),
+            other => match whole_expression(source) {
+                Some(expression) => JsonTemplate::Expression(expression.to_owned()),
+                None => JsonTemplate::Text(other),
+            },
         },
         serde_json::Value::Array(items) => JsonTemplate::List(
             items
@@ -429,6 +434,11 @@ impl Connector {
                 if value.is_undefined() {
                     return Err(NotRequestable(format!("{name} is not defined")));
                 }
+                serde_json::to_value(&value).map_err(|e| NotRequestable(e.to_string()))?
+            }
+            JsonTemplate::Expression(expression) => {
+                let value = self.templates.evaluate(expression, context);
+                let value = value.map_err(|e| NotRequestable(e.to_string()))?;
                 serde_json::to_value(&value).map_err(|e| NotRequestable(e.to_string()))?
             }
             JsonTemplate::List(items) => items
