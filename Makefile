@@ -69,9 +69,9 @@ doc:
 metrics:
 	UPDATE_DOCS=1 cargo test --workspace --lib -- the_table_of_the_documents the_files_are_those
 
-## bench-limits bench-cost bench-load bench-plan bench-changes   the numbers of loadtest/README.md
-.PHONY: bench-limits bench-cost bench-load bench-plan bench-changes
-bench-limits bench-cost bench-load bench-plan bench-changes: install
+## bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers   the numbers of loadtest/README.md
+.PHONY: bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers
+bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers: install
 	cargo build --release --bin producer --bin worker --bin simulator --bin $@
 	./target/release/$@ $(ARGS)
 

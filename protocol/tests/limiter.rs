@@ -145,9 +145,10 @@ fn heard() -> impl Strategy<Value = Heard> {
         prop::option::of(0u64..250),
         prop::option::of((1u64..30, -3_000_000i64..0)),
         0u64..5,
+        prop_oneof![Just(0i64), 0i64..400_000],
     );
     (0usize..7, prop::option::of(numbers()), any::<bool>(), rest).prop_map(
-        |(limit, numbers, fresh, (next_us, left, used, back, more))| Heard {
+        |(limit, numbers, fresh, (next_us, left, used, back, more, late_us))| Heard {
             limit,
             numbers,
             fresh,
@@ -156,6 +157,7 @@ fn heard() -> impl Strategy<Value = Heard> {
             used,
             back: back.map(|(points, of_us)| Back { points, of_us }),
             more,
+            late_us,
         },
     )
 }

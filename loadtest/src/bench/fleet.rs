@@ -102,6 +102,8 @@ pub struct Fleet {
     environment: Vec<(String, String)>,
     run: String,
     workers: Vec<Child>,
+    /// Told to end.
+    leaving: Vec<Child>,
     _spec: tempfile::TempDir,
 }
 
@@ -134,13 +136,58 @@ impl Fleet {
             environment: environment.concat(),
             run,
             workers: Vec::new(),
+            leaving: Vec::new(),
             _spec: spec,
         };
         for _ in 0..workers {
-            let worker = fleet.command("worker").arg("collect").spawn()?;
-            fleet.workers.push(worker);
+            fleet.add_worker()?;
         }
         Ok(fleet)
+    }
+
+    /// Sets a variable for what is started from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// One worker more.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn add_worker(&mut self) -> anyhow::Result<()> {
+        let worker = self.command("worker").arg("collect").spawn()?;
+        self.workers.push(worker);
+        Ok(())
+    }
+
+    /// Sends `signal` to the oldest worker, and forgets it if that ends it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn signal_oldest(&mut self, signal: Signal) -> anyhow::Result<()> {
+        let oldest = self.workers.first().context("no worker")?;
+        kill(Pid::from_raw(oldest.id() as i32), signal)?;
+        if matches!(signal, Signal::SIGTERM | Signal::SIGKILL) {
+            let gone = self.workers.remove(0);
+            self.leaving.push(gone);
+        }
+        Ok(())
+    }
+
+    /// Which processes the workers are.
+    pub fn ids(&self) -> Vec<u32> {
+        self.workers.iter().map(Child::id).collect()
+    }
+
+    /// Kills everything.
+    pub fn kill(&mut self) {
+        for worker in self.workers.iter_mut().chain(&mut self.leaving) {
+            // Either may find the process gone, which is what is wanted.
+            worker.kill().ok();
+            worker.wait().ok();
+        }
+        self.workers.clear();
+        self.leaving.clear();
     }
 
     /// Enqueues the run and waits until all of its shards are published.
@@ -214,11 +261,7 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        for worker in &mut self.workers {
-            // Either may find the process gone, which is what is wanted.
-            worker.kill().ok();
-            worker.wait().ok();
-        }
+        self.kill();
     }
 }
 

@@ -1,13 +1,17 @@
 //! What the benchmarks share: real worker and producer processes against a simulator, and their CPU time.
 
+mod audit;
 mod changes;
 mod cpu;
 mod fleet;
 mod load;
+mod relay;
 mod spec;
 
+pub use audit::LedgerOfRun;
 pub use changes::ComparedRun;
 pub use cpu::children_cpu;
 pub use fleet::{Fleet, Programs, Servers};
 pub use load::{CollectedRun, RunStores, two_at_once};
+pub use relay::Relay;
 pub use spec::{BenchJob, searches};

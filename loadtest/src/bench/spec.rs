@@ -20,6 +20,8 @@ pub struct BenchJob {
     pub rate: u32,
     /// Calls in flight in the provider file.
     pub concurrency: u32,
+    /// Entries of `limits:` that stand there instead of those two.
+    pub limits: Option<&'static str>,
 }
 
 impl BenchJob {
@@ -91,6 +93,10 @@ outputs:
 
     fn provider(&self) -> String {
         let (rate, concurrency) = (self.rate, self.concurrency);
+        let both = format!(
+            "  - {{name: second, rate: {rate}/s}}\n  - {{name: in-flight, concurrency: {concurrency}}}"
+        );
+        let limits = self.limits.unwrap_or(&both);
         format!(
             r#"provider: fare-search
 version: 1
@@ -100,8 +106,7 @@ auth:
   - {{header: x-api-key, value: "{{{{ credential.key }}}}"}}
 timeout: {{connect: 3s, total: 10s}}
 limits:
-  - {{name: second, rate: {rate}/s}}
-  - {{name: in-flight, concurrency: {concurrency}}}
+{limits}
 outcomes:
   - {{when: {{status: 429}}, then: throttled, wait: {{header: retry-after}}}}
   - {{when: {{status: 404}}, then: empty}}
@@ -154,6 +159,7 @@ mod tests {
                 wanted,
                 rate: 50,
                 concurrency: 64,
+                limits: None,
             };
             assert!(job.cells() >= wanted && job.cells() < wanted + 10_000);
         }
@@ -166,6 +172,7 @@ mod tests {
             wanted: 4_000,
             rate: 500,
             concurrency: 64,
+            limits: None,
         };
         job.write(folder.path()).unwrap();
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();

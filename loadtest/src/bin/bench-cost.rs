@@ -85,6 +85,7 @@ fn worker_cost(
         wanted: arguments.calls,
         rate: arguments.rate,
         concurrency: 1024,
+        limits: None,
     };
     let mut fleet = Fleet::start(programs, servers, &job, &simulator.url(), 1)?;
     fleet.enqueue()?;

@@ -82,6 +82,7 @@ fn measure(
         wanted: u64::from(rate) * arguments.seconds,
         rate,
         concurrency: arguments.concurrency,
+        limits: None,
     };
     let mut fleet = Fleet::start(programs, servers, &job, &simulator.url(), processes)?;
     fleet.enqueue()?;

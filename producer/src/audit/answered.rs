@@ -1,45 +1,41 @@
 //! Pages that were answered more than once: what a perfect resume would not have called again.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::outcome::Outcome;
 
-/// The pages that were answered. The first page of a cell is a bit, so that ten million cells take
-/// little more than a megabyte.
+/// The pages that were answered, a bit each: 64 cells that are next to each other share a word, so that ten million
+/// cells take little more than a few megabytes.
 #[derive(Debug, Default)]
 pub struct Answered {
-    first_pages: Vec<u64>,
-    others: HashSet<(String, u64, u32)>,
+    endpoints: Vec<String>,
+    /// By endpoint, page and a 64th of the cell.
+    pages: HashMap<(usize, u32, u64), u64>,
     /// Answers beyond the first of each page.
     pub repeated: u64,
 }
 
 impl Answered {
-    /// Notes a row of the job's own `endpoint` or one of its steps.
-    pub fn note(&mut self, row: &LedgerRow, endpoint: &str) {
+    /// Notes a row of the job's own endpoint or one of its steps.
+    pub fn note(&mut self, row: &LedgerRow) {
         let answered = matches!(row.outcome, Outcome::Ok | Outcome::Empty);
         let not_the_jobs = matches!(row.endpoint.as_str(), "token" | "login" | "ready");
         if !answered || not_the_jobs {
             return;
         }
-        let new = if row.page == 0 && row.endpoint == endpoint {
-            self.first_page(row.cell)
-        } else {
-            self.others
-                .insert((row.endpoint.clone(), row.cell, row.page))
-        };
-        self.repeated += u64::from(!new);
+        let key = (self.endpoint(&row.endpoint), row.page, row.cell / 64);
+        let (word, bit) = (self.pages.entry(key).or_default(), 1u64 << (row.cell % 64));
+        self.repeated += u64::from(*word & bit != 0);
+        *word |= bit;
     }
 
-    fn first_page(&mut self, cell: u64) -> bool {
-        let (word, bit) = ((cell / 64) as usize, 1u64 << (cell % 64));
-        if self.first_pages.len() <= word {
-            self.first_pages.resize(word + 1, 0);
-        }
-        let new = self.first_pages[word] & bit == 0;
-        self.first_pages[word] |= bit;
-        new
+    fn endpoint(&mut self, name: &str) -> usize {
+        let known = self.endpoints.iter().position(|known| known == name);
+        known.unwrap_or_else(|| {
+            self.endpoints.push(name.to_owned());
+            self.endpoints.len() - 1
+        })
     }
 }
 
@@ -58,7 +54,7 @@ mod tests {
                 outcome,
                 ..row(0)
             };
-            answered.note(&row, "fares");
+            answered.note(&row);
         };
         note(7, 0, Outcome::Retryable);
         note(7, 0, Outcome::Ok);

@@ -114,8 +114,7 @@ impl<'a> Audit<'a> {
         self.refused += u64::from(refused);
         self.meters.call(row);
         self.timeline.note(row);
-        let endpoint = self.plan.job.endpoint.as_deref().unwrap_or_default();
-        self.answered.note(row, endpoint);
+        self.answered.note(row);
         if !matches!(row.outcome, Outcome::Ok | Outcome::Empty) {
             *self.wasted.entry(waste(row)).or_default() += 1;
         }

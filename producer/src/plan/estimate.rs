@@ -3,16 +3,19 @@
 
 use std::fmt::Write as _;
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Zoned};
 use paceline_protocol::plan::{Matrix, Plan};
 use paceline_protocol::settings::Environment;
-use paceline_protocol::spec::{
-    CalendarWindow, Endpoint, Limit, LimitRule, Provider, template_names,
-};
+use paceline_protocol::spec::{Limit, Provider};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::allowance::{Known, endpoint_of};
 use super::fit::{self, Misfit};
 use super::past::Expected;
-use serde_json::{Map, Value};
+use super::scopes::spread;
+use crate::serve::calendar::Calendar;
 
 /// The estimate of one run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,6 +40,12 @@ pub struct Estimate {
     pub shards: u64,
     /// Seconds at the allowed rate, lanes side by side; `None` when no limit paces the run.
     pub seconds: Option<f64>,
+    /// When it would start: the schedule's next start, else now.
+    pub starts: Zoned,
+    /// When it would end then, where a limit paces it.
+    pub ends: Option<Zoned>,
+    /// The start after that one, of a job with a schedule.
+    pub next_start: Option<Zoned>,
     /// The limit that binds, as `provider/limit`.
     pub binds: Option<String>,
     /// One for each lane.
@@ -80,8 +89,13 @@ pub struct QuotaShare {
     pub scopes: u64,
     /// Size of the pool, where it can be counted and the quota is per credential.
     pub pool: Option<u64>,
-    /// Calls over what all scopes allow in a window; above 1 the run waits for a reset.
+    /// Calls over what a window allows, in the fullest scope; above 1 the run waits for a reset.
     pub share: f64,
+    /// The first reset after the start, in the quota's zone.
+    pub resets: Option<Zoned>,
+    /// The window is so short that waiting for its reset is a pace as any other.
+    #[serde(skip)]
+    pub is_pace: bool,
 }
 
 /// Estimates `plan`; a pool is counted where `env` holds it.
@@ -95,48 +109,61 @@ pub fn estimate_with(
     env: &(impl Environment + ?Sized),
     expected: Option<Expected>,
 ) -> Estimate {
-    let per_cell = expected.as_ref().map(|e| e.calls_per_cell);
-    let mut estimate = first_estimate(plan, env, per_cell);
+    let calendar = plan.job.schedule.as_ref();
+    let calendar = calendar.and_then(|s| Calendar::new(&plan.job.name, s).ok());
+    let planned = calendar.as_ref().and_then(|c| c.next(plan.planned_at));
+    let starts = match (&calendar, planned) {
+        (Some(calendar), Some(planned)) => calendar.start(planned),
+        _ => plan.planned_at,
+    };
+    let known = Known {
+        plan,
+        env,
+        expected: expected.as_ref(),
+        starts,
+    };
+    let mut estimate = first_estimate(&known);
+    let zone = calendar
+        .as_ref()
+        .map_or(TimeZone::UTC, |c| c.zone().clone());
+    let next = calendar
+        .zip(planned)
+        .and_then(|(c, planned)| c.next(planned));
+    estimate.next_start = next.map(|at| at.to_zoned(zone.clone()));
+    estimate.starts = starts.to_zoned(zone);
+    estimate.ends = estimate.seconds.and_then(|seconds| {
+        let length = SignedDuration::try_from_secs_f64(seconds).ok()?;
+        estimate.starts.checked_add(length).ok()
+    });
     estimate.at_least &= expected.is_none();
     estimate.expected = expected;
     estimate.misfits = fit::misfits(plan, &estimate, plan.planned_at);
     estimate
 }
 
-fn first_estimate(
-    plan: &Plan,
-    env: &(impl Environment + ?Sized),
-    per_cell: Option<f64>,
-) -> Estimate {
-    let lanes: Vec<LaneEstimate> = plan
-        .lanes()
-        .into_iter()
-        .filter_map(|lane| lane_estimate(plan, lane, env, per_cell))
-        .collect();
-    let slowest = lanes.iter().filter(|l| l.seconds.is_some()).max_by(|a, b| {
-        a.seconds
-            .partial_cmp(&b.seconds)
-            .unwrap_or(std::cmp::Ordering::Equal)
-    });
+fn first_estimate<E: Environment + ?Sized>(known: &Known<E>) -> Estimate {
+    let plan = known.plan;
+    let lanes = known.lanes();
+    let paced = lanes.iter().filter_map(|l| Some((l.seconds?, l)));
+    let slowest = paced.max_by(|a, b| a.0.total_cmp(&b.0));
     let cells = plan.cells();
     Estimate {
         job: plan.job.name.clone(),
         run: plan.run.to_string(),
         cells,
-        calls: if plan.job.source.is_some() {
-            0
-        } else {
-            plan.providers
-                .keys()
-                .map(|name| calls_at(plan, name, per_cell))
-                .sum()
+        calls: match plan.job.source {
+            Some(_) => 0,
+            None => known.calls(),
         },
         calls_saved: plan.inputs.calls_saved(cells),
         at_least: has_more_calls(plan),
         shards: plan.shards(),
-        seconds: slowest.and_then(|l| l.seconds),
-        binds: slowest.and_then(|l| l.binds.clone()),
-        quotas: quotas(plan, env, per_cell),
+        seconds: slowest.map(|(seconds, _)| seconds),
+        binds: slowest.and_then(|(_, lane)| lane.binds.clone()),
+        starts: known.starts.to_zoned(TimeZone::UTC),
+        ends: None,
+        next_start: None,
+        quotas: known.quotas(),
         expected: None,
         misfits: Vec::new(),
         first_cell: (cells > 0).then(|| cell(&plan.matrix, 0)),
@@ -154,118 +181,12 @@ fn cell(matrix: &Matrix, index: u64) -> Map<String, Value> {
         .collect()
 }
 
-fn calls_of(plan: &Plan, is_it: impl Fn(&paceline_protocol::plan::Segment) -> bool) -> u64 {
-    plan.segments
-        .iter()
-        .filter(|s| is_it(s))
-        .map(|s| s.cells)
-        .sum()
-}
-
-fn endpoint_of<'p>(plan: &Plan, provider: &'p Provider) -> Option<&'p Endpoint> {
-    provider.endpoints.get(plan.job.endpoint.as_deref()?)
-}
-
-/// Calls that a cell needs at least.
-fn calls_of_cell(plan: &Plan, provider: &Provider) -> u64 {
-    endpoint_of(plan, provider).map_or(1, |e| (e.each.len() as u64).max(1))
-}
-
-fn calls_at(plan: &Plan, provider: &str, per_cell: Option<f64>) -> u64 {
-    let cells = calls_of(plan, |s| s.provider == provider);
-    let of_cell = plan.providers.get(provider);
-    calls_for(
-        cells,
-        of_cell.map_or(1, |p| calls_of_cell(plan, p)),
-        per_cell,
-    )
-}
-
-/// Calls for so many cells: as a past run tells, never fewer than each of them needs.
-fn calls_for(cells: u64, of_cell: u64, per_cell: Option<f64>) -> u64 {
-    let least = cells * of_cell;
-    let told = per_cell.map_or(0.0, |calls| (cells as f64 * calls).round());
-    least.max(told as u64)
-}
-
 /// Whether answers decide how many calls a cell needs.
 fn has_more_calls(plan: &Plan) -> bool {
     let endpoints = plan.providers.values().filter_map(|p| endpoint_of(plan, p));
     let mut more =
         endpoints.map(|e| e.page.is_some() || e.detail.is_some() || e.split_on.is_some());
     more.any(|more| more)
-}
-
-fn lane_estimate(
-    plan: &Plan,
-    lane: &str,
-    env: &(impl Environment + ?Sized),
-    per_cell: Option<f64>,
-) -> Option<LaneEstimate> {
-    let segment = plan.segments.iter().find(|s| s.lane == lane)?;
-    let provider = plan.providers.get(&segment.provider)?;
-    let cells = calls_of(plan, |s| s.lane == lane);
-    let calls = calls_for(cells, calls_of_cell(plan, provider), per_cell);
-    let slowest = provider
-        .limits
-        .iter()
-        .filter(|limit| holds(plan, limit))
-        .filter_map(|limit| {
-            Some((
-                seconds(limit, calls, scopes(plan, provider, limit, env))?,
-                &limit.name,
-            ))
-        })
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    Some(LaneEstimate {
-        lane: lane.to_owned(),
-        calls,
-        seconds: slowest.map(|(seconds, _)| seconds),
-        binds: slowest.map(|(_, name)| format!("{}/{name}", provider.name)),
-    })
-}
-
-/// Whether the job's own calls draw from `limit`.
-fn holds(plan: &Plan, limit: &Limit) -> bool {
-    limit.holds_for(plan.job.endpoint.as_deref().unwrap_or_default())
-}
-
-/// Seconds that `calls` take under `limit` when they spread evenly over its scopes; a quota counts the
-/// windows that have to be waited for.
-fn seconds(limit: &Limit, calls: u64, scopes: u64) -> Option<f64> {
-    let each = calls.div_ceil(scopes.max(1)) as f64;
-    Some(match &limit.rule {
-        LimitRule::Rate {
-            calls,
-            period,
-            burst,
-        } => (each - burst.unwrap_or(0) as f64).max(0.0) * period.0.as_secs_f64() / *calls as f64,
-        LimitRule::Spacing { least } => (each - 1.0).max(0.0) * least.0.as_secs_f64(),
-        LimitRule::Quota { calls, window, .. } => {
-            ((each / *calls as f64).ceil() - 1.0).max(0.0) * window_seconds(*window)
-        }
-        LimitRule::Cost {
-            points,
-            rate,
-            period,
-            burst,
-            ..
-        } => {
-            // Points that differ from cell to cell are not known before.
-            let points: f64 = points.trim().parse().ok()?;
-            (each * points - *burst as f64).max(0.0) * period.0.as_secs_f64() / *rate as f64
-        }
-        LimitRule::Concurrency { .. } => return None,
-    })
-}
-
-fn window_seconds(window: CalendarWindow) -> f64 {
-    match window {
-        CalendarWindow::Minute => 60.0,
-        CalendarWindow::Hour => 3600.0,
-        CalendarWindow::Day => 86_400.0,
-        CalendarWindow::Month => 30.0 * 86_400.0,
-    }
 }
 
 /// How many scopes of `limit` the run uses: keys of the pool times values of the dimensions in `per:`.
@@ -275,76 +196,7 @@ pub(crate) fn scopes(
     limit: &Limit,
     env: &(impl Environment + ?Sized),
 ) -> u64 {
-    let names = limit
-        .per
-        .as_deref()
-        .and_then(|per| template_names(per).ok())
-        .unwrap_or_default();
-    let of_pool = names.iter().any(|n| n.starts_with("credential"));
-    let pool = if of_pool {
-        pool_size(provider, env).unwrap_or(1)
-    } else {
-        1
-    };
-    let used = |d: &&paceline_protocol::plan::PlannedDimension| {
-        d.names.iter().any(|n| names.iter().any(|u| u == &**n))
-    };
-    let values = plan
-        .matrix
-        .dimensions
-        .iter()
-        .filter(used)
-        .map(|d| d.values.len().max(1));
-    values.fold(pool.max(1), u64::saturating_mul)
-}
-
-/// How many keys the provider's pool has, where the environment holds them.
-pub fn pool_size(provider: &Provider, env: &(impl Environment + ?Sized)) -> Option<u64> {
-    crate::pool::names(provider, env).map(|keys| keys.len() as u64)
-}
-
-fn quotas(
-    plan: &Plan,
-    env: &(impl Environment + ?Sized),
-    per_cell: Option<f64>,
-) -> Vec<QuotaShare> {
-    let all = plan
-        .providers
-        .values()
-        .flat_map(|p| p.limits.iter().map(move |l| (p, l)));
-    all.filter(|(_, limit)| holds(plan, limit))
-        .filter_map(|(provider, limit)| quota_share(plan, provider, limit, env, per_cell))
-        .collect()
-}
-
-fn quota_share(
-    plan: &Plan,
-    provider: &Provider,
-    limit: &Limit,
-    env: &(impl Environment + ?Sized),
-    per_cell: Option<f64>,
-) -> Option<QuotaShare> {
-    let LimitRule::Quota { calls: allowed, .. } = limit.rule else {
-        return None;
-    };
-    let scopes = scopes(plan, provider, limit, env);
-    let calls = calls_at(plan, &provider.name, per_cell);
-    let of_pool = limit
-        .per
-        .as_deref()
-        .is_some_and(|per| per.contains("credential"));
-    Some(QuotaShare {
-        provider: provider.name.clone(),
-        limit: limit.name.clone(),
-        allowed,
-        scopes,
-        pool: if of_pool {
-            pool_size(provider, env)
-        } else {
-            None
-        },
-        share: calls as f64 / (allowed as f64 * scopes as f64),
-    })
+    spread(plan, provider, limit, env).map_or(1, |spread| spread.scopes)
 }
 
 impl Estimate {
@@ -357,6 +209,7 @@ impl Estimate {
             ("shards".into(), grouped(self.shards)),
             ("time".into(), self.time_text()),
         ];
+        lines.extend(self.ends_text().map(|text| ("ends".into(), text)));
         if let Some(saved) = self.calls_saved {
             let saved = format!("{} against all records", grouped(saved));
             lines.push(("calls saved".into(), saved));
@@ -425,6 +278,25 @@ impl Estimate {
         }
     }
 
+    /// `2026-11-28 03:04 [Asia/Seoul], started at 03:00; 23h 55m before the next start`
+    fn ends_text(&self) -> Option<String> {
+        let ends = self.ends.as_ref()?;
+        let at = |at: &Zoned| at.strftime("%Y-%m-%d %H:%M:%S %Z").to_string();
+        let mut text = format!("{}, started {}", at(ends), at(&self.starts));
+        if let Some(next) = &self.next_start {
+            let room = next.timestamp().duration_since(ends.timestamp());
+            let word = if room.is_negative() {
+                "AFTER"
+            } else {
+                "before"
+            };
+            let room = crate::show::span(room.unsigned_abs());
+            // Writing into a string cannot fail.
+            let _ = write!(text, "; {room} {word} the next start");
+        }
+        Some(text)
+    }
+
     fn time_text(&self) -> String {
         match (self.seconds, &self.binds) {
             (Some(seconds), Some(binds)) => format!(
@@ -443,15 +315,17 @@ impl QuotaShare {
             None if self.scopes > 1 => format!(" x {} scopes", self.scopes),
             None => String::new(),
         };
-        let more = if self.share > 1.0 {
-            ", so the run waits for a reset"
-        } else {
-            ""
+        let resets = self.resets.as_ref();
+        let resets = resets.map(|at| at.strftime(", resets %Y-%m-%d %H:%M %Z").to_string());
+        let more = match self.share > 1.0 {
+            true => ", so the run waits for a reset",
+            false => "",
         };
         format!(
-            "{:.1} % of {}{scopes}{more}",
+            "{:.1} % of {}{scopes}{more}{}",
             self.share * 100.0,
-            grouped(self.allowed)
+            grouped(self.allowed),
+            resets.unwrap_or_default()
         )
     }
 }

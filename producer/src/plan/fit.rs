@@ -25,7 +25,7 @@ pub fn misfits(plan: &Plan, estimate: &Estimate, now: Timestamp) -> Vec<Misfit> 
     let mut found: Vec<Misfit> = estimate
         .quotas
         .iter()
-        .filter(|quota| quota.share > 1.0)
+        .filter(|quota| quota.share > 1.0 && !quota.is_pace)
         .map(|quota| beyond_quota(estimate, quota))
         .collect();
     let Some(schedule) = &plan.job.schedule else {
@@ -119,6 +119,9 @@ mod tests {
             at_least: false,
             shards: 1,
             seconds: Some(seconds),
+            starts: Timestamp::UNIX_EPOCH.to_zoned(jiff::tz::TimeZone::UTC),
+            ends: None,
+            next_start: None,
             binds: Some("p/second".into()),
             lanes: Vec::new(),
             quotas: Vec::new(),
@@ -138,6 +141,8 @@ mod tests {
             scopes: 2,
             pool: Some(2),
             share: 2.25,
+            resets: None,
+            is_pace: false,
         };
         let misfit = beyond_quota(&estimate(4_500, 1.0), &quota);
         assert_eq!(

@@ -1,6 +1,8 @@
 //! Plans a run: fixes its parameters, dates and dimensions, and says which cells belong to which lane.
 //! Nothing is sent and nothing is written here; the clock and the environment are passed in.
 
+mod allowance;
+mod course;
 mod dimensions;
 pub mod estimate;
 pub mod fit;
@@ -9,6 +11,7 @@ mod nearest;
 mod only;
 pub mod past;
 pub mod records;
+mod scopes;
 
 use std::collections::BTreeMap;
 

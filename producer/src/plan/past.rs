@@ -1,6 +1,6 @@
 //! How many calls a cell takes, as the ledger of the job's newest good run tells it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::BufRead;
 use std::time::Duration;
 
@@ -24,6 +24,11 @@ const OBJECTS: usize = 16;
 pub struct Expected {
     /// Calls for each cell, pages, details and retries among them.
     pub calls_per_cell: f64,
+    /// The same for each endpoint.
+    pub by_endpoint: BTreeMap<String, f64>,
+    /// How long a call takes, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call_s: Option<f64>,
     /// Which run.
     pub run: String,
 }
@@ -50,22 +55,48 @@ async fn of_newest(archive: &Archive, job: &str) -> Result<Option<Expected>> {
     let layout = RunLayout::new(&archive.fleet.prefix, &run);
     let mut objects = archive.objects.list(&layout.ledger()).await?;
     objects.truncate(OBJECTS);
-    let (mut calls, mut cells) = (0u64, HashSet::new());
+    let mut seen = Seen::default();
     for listed in objects {
         let Some(object) = archive.objects.get(&listed.key).await? else {
             continue;
         };
         let body = zstd::Decoder::new(&object.body[..])?;
         for line in std::io::BufReader::new(body).lines() {
-            let row: LedgerRow = serde_json::from_str(&line?).context("a row of the ledger")?;
-            if !matches!(row.endpoint.as_str(), "token" | "login" | "ready") {
-                calls += 1;
-                cells.insert(row.cell);
-            }
+            seen.add(&serde_json::from_str(&line?).context("a row of the ledger")?);
         }
     }
-    Ok((!cells.is_empty()).then(|| Expected {
-        calls_per_cell: calls as f64 / cells.len() as f64,
-        run: run.run.to_string(),
-    }))
+    Ok(seen.tell(run.run.to_string()))
+}
+
+/// Calls of a ledger.
+#[derive(Default)]
+struct Seen {
+    calls: BTreeMap<String, u64>,
+    took_us: u64,
+    cells: HashSet<u64>,
+}
+
+impl Seen {
+    fn add(&mut self, row: &LedgerRow) {
+        if !matches!(row.endpoint.as_str(), "token" | "login" | "ready") {
+            *self.calls.entry(row.endpoint.clone()).or_default() += 1;
+            self.took_us = self.took_us.saturating_add(row.duration_us);
+            self.cells.insert(row.cell);
+        }
+    }
+
+    fn tell(self, run: String) -> Option<Expected> {
+        let cells = self.cells.len() as f64;
+        let calls = self.calls.values().sum::<u64>() as f64;
+        (calls > 0.0).then(|| Expected {
+            calls_per_cell: calls / cells,
+            by_endpoint: self
+                .calls
+                .into_iter()
+                .map(|(name, calls)| (name, calls as f64 / cells))
+                .collect(),
+            call_s: Some(self.took_us as f64 / calls / 1e6),
+            run,
+        })
+    }
 }

@@ -46,6 +46,11 @@ impl Calendar {
         })
     }
 
+    /// The zone in which its lines are read.
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
     /// The planned start after `after`; `None` when there is none any more.
     pub fn next(&self, after: Timestamp) -> Option<Timestamp> {
         let after = Zoned::new(after, self.zone.clone());

@@ -14,17 +14,19 @@ use std::time::{Duration, Instant};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::passed::Opening;
+
 /// A kept connection is not trusted longer; servers close idle ones.
 const TRUSTED: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
-    /// The last instant at which the call of this task may be sent.
-    static SEND_BY: Instant;
+    /// The last instant at which the call of this task may be sent, and how its connection comes about.
+    static SEND_BY: (Instant, Arc<Opening>);
 }
 
-/// Runs `request` as one that must not be sent after `instant`.
-pub async fn send_by<F: Future>(instant: Instant, request: F) -> F::Output {
-    SEND_BY.scope(instant, request).await
+/// Runs `request` as one that must not be sent after `instant`; `opening` hears whether a connection is opened for it.
+pub async fn send_by<F: Future>(instant: Instant, opening: Arc<Opening>, request: F) -> F::Output {
+    SEND_BY.scope((instant, opening), request).await
 }
 
 /// The connection was open too late; nothing was sent.
@@ -97,14 +99,18 @@ where
     }
 
     fn call(&mut self, to: R) -> Self::Future {
+        let (send_by, opening) = SEND_BY.try_get().ok().unzip();
+        let opening = opening.unwrap_or_default();
+        opening.begin();
         if let Some(connection) = self.take() {
+            opening.end();
             return Box::pin(std::future::ready(Ok(connection)));
         }
         let connecting = self.connector.call(to);
-        let send_by = SEND_BY.try_get().ok();
         let kept = self.kept.clone();
         Box::pin(async move {
             let connection = connecting.await?;
+            opening.end();
             if send_by.is_none_or(|instant| Instant::now() <= instant) {
                 return Ok(connection);
             }
@@ -147,12 +153,14 @@ mod tests {
     async fn a_late_connection_is_not_used_but_kept_for_the_next_call() {
         let mut connector = InTimeLayer.layer(Slow(Arc::default()));
         let soon = Instant::now() + Duration::from_millis(1);
-        let late = send_by(soon, async { connector.call(()).await }).await;
+        let by = |instant| (instant, Arc::<Opening>::default());
+        let ((soon, opening), (far, far_opening)) = (by(soon), by(soon + Duration::from_secs(60)));
+        let late = send_by(soon, opening, async { connector.call(()).await }).await;
         assert!(late.is_err_and(|error| TooLate::is_reason_of(&*error)));
-        let next = send_by(Instant::now(), async { connector.call(()).await }).await;
+        let now = (Instant::now(), Arc::default());
+        let next = send_by(now.0, now.1, async { connector.call(()).await }).await;
         assert_eq!(next.ok(), Some(1), "the kept connection is there at once");
-        let far = Instant::now() + Duration::from_secs(60);
-        let fresh = send_by(far, async { connector.call(()).await }).await;
+        let fresh = send_by(far, far_opening, async { connector.call(()).await }).await;
         assert_eq!(fresh.ok(), Some(2));
     }
 }

@@ -1,12 +1,16 @@
 //! One HTTP attempt: no redirects, no hidden retries, no proxies, a time limit and a cap on the body.
 
 mod in_time;
+mod passed;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
-use self::in_time::{InTimeLayer, TooLate, send_by};
+pub use self::in_time::TooLate;
+use self::in_time::{InTimeLayer, send_by};
+use self::passed::{Opening, watch};
 use crate::connector::HttpRequest;
 use crate::spec::{Method, Timeout};
 
@@ -16,6 +20,10 @@ pub struct HttpClient {
     client: reqwest::Client,
     total: Duration,
 }
+
+/// A request that only has to be sent.
+#[derive(Debug)]
+pub struct Ready(reqwest::Request);
 
 /// An answer with its body.
 #[derive(Debug)]
@@ -83,15 +91,34 @@ impl HttpClient {
         max_body: u64,
     ) -> Result<HttpAnswer, HttpError> {
         let request = self.build(request)?;
+        self.send_ready(request, latest, max_body, |_| {}).await
+    }
+
+    /// As [`HttpClient::send`], with a request that was made before its time. `passed` is told
+    /// an instant at which the request had surely left.
+    ///
+    /// # Errors
+    /// See [`HttpError`]; whether the provider saw the call is unknown then, unless it says so.
+    pub async fn send_ready(
+        &self,
+        request: Ready,
+        latest: Instant,
+        max_body: u64,
+        passed: impl Fn(Instant),
+    ) -> Result<HttpAnswer, HttpError> {
         let deadline = Instant::now() + self.total;
-        let answer = self.receive(request, latest, max_body);
+        let answer = self.receive(request.0, latest, max_body, passed);
         match tokio::time::timeout_at(deadline.into(), answer).await {
             Ok(answer) => answer,
             Err(_) => Err(HttpError::Timeout(self.total)),
         }
     }
 
-    fn build(&self, request: HttpRequest) -> Result<reqwest::Request, HttpError> {
+    /// Makes everything of a request that can be made before its time.
+    ///
+    /// # Errors
+    /// When it cannot be sent at all.
+    pub fn build(&self, request: HttpRequest) -> Result<Ready, HttpError> {
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
@@ -115,7 +142,7 @@ impl HttpClient {
                 .or_insert(HeaderValue::from_static(content_type));
             *built.body_mut() = Some(body.into());
         }
-        Ok(built)
+        Ok(Ready(built))
     }
 
     async fn receive(
@@ -123,9 +150,13 @@ impl HttpClient {
         request: reqwest::Request,
         latest: Instant,
         max_body: u64,
+        passed: impl Fn(Instant),
     ) -> Result<HttpAnswer, HttpError> {
-        let sending = send_by(latest, self.client.execute(request));
-        let mut response = sending.await.map_err(broken)?;
+        let opening = Arc::new(Opening::default());
+        let sending = send_by(latest, opening.clone(), self.client.execute(request));
+        let (sent, left) = watch(sending, &opening, &passed).await;
+        let mut response = sent.map_err(broken)?;
+        left.into_iter().for_each(passed);
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();

@@ -240,7 +240,7 @@ impl<'a> Step<'a> {
                 left = Left::hear(left, told, now, next_us, pace.interval_us);
             }
             let told_us = heard.next_us.map(|us| us.min(pace.cap_us(now)));
-            next_us = next_us.max(told_us.unwrap_or(next_us));
+            next_us = next_us.max(told_us.unwrap_or(next_us)) + heard.late_us;
         }
         let since_us = known.map_or(now, |s| s.since_us);
         if pace.point_ns > 0

@@ -193,6 +193,9 @@ pub struct Heard {
     pub back: Option<Back>,
     /// Points that calls cost beyond those that they took.
     pub more: u64,
+    /// A call left so much later than its slack allows (microseconds): the next start moves as far, so that no
+    /// window holds one too many. It is told at once, before the call a period later is granted.
+    pub late_us: i64,
 }
 
 /// Points that are given back.
@@ -216,6 +219,7 @@ impl Heard {
             used: None,
             back: None,
             more: 0,
+            late_us: 0,
         }
     }
 }

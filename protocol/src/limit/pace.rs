@@ -84,7 +84,16 @@ impl Pace {
         let enough = nearest * calls - period_us >= wanted * 2 / 3;
         let interval_us = if enough { nearest } else { nearest + 1 };
         let room_us = (interval_us * calls - period_us).min(LATEST_US);
-        Pace::new(interval_us, 0, room_us, period_us)
+        let pace = Pace::new(interval_us, 0, room_us, period_us);
+        // Of a call that left late the fleet hears before the call a period later is granted.
+        let in_time_us = match calls {
+            1 => FURTHEST_US,
+            _ => (period_us / 2).max(NEAREST_US),
+        };
+        Pace {
+            horizon_us: pace.horizon_us.min(in_time_us),
+            ..pace
+        }
     }
 
     /// A token bucket: at most `burst` and what was refilled, in any stretch of time. Some of the burst
@@ -268,6 +277,8 @@ mod tests {
         assert_eq!(rate(2_000, 1_000_000).horizon_us, 100_000);
         assert_eq!(rate(50, 1_000_000).horizon_us, 100_600);
         assert_eq!(rate(1, 1_000_000).horizon_us, 1_000_000);
+        assert_eq!(rate(5, 1_000_000).horizon_us, 500_000);
+        assert_eq!(rate(50, 60_000_000).horizon_us, 1_000_000);
     }
 
     #[test]

@@ -820,3 +820,64 @@ fn nothing_is_granted_while_held_or_before_what_operators_said_is_back() {
     let answer = decide(&mut state, &other, &at(8_000_000, 5));
     assert!(answer.refusals.iter().all(|r| r.why != Why::Held));
 }
+
+/// Calls that leave later than their slack, as on a busy machine, by up to 80 ms; whether that is told.
+fn busy_fleet(rule: &Rule, seed: u64, tells: bool) -> Vec<i64> {
+    let mut chance = Chance(seed);
+    let limits = limits(std::slice::from_ref(rule));
+    let mut state = State::default();
+    let mut arrivals = Vec::new();
+    // When a late call has left, and how late.
+    let mut late: Vec<(i64, i64)> = Vec::new();
+    let room = rule.pace().expect("paced").room_us;
+    let mut now = 1_800_000_000_000_000i64;
+    for seq in 1..=400 {
+        now += chance.below(60_000);
+        let mut asked = ask(&limits, 1 + chance.below(30) as u32);
+        let (known, rest): (Vec<_>, Vec<_>) = late.iter().partition(|(at, _)| *at <= now);
+        late = rest;
+        if let Some(late_us) = known.iter().map(|(_, us)| *us).max().filter(|_| tells) {
+            asked.heard = vec![Heard {
+                late_us,
+                ..Heard::nothing(0)
+            }];
+        }
+        let moment = Moment {
+            now_us: now,
+            server: "s",
+            seq,
+        };
+        for grant in decide_with(&mut state, &asked, &moment, &Policy::REAL).grants {
+            let delay = match chance.below(8) {
+                0 => chance.below(80_000),
+                _ => chance.below(grant.slack_us + 1),
+            };
+            let left = grant.start_us + delay;
+            if delay > grant.slack_us {
+                late.push((left, delay - grant.slack_us));
+            }
+            arrivals.push(left + chance.below(room - grant.slack_us + 1));
+        }
+    }
+    arrivals.sort_unstable();
+    arrivals
+}
+
+#[test]
+fn a_late_call_that_is_told_crowds_no_window_and_one_that_is_not_does() {
+    let mut crowded = 0;
+    for seed in 0..60u64 {
+        let rule = Rule::Rate {
+            calls: [2, 3, 5, 20, 50, 200][seed as usize % 6],
+            period_us: [1_000_000, 1_000_000, 5_000_000][seed as usize / 6 % 3],
+            burst: None,
+        };
+        let told = busy_fleet(&rule, seed, true);
+        assert!(!passed(&rule, &told), "seed {seed}: {rule:?}");
+        crowded += usize::from(passed(&rule, &busy_fleet(&rule, seed, false)));
+    }
+    assert!(
+        crowded > 10,
+        "late calls that nobody tells crowd {crowded} of 60"
+    );
+}

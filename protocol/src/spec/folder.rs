@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::across;
 use super::diagnostic::{Diagnostic, Position, any_error, choose};
-use super::model::{Job, Provider};
+use super::model::{CredentialSource, Job, Provider};
 use super::shared;
 use super::source::{Source, Sourced, SpecFile, read};
+use crate::connector::pool_entries;
 use crate::settings::Environment;
 
 /// Every job and provider of a folder, read once.
@@ -328,6 +329,7 @@ impl SpecFolder {
             found.extend(folder.provider_taken(file));
             found.extend(shared::differing(file, &folder.providers));
             found.extend(lacking(&file.source, env));
+            found.extend(keyless(file, env));
         }
         Ok(sorted(found))
     }
@@ -372,6 +374,22 @@ fn lacking(source: &Source, env: Option<&dyn Environment>) -> Vec<Diagnostic> {
         .filter(|v| lacks(&v.name))
         .map(|v| warning(&v.name, v.at))
         .collect()
+}
+
+/// A pool whose variable is set, but holds no key.
+fn keyless(file: &Sourced<Provider>, env: Option<&dyn Environment>) -> Option<Diagnostic> {
+    let credentials = file.model.as_ref()?.credentials.as_ref()?;
+    let CredentialSource::Env(name) = &credentials.from else {
+        return None;
+    };
+    let list = env?.secret(name).ok().flatten()?;
+    let place = file.source.variables.iter().find(|v| v.name == *name)?;
+    pool_entries(&list).is_empty().then(|| {
+        let message = format!("{name} is set, but holds no key: a pool without keys never opens");
+        Diagnostic::error(&file.source.file, place.at, message)
+            .hint(format!("set {name} to the keys, separated by commas"))
+            .warning()
+    })
 }
 
 /// By place, each once.

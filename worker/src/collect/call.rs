@@ -1,16 +1,17 @@
 //! One call: wait for the grant's start, send once, judge the answer, write the ledger.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::output::failures::Failure;
 use paceline_protocol::clock::SendDecision;
 use paceline_protocol::connector::cooldown::DrawnLimit;
 use paceline_protocol::connector::{
-    Advance, Answer, Body, CallContext, Credential, HttpRequest, Judged, Position, StepAnswer,
-    StepError, digest, provider_trace,
+    Advance, Answer, Body, CallContext, Credential, Judged, Position, StepAnswer, StepError,
+    digest, provider_trace,
 };
-use paceline_protocol::http::{HttpAnswer, HttpError};
+use paceline_protocol::http::{HttpAnswer, HttpError, Ready, TooLate};
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::limit::{Grant, Rule, Spoken, instance};
 use paceline_protocol::outcome::{Outcome, Verdict};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::aside::aside;
 use super::lane::asking::Drawn;
 use super::lane::held::ShardInHand;
+use super::lane::late::Late;
 use super::lane::shared::LaneShared;
 use super::on_time;
 use super::tokens::SignedIn;
@@ -33,6 +35,8 @@ pub struct Call {
     pub shard: Arc<ShardInHand>,
     /// Its lane.
     pub lane: Arc<LaneShared>,
+    /// Whom it tells that it left late.
+    pub late: Late,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
     /// The cell.
@@ -53,6 +57,8 @@ pub struct Call {
     pub epoch: u64,
     /// The end of the grace: the call is cut off.
     pub cut_off: CancellationToken,
+    /// When it had surely left, if that was after its slack; else 0.
+    pub left_us: AtomicI64,
 }
 
 /// How a call ended.
@@ -98,14 +104,6 @@ pub struct CloseScope {
     pub outcome: Outcome,
 }
 
-/// Why a call was not sent after all.
-enum NotSent {
-    /// Its connection was not open in time: the cell is as it was.
-    TooLate,
-    /// The request cannot be sent at all.
-    Unfit(String),
-}
-
 /// An answer, or what stood in its place.
 struct Attempt {
     status: u16,
@@ -127,6 +125,11 @@ impl Call {
             Ok(request) => request,
             Err(error) => return self.ended_without_call(error.to_string()),
         };
+        let request = match self.shard.at.http.build(request) {
+            Ok(request) => request,
+            Err(HttpError::Request(reason)) => return self.ended_without_call(reason),
+            Err(error) => return self.ended_without_call(error.to_string()),
+        };
         let waiting = Instant::now();
         let Some(late_us) = self.wait_for_start().await else {
             return CallEnd::NotSent;
@@ -144,13 +147,14 @@ impl Call {
         };
         let attempt = match attempt {
             Ok(attempt) => attempt,
-            Err(NotSent::TooLate) => {
+            Err(TooLate) => {
                 tracing::debug!("a connection came too late: the grant is dropped");
                 return CallEnd::NotSent;
             }
-            Err(NotSent::Unfit(reason)) => return self.ended_without_call(reason),
         };
         crate::crash::point("call-after-answer");
+        // What left late is in the ledger as it left: the audit has to see it.
+        let sent_us = sent_us.max(self.left_us.load(Ordering::Relaxed));
         self.learn(&attempt, context.endpoint(), sent_us);
         self.account(
             &attempt,
@@ -217,15 +221,17 @@ impl Call {
     }
 
     /// Sends; what was surely not sent is no attempt.
-    async fn attempt(&self, request: HttpRequest, sent: Instant) -> Result<Attempt, NotSent> {
+    async fn attempt(&self, request: Ready, sent: Instant) -> Result<Attempt, TooLate> {
         let max_body = self.shard.at.connector.max_body();
         let latest = sent + self.left_of_slack(sent);
-        let answer = self.shard.at.http.send(request, latest, max_body).await;
+        let http = &self.shard.at.http;
+        let answer = http
+            .send_ready(request, latest, max_body, |at| self.passed(at))
+            .await;
         let duration = sent.elapsed();
         let answered_us = self.lane.fleet_us(Instant::now());
         Ok(match answer {
-            Err(HttpError::TooLate) => return Err(NotSent::TooLate),
-            Err(HttpError::Request(reason)) => return Err(NotSent::Unfit(reason)),
+            Err(HttpError::TooLate) => return Err(TooLate),
             Ok(answer) => Attempt {
                 status: answer.status,
                 bytes: answer.body.len() as u64,
@@ -248,6 +254,16 @@ impl Call {
                 digest: 0,
             },
         })
+    }
+
+    /// At `at` the call had surely left.
+    fn passed(&self, at: Instant) {
+        let late_us = self.lane.fleet_us(at) - self.grant.start_us - self.grant.slack_us;
+        if late_us > 0 {
+            self.left_us
+                .store(self.lane.fleet_us(at), Ordering::Relaxed);
+            self.late.note(&self.drawn.limits, late_us);
+        }
     }
 
     /// How long from `at` on the call may still be sent.

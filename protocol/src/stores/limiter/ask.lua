@@ -171,6 +171,7 @@ local function load_paced(l, key, index)
   local h = l.heard or NOTHING
   if h.left then hear_left(l, h.left) end
   if h.next and min(h.next, cap) > l.next then l.next, l.dirty = min(h.next, cap), true end
+  if h.late and h.late > 0 then l.next, l.dirty = l.next + h.late, true end
   if l.point then
     local since = known and tonumber(call('HGET', key, 'since')) or nil
     if not known then call('HSET', key, 'since', int(now)) end

@@ -67,6 +67,7 @@ struct WireHeard {
     #[serde(skip_serializing_if = "Option::is_none")]
     back: Option<WireBack>,
     more: u64,
+    late: i64,
 }
 
 #[derive(Serialize)]
@@ -185,6 +186,7 @@ fn wire_heard(heard: &Heard) -> WireHeard {
             of: back.of_us,
         }),
         more: heard.more,
+        late: heard.late_us,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The calls of a lane: starting them with their grants, and what their ends mean for shards and scopes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use paceline_protocol::connector::cooldown;
@@ -42,6 +42,7 @@ impl Lane {
         let call = Call {
             shard: in_hand.held.shard.clone(),
             lane: self.shared.clone(),
+            late: self.late.clone(),
             metrics: self.context.metrics.clone(),
             cell: wish.cell,
             position: in_hand
@@ -57,6 +58,7 @@ impl Lane {
             grant,
             epoch,
             cut_off: self.cut_off.clone(),
+            left_us: AtomicI64::new(0),
         };
         let events = self.events.clone();
         let probe = grant.probe.then_some(grant.start_us);

@@ -84,6 +84,8 @@ impl Ears {
                 used: known.used.take(),
                 back: known.back.take(),
                 more: std::mem::take(&mut known.more),
+                // Told at once, see `late`.
+                late_us: 0,
             });
             known.fresh = false;
         }

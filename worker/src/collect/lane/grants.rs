@@ -99,6 +99,11 @@ impl Lane {
             .filter(|(_, h)| h.leaving.is_none() && !h.held.shard.is_lost())
             .map(|(key, _)| *key)
             .collect();
+        // Another one first each time: who comes first gets what is scarce.
+        if !turn.is_empty() {
+            turn.rotate_left(self.turn % turn.len());
+            self.turn = self.turn.wrapping_add(1);
+        }
         while gathered < most {
             let Some(key) = turn.pop_front() else { break };
             let Some(in_hand) = self.held.get_mut(&key) else {

@@ -13,6 +13,7 @@ mod ears;
 mod grants;
 pub mod held;
 pub mod kept;
+pub mod late;
 mod reading;
 mod scopes;
 mod shards;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 use self::appetite::Appetite;
 use self::asking::{Asking, Drawn, Leases, Wish};
 use self::held::Held;
+use self::late::Late;
 use self::shared::LaneShared;
 use self::tokens::Tokens;
 use super::call::CallEnd;
@@ -164,12 +166,15 @@ struct Lane {
     budgets: String,
     context: LaneContext,
     shared: Arc<LaneShared>,
+    late: Late,
     events: mpsc::UnboundedSender<Event>,
     closed_until: watch::Sender<Option<Instant>>,
     held: BTreeMap<u64, InHand>,
     next_key: u64,
     leases: Leases,
     asking: bool,
+    /// Which shard is asked for first the next time.
+    turn: usize,
     /// Not before this instant is asked again.
     ask_at: Instant,
     /// The last answer refused for want of leases: a call of ours that ends frees one.
@@ -216,6 +221,12 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
     let lane = Lane {
         name: name.to_owned(),
         shared: Arc::new(LaneShared::default()),
+        late: Late::new(
+            context.limiter.clone(),
+            &provider.limiter_name(),
+            &context.holder,
+            context.tasks.clone(),
+        ),
         provider: provider.clone(),
         budgets: provider.limiter_name(),
         events: events.clone(),
@@ -224,6 +235,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         next_key: 0,
         leases: Leases::default(),
         asking: false,
+        turn: 0,
         ask_at: now,
         wants_lease: false,
         renewed_at: now,

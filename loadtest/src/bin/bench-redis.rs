@@ -1,0 +1,221 @@
+//! What the limiter costs Redis: round trips and CPU for a call of a real fleet, and how many grants one Redis gives.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use paceline_loadtest::bench::{BenchJob, Fleet, Programs, Servers};
+use paceline_loadtest::simulator::{Limits, Rate, Simulator, SimulatorConfig};
+use paceline_protocol::keys::Keys;
+use paceline_protocol::limit::{Ask, Group, Instance, Rule};
+use paceline_protocol::stores::limiter::FleetLimiter;
+use paceline_stack::{ServerKind, Stack, StackOptions};
+
+/// Measures a fleet, then the limiter alone.
+///
+/// The servers are private ones; programs come from PACELINE_BIN_DIR or the folder of this one.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Worker processes.
+    #[arg(long, default_value_t = 8)]
+    processes: usize,
+    /// Calls a second.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 2_000])]
+    rates: Vec<u32>,
+    /// How long each is watched.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Grants of one request, of the limiter alone.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 20, 100, 256])]
+    batches: Vec<u32>,
+}
+
+/// How long every command is listened to.
+const LISTEN: Duration = Duration::from_secs(4);
+/// Calls start within this, or never.
+const START: Duration = Duration::from_secs(60);
+/// Who asks for grants at the same time.
+const ASKERS: usize = 4;
+
+fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter("warn")
+        .init();
+    let arguments = Arguments::parse();
+    let kinds = [ServerKind::RabbitMq, ServerKind::Redis, ServerKind::S3];
+    let stack = Stack::start(&StackOptions::only(kinds))?;
+    println!(
+        "| processes | rate/s | calls/s | round trips a call | Redis CPU us/call | Redis busy |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for &rate in &arguments.rates {
+        fleet(&arguments, &stack, rate)?;
+    }
+    println!("\n| grants a request | grants/s | Redis CPU us/grant | grants a CPU second |");
+    println!("|---|---|---|---|");
+    let runtime = tokio::runtime::Runtime::new()?;
+    for &batch in &arguments.batches {
+        runtime.block_on(grants(url(&stack)?, batch))?;
+    }
+    Ok(())
+}
+
+fn url(stack: &Stack) -> anyhow::Result<&str> {
+    stack.value("REDIS_URL").context("a Redis")
+}
+
+fn fleet(arguments: &Arguments, stack: &Stack, rate: u32) -> anyhow::Result<()> {
+    let simulator = Simulator::start(SimulatorConfig {
+        limits: Limits {
+            rates: vec![Rate::strict(rate, Duration::from_secs(1))],
+            concurrency: Some(256),
+            ..Limits::default()
+        },
+        latency: "5ms..20ms".parse().unwrap_or_default(),
+        prefer: true,
+        ..SimulatorConfig::default()
+    })?;
+    let job = BenchJob {
+        wanted: u64::from(rate) * (arguments.seconds + 20),
+        rate,
+        concurrency: 256,
+        limits: None,
+    };
+    let servers = Servers::of(stack.env());
+    let programs = Programs::find()?;
+    let fleet = Fleet::start(
+        &programs,
+        &servers,
+        &job,
+        &simulator.url(),
+        arguments.processes,
+    )?;
+    fleet.enqueue()?;
+    let until = Instant::now() + START;
+    while simulator.report().calls < u64::from(rate) {
+        if Instant::now() > until {
+            bail!("no calls within {START:?}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let redis = url(stack)?;
+    let (calls, cpu, begun) = (simulator.report().calls, cpu(redis)?, Instant::now());
+    std::thread::sleep(Duration::from_secs(arguments.seconds).saturating_sub(LISTEN));
+    let seconds = begun.elapsed().as_secs_f64();
+    let made = (simulator.report().calls - calls) as f64;
+    let used = (self::cpu(redis)? - cpu).as_secs_f64();
+    let before = simulator.report().calls;
+    let trips = round_trips(redis)? as f64;
+    let listened = (simulator.report().calls - before) as f64;
+    println!(
+        "| {} | {rate} | {:.0} | {:.3} | {:.1} | {:.1} % |",
+        arguments.processes,
+        made / seconds,
+        trips / listened.max(1.0),
+        used * 1e6 / made.max(1.0),
+        used / seconds * 100.0,
+    );
+    Ok(())
+}
+
+/// Commands that came over the wire in a while; what scripts call is marked and left out.
+fn round_trips(url: &str) -> anyhow::Result<u64> {
+    let mut monitor = Command::new("redis-cli")
+        .args(["-u", url, "MONITOR"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let lines = monitor.stdout.take().context("a pipe")?;
+    let counting = std::thread::spawn(move || {
+        let lines = BufReader::new(lines).lines().map_while(Result::ok);
+        lines
+            .filter(|line| line.contains('[') && !line.contains(" lua] "))
+            .count()
+    });
+    std::thread::sleep(LISTEN);
+    monitor.kill()?;
+    monitor.wait()?;
+    Ok(counting.join().unwrap_or(0) as u64)
+}
+
+/// CPU time that Redis has used.
+fn cpu(url: &str) -> anyhow::Result<Duration> {
+    let output = Command::new("redis-cli")
+        .args(["-u", url, "INFO", "cpu"])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let of = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|number| number.trim().parse().ok())
+            .unwrap_or(0.0)
+    };
+    Ok(Duration::from_secs_f64(
+        of("used_cpu_sys:") + of("used_cpu_user:"),
+    ))
+}
+
+async fn grants(url: &str, batch: u32) -> anyhow::Result<()> {
+    const LENGTH: Duration = Duration::from_secs(5);
+    let (before, begun) = (cpu(url)?, Instant::now());
+    let mut askers = tokio::task::JoinSet::new();
+    for place in 0..ASKERS {
+        let limiter = FleetLimiter::connect(url, Keys::new("bench-grants")).await?;
+        askers.spawn(async move {
+            let mut given = 0;
+            while begun.elapsed() < LENGTH {
+                given += limiter.ask(&ask(place, batch)).await?.answer.grants.len();
+            }
+            anyhow::Ok(given)
+        });
+    }
+    let mut given = 0;
+    while let Some(part) = askers.join_next().await {
+        given += part??;
+    }
+    let (seconds, used) = (
+        begun.elapsed().as_secs_f64(),
+        (cpu(url)? - before).as_secs_f64(),
+    );
+    let given = given as f64;
+    println!(
+        "| {batch} | {:.0} | {:.2} | {:.0} |",
+        given / seconds,
+        used * 1e6 / given,
+        given / used
+    );
+    Ok(())
+}
+
+/// A limit that no asker ever reaches, and leases, as the fare calendar has them.
+fn ask(place: usize, batch: u32) -> Ask {
+    let limit = |name: &str, rule| Instance {
+        limit: name.into(),
+        scope: String::new(),
+        rule,
+    };
+    let rate = Rule::Rate {
+        calls: 1_000_000,
+        period_us: 1_000_000,
+        burst: None,
+    };
+    let leases = Rule::Concurrency { calls: 1_000_000 };
+    Ask {
+        provider: "bench".into(),
+        holder: format!("asker-{place}"),
+        limits: vec![limit("second", rate), limit("in-flight", leases)],
+        held: Vec::new(),
+        groups: vec![Group {
+            run: "bench/1".into(),
+            want: batch,
+            limits: vec![0, 1],
+            choices: Vec::new(),
+            spread: false,
+            points: Vec::new(),
+        }],
+        claims: Vec::new(),
+        heard: Vec::new(),
+        keeps: false,
+    }
+}
