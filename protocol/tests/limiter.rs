@@ -451,7 +451,7 @@ fn the_script_is_the_pure_decision() {
     let mut runner = TestRunner::deterministic();
     let sequences = prop::collection::vec(event(), 1..60);
     let limiter = |case: u32| FleetLimiter::connect(&server.url, Keys::new(format!("t{case}")));
-    for _ in 0..500 {
+    for _ in 0..700 {
         case += 1;
         let events = sequences
             .new_tree(&mut runner)

@@ -342,8 +342,15 @@ impl<'a> Step<'a> {
         if !marked {
             quota.mark = quota.mark.max(calls);
         }
-        let told = self.ask.heard_of(index).and_then(|heard| heard.used);
-        quota.count = quota.count.max(told.unwrap_or(0));
+        let heard = self.ask.heard_of(index);
+        let same = is_known && stored.is_some_and(|s| s.opened_us == opened_us);
+        let back = heard.and_then(|heard| heard.back).filter(|_| same);
+        let back = back.filter(|back| back.of_us >= opened_us && back.of_us < closes_us);
+        // Calls of this window that were granted and never sent; what the provider tells counts more.
+        quota.count = quota
+            .count
+            .saturating_sub(back.map_or(0, |back| back.points))
+            .max(heard.and_then(|heard| heard.used).unwrap_or(0));
         quota.learned = learned;
         let guard_us = pace::window_guard_us(opened_us, closes_us);
         Live::Quota {

@@ -328,6 +328,7 @@ fn at(now_us: i64, seq: u64) -> Moment<'static> {
 }
 
 const DAY: i64 = 86_400_000_000;
+const MINUTE: i64 = 60_000_000;
 
 #[test]
 fn a_quota_waits_for_its_mark_and_never_passes_it() {
@@ -370,6 +371,35 @@ fn a_quota_waits_for_its_mark_and_never_passes_it() {
     let last = decide(&mut state, &ask, &at(7_000_000, 3));
     assert_eq!((last.grants.len(), last.refusals[0].why), (10, Why::Quota));
     assert_eq!(last.refusals[0].opens_us, DAY);
+}
+
+#[test]
+fn grants_that_were_never_sent_give_their_quota_back_in_their_own_window() {
+    let mut state = State::default();
+    let minute = quota(3, 0, MINUTE);
+    let mut ask = simple(vec![minute], 3);
+    decide(&mut state, &ask, &at(1_000_000, 1));
+    let used_up = decide(&mut state, &ask, &at(MINUTE + 1_000_000, 2));
+    assert!(used_up.grants.is_empty(), "that window is over");
+    ask.limits[0] = quota(3, MINUTE, 2 * MINUTE);
+    let first = decide(&mut state, &ask, &at(MINUTE + 2_000_000, 3));
+    assert_eq!(first.grants.len(), 3);
+    let back = |points, of_us| Heard {
+        back: Some(Back { points, of_us }),
+        ..Heard::nothing(0)
+    };
+    ask.heard = vec![back(2, MINUTE - 1)];
+    let before = decide(&mut state, &ask, &at(MINUTE + 3_000_000, 4));
+    assert!(before.grants.is_empty(), "of the window before");
+    ask.heard = vec![back(2, MINUTE + 2_000_000)];
+    let again = decide(&mut state, &ask, &at(MINUTE + 4_000_000, 5));
+    assert_eq!(again.grants.len(), 2);
+    ask.heard = vec![Heard {
+        used: Some(3),
+        ..back(2, MINUTE + 4_000_000)
+    }];
+    let told = decide(&mut state, &ask, &at(MINUTE + 5_000_000, 6));
+    assert!(told.grants.is_empty(), "the provider has seen three");
 }
 
 #[test]

@@ -132,6 +132,7 @@ impl Call {
         };
         let waiting = Instant::now();
         let Some(late_us) = self.wait_for_start().await else {
+            self.give_back();
             return CallEnd::NotSent;
         };
         let sent = Instant::now();
@@ -149,6 +150,7 @@ impl Call {
             Ok(attempt) => attempt,
             Err(TooLate) => {
                 tracing::debug!("a connection came too late: the grant is dropped");
+                self.give_back();
                 return CallEnd::NotSent;
             }
         };
@@ -305,6 +307,20 @@ impl Call {
             costs.push(format!("{}={actual}", drawn.instance.limit));
         }
         costs
+    }
+
+    /// The call was not sent: what it took of quotas and of buckets of points goes back with the next request for grants.
+    fn give_back(&self) {
+        for drawn in &self.drawn.limits {
+            let took = match drawn.instance.rule {
+                Rule::Quota { .. } => 1,
+                Rule::Cost { .. } => drawn.points,
+                _ => continue,
+            };
+            let of_us = self.grant.start_us;
+            self.lane
+                .ears(|ears| ears.cost(&drawn.instance, took, 0, of_us));
+        }
     }
 
     /// Keeps what the answer tells of limits for the next request for grants.

@@ -241,6 +241,11 @@ local function load_quota(l, key, index)
     end
   end
   if not l.marked then l.mark = max(l.mark, l.calls) end
+  -- Calls of this window that were granted and never sent; what the provider tells counts more.
+  local back = l.heard and l.heard.back
+  if back and opened == l.opened and back.of >= l.opened and back.of < l.closes then
+    l.count, l.dirty = max(l.count - back.points, 0), true
+  end
   local used = l.heard and l.heard.used
   if used and used > l.count then l.count, l.dirty = used, true end
 end

@@ -8,7 +8,7 @@ use paceline_protocol::message::Control;
 use paceline_protocol::stores::limiter::Closure;
 use paceline_protocol::stores::state::{OpenRun, STOPPED_BY_PROVIDER};
 
-use super::Lane;
+use super::{Lane, LaneContext};
 
 impl Lane {
     /// Asks at once: something was opened or changed.
@@ -40,38 +40,43 @@ impl Lane {
             "{STOPPED_BY_PROVIDER} {}: it answered {} again and again; `producer resume` tries again",
             self.provider.name, closure.reason
         );
-        let open = self.context.open_runs.borrow().clone();
-        let ours = open
-            .into_iter()
-            .filter(|run| run.lanes.contains(&self.name) && !run.paused);
-        for run in ours {
-            self.pause(OpenRun {
-                paused: true,
-                reason: Some(reason.clone()),
-                ..run
-            });
-        }
-    }
-
-    /// S3 first: the registry is made from it when Redis is lost.
-    fn pause(&self, run: OpenRun) {
-        let context = self.context.clone();
+        let (context, lane) = (self.context.clone(), self.name.clone());
         self.context.tasks.spawn(async move {
-            let stores = &context.parting.stores;
-            let key = layout::open_run(&context.prefix, &run.run);
-            let body = serde_json::to_vec(&run).expect("an open run is plain JSON");
-            let paused = async {
-                stores.objects.put(&key, body.into(), &[]).await?;
-                stores.state.set_open_run(&run).await?;
-                let control = Control::Pause {
-                    run: run.run.clone(),
-                };
-                context.parting.publisher.control(&control).await?;
-                anyhow::Ok(())
+            // What was heard of open runs may be a second old, and a run as young as that.
+            let open = match context.parting.stores.state.open_runs().await {
+                Ok(Some(open)) => open,
+                Ok(None) | Err(_) => context.open_runs.borrow().clone(),
             };
-            if let Err(error) = paused.await {
-                tracing::error!(run.id = %run.run, error = %error, "the run could not be paused");
+            let ours = open
+                .into_iter()
+                .filter(|run| run.lanes.contains(&lane) && !run.paused);
+            for run in ours {
+                let paused = OpenRun {
+                    paused: true,
+                    reason: Some(reason.clone()),
+                    ..run
+                };
+                pause(&context, paused).await;
             }
         });
+    }
+}
+
+/// S3 first: the registry is made from it when Redis is lost.
+async fn pause(context: &LaneContext, run: OpenRun) {
+    let stores = &context.parting.stores;
+    let key = layout::open_run(&context.prefix, &run.run);
+    let body = serde_json::to_vec(&run).expect("an open run is plain JSON");
+    let paused = async {
+        stores.objects.put(&key, body.into(), &[]).await?;
+        stores.state.set_open_run(&run).await?;
+        let control = Control::Pause {
+            run: run.run.clone(),
+        };
+        context.parting.publisher.control(&control).await?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = paused.await {
+        tracing::error!(run.id = %run.run, error = %error, "the run could not be paused");
     }
 }

@@ -244,6 +244,7 @@ impl Finish<'_> {
     ) -> Result<(BTreeMap<String, u64>, Live), LoadError> {
         let publish = async || {
             let sets = self.loader.stores.state.run_sets(&self.run.run).await?;
+            self.still_whole().await?;
             let next = self.next_live(tally, live.clone(), &sets)?;
             self.publish_sets(&sets, &next).await?;
             Ok((sets, next))
@@ -256,6 +257,17 @@ impl Finish<'_> {
             }
             published => published,
         }
+    }
+
+    /// Redis may have lost everything since it was looked at, and whoever works on receipts be filling it again: what was
+    /// read in between is half of the sets.
+    async fn still_whole(&self) -> Result<(), LoadError> {
+        let made_here = self.run.plan.merges() || self.open.round > 0;
+        if self.run.rankings.is_empty() || made_here || self.are_all_settled().await? {
+            return Ok(());
+        }
+        let (run, set) = (self.run.run.clone(), "of its first blocks".to_owned());
+        Err(StateError::LostSet { run, set }.into())
     }
 
     async fn publish_sets(
