@@ -7,6 +7,7 @@ mod fleet;
 mod load;
 mod relay;
 mod spec;
+mod stage;
 
 pub use audit::LedgerOfRun;
 pub use changes::ComparedRun;
@@ -15,3 +16,4 @@ pub use fleet::{Fleet, Programs, Servers};
 pub use load::{CollectedRun, RunStores, two_at_once};
 pub use relay::Relay;
 pub use spec::{BenchJob, searches};
+pub use stage::{servers_to_collect, warn_on_stderr};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use paceline_loadtest::bench::{LedgerOfRun, Programs};
+use paceline_loadtest::bench::{LedgerOfRun, Programs, warn_on_stderr};
 use paceline_protocol::stores::objects::Objects;
 use paceline_stack::{Stack, StackOptions};
 
@@ -22,10 +22,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter("warn")
-        .init();
+    warn_on_stderr();
     let arguments = Arguments::parse();
     let stack = Stack::start(&StackOptions::from_environment())?;
     let runtime = tokio::runtime::Runtime::new()?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
-use paceline_loadtest::bench::{ComparedRun, Programs, RunStores};
+use paceline_loadtest::bench::{ComparedRun, Programs, RunStores, warn_on_stderr};
 use paceline_protocol::keys::Keys;
 use paceline_protocol::manifest::Manifest;
 use paceline_protocol::stores::broker::Publisher;
@@ -33,10 +33,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter("warn,lapin=off")
-        .init();
+    warn_on_stderr();
     let arguments = Arguments::parse();
     let stack = Stack::start(&StackOptions::from_environment())?;
     let runtime = tokio::runtime::Runtime::new()?;

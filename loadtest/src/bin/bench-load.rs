@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use paceline_loadtest::bench::{CollectedRun, Programs, RunStores, children_cpu, two_at_once};
+use paceline_loadtest::bench::{
+    CollectedRun, Programs, RunStores, children_cpu, two_at_once, warn_on_stderr,
+};
 use paceline_protocol::keys::Keys;
 use paceline_protocol::stores::broker::Publisher;
 use paceline_protocol::stores::index::{Index, Item};
@@ -39,10 +41,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(900);
 
 fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter("warn,lapin=off")
-        .init();
+    warn_on_stderr();
     let arguments = Arguments::parse();
     let stack = Stack::start(&StackOptions::from_environment())?;
     let runtime = tokio::runtime::Runtime::new()?;

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use paceline_loadtest::bench::{BenchJob, Fleet, Programs, Servers};
+use paceline_loadtest::bench::{
+    BenchJob, Fleet, Programs, Servers, servers_to_collect, warn_on_stderr,
+};
 use paceline_loadtest::simulator::{Limits, Rate, Simulator, SimulatorConfig};
 use paceline_protocol::keys::Keys;
 use paceline_protocol::limit::{Ask, Group, Instance, Rule};
 use paceline_protocol::stores::limiter::FleetLimiter;
-use paceline_stack::{ServerKind, Stack, StackOptions};
+use paceline_stack::Stack;
 
 /// Measures a fleet, then the limiter alone.
 ///
@@ -40,13 +42,9 @@ const START: Duration = Duration::from_secs(60);
 const ASKERS: usize = 4;
 
 fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter("warn")
-        .init();
+    warn_on_stderr();
     let arguments = Arguments::parse();
-    let kinds = [ServerKind::RabbitMq, ServerKind::Redis, ServerKind::S3];
-    let stack = Stack::start(&StackOptions::only(kinds))?;
+    let stack = servers_to_collect()?;
     println!(
         "| processes | rate/s | calls/s | round trips a call | Redis CPU us/call | Redis busy |"
     );

@@ -5,8 +5,7 @@ mod scenarios;
 mod scene;
 
 use clap::Parser;
-use paceline_loadtest::bench::Programs;
-use paceline_stack::{ServerKind, Stack, StackOptions};
+use paceline_loadtest::bench::{Programs, servers_to_collect, warn_on_stderr};
 
 /// Plays every scenario and prints a row for each.
 ///
@@ -32,14 +31,10 @@ struct Arguments {
 const LIMIT_PASSED: i32 = 6;
 
 fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter("warn")
-        .init();
+    warn_on_stderr();
     let arguments = Arguments::parse();
     let programs = Programs::find()?;
-    let kinds = [ServerKind::RabbitMq, ServerKind::Redis, ServerKind::S3];
-    let stack = Stack::start(&StackOptions::only(kinds))?;
+    let stack = servers_to_collect()?;
     println!(
         "| scenario | limits | used | used outside the blind time | blind | worst | over the limit |"
     );

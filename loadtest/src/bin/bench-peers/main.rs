@@ -5,11 +5,13 @@ mod peer;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use paceline_loadtest::bench::{BenchJob, Fleet, Programs, Servers};
+use paceline_loadtest::bench::{
+    BenchJob, Fleet, Programs, Servers, servers_to_collect, warn_on_stderr,
+};
 use paceline_loadtest::simulator::{
     Call, Limits, Rate, Simulator, SimulatorConfig, SimulatorHandle, Verdict,
 };
-use paceline_stack::{ServerKind, Stack, StackOptions};
+use paceline_stack::Stack;
 
 use peer::{Crew, Peer};
 
@@ -47,13 +49,9 @@ struct Part {
 }
 
 fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter("warn")
-        .init();
+    warn_on_stderr();
     let arguments = Arguments::parse();
-    let kinds = [ServerKind::RabbitMq, ServerKind::Redis, ServerKind::S3];
-    let stack = Stack::start(&StackOptions::only(kinds))?;
+    let stack = servers_to_collect()?;
     println!(
         "| who | rate/s | used | refused | worst second | used, refused, worst after kill -9 | after FLUSHALL | CPU ms/call |"
     );
