@@ -11,7 +11,7 @@ mod stage;
 
 pub use audit::LedgerOfRun;
 pub use changes::ComparedRun;
-pub use cpu::children_cpu;
+pub use cpu::{children_cpu, cpu_of};
 pub use fleet::{Fleet, Programs, Servers};
 pub use load::{CollectedRun, RunStores, two_at_once};
 pub use relay::Relay;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use paceline_loadtest::bench::{LedgerOfRun, Programs, warn_on_stderr};
+use paceline_loadtest::bench::{LedgerOfRun, Programs, cpu_of, warn_on_stderr};
 use paceline_protocol::stores::objects::Objects;
 use paceline_stack::{Stack, StackOptions};
 
@@ -97,14 +97,7 @@ fn watch(pid: u32) -> Seen {
             .parse()
             .unwrap_or(0);
         seen.peak_kib = seen.peak_kib.max(kib);
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        let ticks: u64 = fields
-            .skip(11)
-            .take(2)
-            .filter_map(|t| t.parse::<u64>().ok())
-            .sum();
-        seen.cpu = seen.cpu.max(Duration::from_millis(ticks * 10));
+        seen.cpu = seen.cpu.max(cpu_of(pid));
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 use paceline_loadtest::bench::Fleet;
+use paceline_loadtest::bench::cpu_of;
 use paceline_stack::Stack;
 
 /// Somebody else's way to share a rate.
@@ -307,15 +308,4 @@ impl Drop for Crew {
             }
         }
     }
-}
-
-fn cpu_of(id: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-    let ticks: u64 = fields
-        .skip(11)
-        .take(2)
-        .filter_map(|t| t.parse::<u64>().ok())
-        .sum();
-    Duration::from_millis(ticks * 10)
 }
