@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use harness::{Binaries, Fleet};
+use paceline_loadtest::fares::World;
 use paceline_loadtest::simulator::{Limits, SimulatorConfig};
 
 use crate::scene::Scene;
@@ -31,6 +32,11 @@ fn offline(scene: &Scene, arguments: &[&str]) -> (Option<i32>, String) {
 async fn a_cell_is_tried_kept_and_replayed() {
     let config = SimulatorConfig {
         limits: Limits::per_second(50),
+        world: World {
+            seed: 1,
+            empty_share: 0.0,
+            missing_share: 0.0,
+        },
         ..SimulatorConfig::default()
     };
     let scene = Scene::with(Fleet::new("trying").expect("a fleet"), config);
