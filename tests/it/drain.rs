@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Calendar, Shape};
 use nix::sys::signal::Signal;
+use paceline_loadtest::bench::cpu_of;
 use paceline_loadtest::simulator::{Fault, FaultRule};
 
 const RUN: &str = "night";
@@ -74,6 +75,24 @@ async fn a_hanging_provider_does_not_outlast_the_grace() {
     let _next = calendar.collect().expect("started");
     calendar.watch(RUN).expect("it ends").expect_code(0);
     calendar.check(RUN).await.expect("checked").assert_kept();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_calls_are_all_in_flight_waits_without_turning_round() {
+    let calendar = Calendar::new("seats", hanging()).expect("a calendar");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    let collector = calendar.fleet.collect(&["--concurrency", "2"]);
+    let collector = collector.expect("started");
+    calendar
+        .until("both calls", |log| {
+            log.iter().filter(|c| c.cell.is_some()).count() == 2
+        })
+        .await
+        .expect("both calls");
+    let before = cpu_of(collector.id());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let spent = cpu_of(collector.id()) - before;
+    assert!(spent < Duration::from_millis(500), "{spent:?} of 2 s");
 }
 
 #[tokio::test(flavor = "multi_thread")]

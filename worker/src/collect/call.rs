@@ -201,7 +201,10 @@ impl Call {
                 .lane
                 .clock(|clock| clock.may_send(&self.grant, self.epoch, now))
             {
-                SendDecision::Wait(wait) => on_time::sleep_until(now + wait).await,
+                SendDecision::Wait(wait) => {
+                    let slack = u64::try_from(self.grant.slack_us).unwrap_or(0);
+                    on_time::sleep_until(now + wait, Duration::from_micros(slack)).await;
+                }
                 SendDecision::Late => {
                     let late_us = self.lane.fleet_us(now) - self.grant.start_us;
                     tracing::debug!(

@@ -14,6 +14,7 @@ pub mod part_ways;
 pub mod reading;
 pub mod resume;
 pub mod run;
+mod seats;
 pub mod settle;
 pub mod source;
 pub mod spent;
@@ -37,6 +38,7 @@ use self::lane::LaneContext;
 use self::open_runs::OpenRuns;
 use self::part_ways::Parting;
 use self::run::Runs;
+use self::seats::Seats;
 use self::settle::Stores;
 use crate::admin::Readiness;
 use crate::config::CollectSettings;
@@ -114,6 +116,10 @@ fn intake(
         state: servers.state.clone(),
         metrics: metrics.clone(),
     };
+    let seats = Arc::new(Seats::new(
+        settings.concurrency,
+        metrics.worker_inflight.clone(),
+    ));
     let context = LaneContext {
         holder: holder.to_owned(),
         prefix: prefix.clone(),
@@ -125,8 +131,7 @@ fn intake(
             holder: holder.to_owned(),
         },
         metrics,
-        in_flight: Arc::default(),
-        concurrency: settings.concurrency,
+        seats,
         shutdown,
         open_runs: open_runs.subscribe(),
         shard_left: look_again.clone(),

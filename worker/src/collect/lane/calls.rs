@@ -1,7 +1,7 @@
 //! The calls of a lane: starting them with their grants, and what their ends mean for shards and scopes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::connector::cooldown;
@@ -19,6 +19,8 @@ use crate::collect::tokens::SignedIn;
 
 /// Leases that come free together are asked for together.
 const LEASES_GATHER: Duration = Duration::from_millis(2);
+/// Seats that come free together are asked for together.
+const SEATS_GATHER: Duration = Duration::from_millis(4);
 
 impl Lane {
     pub(super) fn call(&mut self, wish: Wish, drawn: Arc<Drawn>, grant: Grant, epoch: u64) {
@@ -34,11 +36,7 @@ impl Lane {
             return;
         };
         self.leases.take(&drawn.leases);
-        let in_flight = self.context.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        self.context
-            .metrics
-            .worker_inflight
-            .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
+        self.context.seats.take();
         let call = Call {
             shard: in_hand.held.shard.clone(),
             lane: self.shared.clone(),
@@ -84,12 +82,10 @@ impl Lane {
         signed: Option<SignedIn>,
     ) {
         self.leases.give_back(&drawn.leases);
-        let in_flight = self.context.in_flight.fetch_sub(1, Ordering::Relaxed) - 1;
-        self.context
-            .metrics
-            .worker_inflight
-            .set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         let now = Instant::now();
+        if self.context.seats.give_back() {
+            self.ask_at = self.ask_at.max(now + SEATS_GATHER);
+        }
         let end = match signed {
             Some(signed) => self.after_signed(wish, end, &signed),
             None => end,

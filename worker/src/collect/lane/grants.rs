@@ -1,7 +1,6 @@
 //! Asking for grants: which cells, when, and what the answer means for the lane.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::limit::{Answer, Ask, ClaimRef, Instance, Refusal, Why};
@@ -51,10 +50,7 @@ impl Lane {
             return self.read_ready();
         }
         let now = Instant::now();
-        let free = self
-            .context
-            .concurrency
-            .saturating_sub(self.context.in_flight.load(Ordering::Relaxed));
+        let free = self.context.seats.free();
         if self.asking || now < self.ask_at || free == 0 {
             return;
         }

@@ -22,7 +22,6 @@ mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::limit::{ClaimRef, Instance};
@@ -42,6 +41,7 @@ use self::shared::LaneShared;
 use self::tokens::Tokens;
 use super::call::CallEnd;
 use super::part_ways::{Back, Parting};
+use super::seats::Seats;
 use super::tokens::{Renewed, SignedIn};
 use super::work::FullBlock;
 use crate::metrics::Metrics;
@@ -67,10 +67,8 @@ pub struct LaneContext {
     pub parting: Parting,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Calls in flight over all lanes of the process, and how many there may be.
-    pub in_flight: Arc<AtomicUsize>,
-    /// `--concurrency`
-    pub concurrency: usize,
+    /// For the calls in flight over all lanes of the process.
+    pub seats: Arc<Seats>,
     /// The drain.
     pub shutdown: Shutdown,
     /// The open runs.
@@ -262,11 +260,13 @@ impl Lane {
         let shutdown = self.context.shutdown.clone();
         let intake_over = self.context.intake_over.clone();
         let mut open_runs = self.context.open_runs.clone();
+        let seats = self.context.seats.clone();
         let mut drained_at = None;
         let (draining, no_more_intake) = (shutdown.draining(), intake_over.cancelled());
         tokio::pin!(draining, no_more_intake);
         loop {
             self.look_after_shards();
+            let seat_freed = seats.freed();
             self.ask();
             if self.context.intake_over.is_cancelled() && self.held.is_empty() && !self.asking {
                 return;
@@ -281,6 +281,7 @@ impl Lane {
                     }
                 }
                 () = tokio::time::sleep_until(wake.into()) => self.on_wake(drained_at),
+                () = seat_freed, if seats.free() == 0 => {}
                 Ok(()) = open_runs.changed() => self.on_open_runs(&open_runs.borrow_and_update()),
                 () = &mut no_more_intake, if !intake_over.is_cancelled() => {}
                 () = &mut draining, if drained_at.is_none() => {
@@ -293,7 +294,8 @@ impl Lane {
 
     fn next_wake(&self, drained_at: Option<Instant>) -> Instant {
         let mut wake = self.renewed_at + RENEW;
-        if self.ready() > 0 && !self.asking {
+        // Without a seat there is nothing to ask for, until one comes free.
+        if self.ready() > 0 && !self.asking && self.context.seats.free() > 0 {
             wake = wake.min(self.ask_at);
         }
         if let Some(next) = self

@@ -2,7 +2,6 @@
 //! is read as soon as there is room.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::asking::{Drawn, Wish};
@@ -68,7 +67,7 @@ impl Lane {
             attempts: in_hand.held.work.attempts(cell),
             cut_off: self.cut_off.clone(),
         };
-        self.context.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.context.seats.take();
         let drawn = Arc::new(Drawn::nothing());
         let events = self.events.clone();
         self.context.tasks.spawn(async move {
