@@ -20,6 +20,7 @@ mod ports;
 mod probe;
 mod rabbitmq;
 mod redis;
+mod s3_folder;
 mod stack;
 
 pub use process::Process;

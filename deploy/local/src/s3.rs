@@ -25,6 +25,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::runtime::Runtime;
 
+use crate::s3_folder::Folder;
 use crate::{place, ports};
 
 /// Keys share this many locks.
@@ -69,7 +70,7 @@ impl S3 {
         let secret_key = place::secret()?;
         let files = FileSystem::new(&root)
             .map_err(|error| anyhow::anyhow!("S3 in {}: {error:?}", root.display()))?;
-        let mut service = S3ServiceBuilder::new(files);
+        let mut service = S3ServiceBuilder::new(Folder::new(&root, files));
         service.set_auth(SimpleAuth::from_single(
             access_key.clone(),
             secret_key.clone(),
