@@ -51,6 +51,10 @@ use crate::shutdown::Shutdown;
 const WAIT_IN_HAND: Duration = Duration::from_secs(8);
 /// How often leases and claims are renewed when nothing is asked for.
 const RENEW: Duration = Duration::from_secs(1);
+/// A request for grants that comes so long after a renewal is due takes its place.
+const SOON: Duration = Duration::from_millis(350);
+/// So long after it should have been asked, nobody has: the renewal goes by itself.
+const AFTER_ASKING: Duration = Duration::from_millis(50);
 /// Before the grace ends, calls still in flight are cut off so that their shards can be handed back.
 const CUT_OFF_BEFORE_END: Duration = Duration::from_secs(4);
 
@@ -293,10 +297,10 @@ impl Lane {
     }
 
     fn next_wake(&self, drained_at: Option<Instant>) -> Instant {
-        let mut wake = self.renewed_at + RENEW;
-        // Without a seat there is nothing to ask for, until one comes free.
-        if self.ready() > 0 && !self.asking && self.context.seats.free() > 0 {
-            wake = wake.min(self.ask_at);
+        let asks_at = self.asks_at();
+        let mut wake = renewal_at(self.renewed_at, asks_at);
+        if let Some(asks_at) = asks_at {
+            wake = wake.min(asks_at);
         }
         if let Some(next) = self
             .held
@@ -312,6 +316,12 @@ impl Lane {
         wake
     }
 
+    /// When grants are asked for next. Without a seat there is nothing to ask for, until one comes free.
+    fn asks_at(&self) -> Option<Instant> {
+        let asks = self.ready() > 0 && !self.asking && self.context.seats.free() > 0;
+        asks.then_some(self.ask_at)
+    }
+
     fn cut_off_at(&self, drained_at: Instant) -> Instant {
         let grace = self.context.shutdown.grace();
         drained_at + grace.saturating_sub(CUT_OFF_BEFORE_END.min(grace / 2))
@@ -322,7 +332,7 @@ impl Lane {
         if drained_at.is_some_and(|at| now >= self.cut_off_at(at)) {
             self.cut_off.cancel();
         }
-        if now >= self.renewed_at + RENEW {
+        if now >= renewal_at(self.renewed_at, self.asks_at()) {
             self.renew(now);
         }
     }
@@ -366,5 +376,39 @@ impl Lane {
                 self.ask_at = Instant::now();
             }
         }
+    }
+}
+
+/// When leases and claims are renewed by a request of their own. One for grants renews them too: if it comes soon,
+/// the fleet is spared the other.
+fn renewal_at(renewed_at: Instant, asks_at: Option<Instant>) -> Instant {
+    let due = renewed_at + RENEW;
+    match asks_at {
+        Some(asks_at) if asks_at <= due + SOON => due.max(asks_at + AFTER_ASKING),
+        _ => due,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_for_grants_that_comes_soon_spares_the_renewal() {
+        let now = Instant::now();
+        let ms = Duration::from_millis;
+        assert_eq!(renewal_at(now, None), now + RENEW);
+        assert_eq!(renewal_at(now, Some(now + ms(200))), now + RENEW);
+        let soon = now + ms(1_300);
+        assert_eq!(renewal_at(now, Some(soon)), soon + AFTER_ASKING);
+        assert_eq!(renewal_at(now, Some(now + ms(5_000))), now + RENEW);
+    }
+
+    #[test]
+    fn leases_are_renewed_while_a_fleet_that_lost_them_waits_for_their_holders() {
+        let longest = RENEW + SOON + AFTER_ASKING;
+        let blind = u64::try_from(paceline_protocol::limit::LEASES_BLIND_US).expect("positive");
+        let way = Duration::from_millis(500);
+        assert!(longest + way < Duration::from_micros(blind));
     }
 }
