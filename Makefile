@@ -39,13 +39,14 @@ build:
 check-deploy:
 	./deploy/check.sh
 
-## dist         release binaries, man pages and shell completions in target/dist
+## dist         release binaries, man pages, shell completions and the bill of materials in target/dist
 .PHONY: dist
 dist: build
 	cargo build --release --workspace --examples
 	rm -rf target/dist && mkdir -p target/dist/bin
 	./target/release/examples/producer-pages target/dist
 	./target/release/examples/worker-pages target/dist
+	./target/release/examples/sbom target/dist/paceline.cdx.json
 	cp target/release/producer target/release/worker target/dist/bin/
 	cp README.md README.ko.md CHANGELOG.md LICENSE target/dist/
 
@@ -69,9 +70,9 @@ doc:
 metrics:
 	UPDATE_DOCS=1 cargo test --workspace --lib -- the_table_of_the_documents the_files_are_those
 
-## bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers   the numbers of loadtest/README.md
-.PHONY: bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers
-bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers: install
+## bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api   the numbers of loadtest/README.md
+.PHONY: bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api
+bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api: install
 	cargo build --release --bin producer --bin worker --bin simulator --bin $@
 	./target/release/$@ $(ARGS)
 

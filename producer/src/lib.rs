@@ -32,7 +32,11 @@ pub mod terminal;
 pub mod trying;
 pub mod watch;
 
+use std::time::Duration;
+
 use clap::Parser;
+use paceline_protocol::settings::ProcessEnvironment;
+use paceline_protocol::stores::traces;
 
 use crate::cli::{Cli, Command};
 use crate::context::Context;
@@ -43,6 +47,20 @@ pub async fn start() -> Exit {
     let cli = Cli::parse();
     logging::start();
     let context = Context::new(&cli.global);
+    let json = context.json;
+    let version = env!("PACELINE_VERSION");
+    if let Err(wrong) = traces::start(&ProcessEnvironment, "paceline-producer", version) {
+        return exit::report(&wrong.into(), json);
+    }
+    let exit = run(cli, context).await;
+    traces::flush(TRACES_LIMIT);
+    exit
+}
+
+/// How long the last spans may take.
+const TRACES_LIMIT: Duration = Duration::from_secs(1);
+
+async fn run(cli: Cli, context: Context) -> Exit {
     let json = context.json;
     if let Command::Serve(args) = &cli.command {
         // It listens to signals by itself: the first one drains.

@@ -25,6 +25,7 @@ pub mod settings;
 pub mod spec;
 pub mod template;
 pub mod topology;
+pub mod trace;
 pub mod version;
 
 #[cfg(feature = "stores")]

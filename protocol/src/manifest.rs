@@ -20,6 +20,17 @@ pub enum RunEnd {
     Cancelled,
 }
 
+impl RunEnd {
+    /// As files and traces say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunEnd::Completed => "completed",
+            RunEnd::Failed => "failed",
+            RunEnd::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// `manifest.json`. `cells = succeeded + empty + failed` unless the run was cancelled.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {

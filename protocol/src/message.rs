@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::block::{CellEnd, CellEnds};
 use crate::ids::{RunId, RunRef};
+use crate::trace::TraceContext;
 
 /// The version of the first messages' form; see [`crate::version::message`] for what this build writes and reads.
 pub const MESSAGE_VERSION: u32 = 1;
@@ -27,6 +28,9 @@ pub struct ShardMessage {
     pub shard: u64,
     /// 0 for the run itself, else which retry.
     pub round: u32,
+    /// Its run's place among traces. It travels in a header, which older builds do not look at.
+    #[serde(skip)]
+    pub trace: Option<TraceContext>,
 }
 
 impl ShardMessage {
@@ -58,6 +62,9 @@ pub struct Receipt {
     /// Of a finished run that is made again: which [`Rebuild`](crate::rebuild::Rebuild).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebuild: Option<Uuid>,
+    /// The place among traces of what collected the shard; in a header too.
+    #[serde(skip)]
+    pub trace: Option<TraceContext>,
 }
 
 impl Receipt {

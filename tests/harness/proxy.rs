@@ -1,7 +1,7 @@
 //! A TCP proxy between a process and a server, that can be told to misbehave while it runs.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -47,10 +47,17 @@ impl Fault {
     }
 }
 
+/// What clients have sent.
+type Heard = Arc<Mutex<Vec<u8>>>;
+
+/// So much of it is kept.
+const HEARD_AT_MOST: usize = 4 << 20;
+
 /// The proxy. Dropping it closes everything.
 pub struct Proxy {
     address: SocketAddr,
     fault: Arc<watch::Sender<Fault>>,
+    heard: Heard,
     _connections: JoinSet<()>,
 }
 
@@ -63,11 +70,14 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port")?;
         let address = listener.local_addr()?;
         let fault = Arc::new(watch::Sender::new(Fault::None));
+        let heard = Heard::default();
         let mut connections = JoinSet::new();
-        connections.spawn(accept(listener, server.to_owned(), Arc::clone(&fault)));
+        let to = (server.to_owned(), heard.clone());
+        connections.spawn(accept(listener, to, Arc::clone(&fault)));
         Ok(Proxy {
             address,
             fault,
+            heard,
             _connections: connections,
         })
     }
@@ -88,6 +98,12 @@ impl Proxy {
         self.address
     }
 
+    /// What clients have sent so far, as far as it is text; at most some MiB.
+    pub fn heard(&self) -> String {
+        String::from_utf8_lossy(&self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+            .into_owned()
+    }
+
     /// From now on misbehaves like this, on open connections too.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
@@ -102,19 +118,23 @@ fn authority(url: &str) -> Option<&str> {
     place.contains(':').then_some(place)
 }
 
-async fn accept(listener: TcpListener, server: String, fault: Arc<watch::Sender<Fault>>) {
+async fn accept(listener: TcpListener, to: (String, Heard), fault: Arc<watch::Sender<Fault>>) {
     let mut connections = JoinSet::new();
     loop {
         // A client that is gone before it was accepted is no concern of ours.
         let Ok((client, _)) = listener.accept().await else {
             continue;
         };
-        connections.spawn(connection(client, server.clone(), fault.subscribe()));
+        connections.spawn(connection(client, to.clone(), fault.subscribe()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn connection(client: TcpStream, server: String, mut fault: watch::Receiver<Fault>) {
+async fn connection(
+    client: TcpStream,
+    (server, heard): (String, Heard),
+    mut fault: watch::Receiver<Fault>,
+) {
     // Lingering for zero seconds makes the close a reset.
     let _ = client.set_zero_linger();
     let Ok(server) = TcpStream::connect(server).await else {
@@ -125,8 +145,20 @@ async fn connection(client: TcpStream, server: String, mut fault: watch::Receive
     let _ = server.set_nodelay(true);
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
-    let forward = pass(client_read, server_write, Way::ToServer, fault.clone());
-    let back = pass(server_read, client_write, Way::ToClient, fault.clone());
+    let forward = pass(
+        client_read,
+        server_write,
+        Way::ToServer,
+        fault.clone(),
+        Some(heard),
+    );
+    let back = pass(
+        server_read,
+        client_write,
+        Way::ToClient,
+        fault.clone(),
+        None,
+    );
     let reset = fault.wait_for(|fault| *fault == Fault::Reset);
     tokio::select! {
         // A side that has ended its half waits for the other half.
@@ -140,6 +172,7 @@ async fn pass(
     mut to: OwnedWriteHalf,
     way: Way,
     mut fault: watch::Receiver<Fault>,
+    heard: Option<Heard>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -147,6 +180,12 @@ async fn pass(
             Ok(0) | Err(_) => break,
             Ok(length) => length,
         };
+        if let Some(heard) = &heard {
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            if heard.len() < HEARD_AT_MOST {
+                heard.extend_from_slice(&buffer[..length]);
+            }
+        }
         let Ok(now) = fault.wait_for(|fault| !fault.holds(way)).await.map(|f| *f) else {
             break;
         };

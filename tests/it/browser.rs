@@ -11,7 +11,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 /// A browser that is not through by then hangs, and is ended.
-const LONGEST: Duration = Duration::from_secs(150);
+const LONGEST: Duration = Duration::from_secs(300);
 /// How long a page may take to say something.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -76,6 +76,11 @@ impl Browser {
         for domain in ["Page.enable", "Runtime.enable", "Log.enable"] {
             self.call(domain, json!({}));
         }
+        self.look(width, scheme);
+    }
+
+    /// From now on the window is so wide, and the visitor likes this colour scheme.
+    pub fn look(&mut self, width: u32, scheme: &str) {
         let size =
             json!({"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600});
         self.call("Emulation.setDeviceMetricsOverride", size);

@@ -161,3 +161,80 @@ async fn documents_that_could_not_be_made_again_need_a_yes() {
     assert!(fleet.keys("n1").await.is_empty() && fleet.keys("n2").await.is_empty());
     assert!(!fleet.keys("n3").await.is_empty());
 }
+
+/// A receipt as a sweep publishes it: the loader lists the parts.
+fn receipt(run: &str) -> Vec<u8> {
+    let receipt = serde_json::json!({ "v": 1, "job": "fares", "run": run, "shard": 0, "round": 0, "parts": [] });
+    receipt.to_string().into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_receipt_brings_no_index_back() {
+    const LATE: usize = 8;
+    let fleet = Fleet::new("late-receipt");
+    let calendar = &fleet.calendar;
+    // Of two loaders one ends the run; the other still knows it for a while.
+    let second = calendar.load().expect("started");
+    fleet.run("n1");
+    let url = calendar.fleet.value("ELASTICSEARCH_URL");
+    let index = format!("{url}/{}", calendar.index_of("n1"));
+    let deleted = reqwest::Client::new().delete(&index).send().await;
+    deleted
+        .expect("an answer")
+        .error_for_status()
+        .expect("deleted");
+    let broker = Broker::connect(&calendar.fleet).await;
+    for _ in 0..LATE {
+        broker.receipt(&receipt("n1")).await;
+    }
+    let loaders = [&fleet._workers[0], &second];
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let told = || {
+        let said = loaders.map(|loader| loader.said());
+        let told = said.iter().flat_map(|said| said.lines());
+        told.filter(|line| line.contains("a receipt of a run that has ended"))
+            .count()
+    };
+    while told() < LATE {
+        assert!(
+            std::time::Instant::now() < until,
+            "{}",
+            second.last_words(20)
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(!fleet.has_index("n1").await);
+}
+
+/// What puts receipts beside those of the collectors.
+struct Broker {
+    channel: lapin::Channel,
+    queue: String,
+    _connection: lapin::Connection,
+}
+
+impl Broker {
+    async fn connect(fleet: &harness::Fleet) -> Self {
+        let url = fleet.value("AMQP_URL");
+        let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default());
+        let connection = connection.await.expect("connected");
+        Broker {
+            channel: connection.create_channel().await.expect("a channel"),
+            queue: format!("{}.receipts", fleet.name),
+            _connection: connection,
+        }
+    }
+
+    async fn receipt(&self, body: &[u8]) {
+        let mut headers = lapin::types::FieldTable::default();
+        let kind = lapin::types::AMQPValue::LongString("receipt".into());
+        headers.insert("paceline-type".into(), kind);
+        let properties = lapin::BasicProperties::default().with_headers(headers);
+        let options = lapin::options::BasicPublishOptions::default();
+        let queue = self.queue.as_str().into();
+        let sent = self
+            .channel
+            .basic_publish("".into(), queue, options, body, properties);
+        sent.await.expect("published").await.expect("taken");
+    }
+}

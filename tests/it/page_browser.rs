@@ -58,6 +58,63 @@ async fn a_run_is_started_watched_and_paused_in_a_browser() {
         "{:?}",
         browser.complaints()
     );
+    // A run that gives a calendar.
+    let start = reqwest::Client::new()
+        .post(format!("{url}/api/v1/runs"))
+        .json(&json!({"job": "fares", "run_id": "good"}));
+    assert_eq!(start.send().await.expect("an answer").status(), 201);
+    browser.go(&format!("{url}/runs/fares/good"));
+    browser.until("document.body.innerText.includes('Every limit was kept.')");
+    everybody_can_use_it(&mut browser, &url);
+}
+
+/// Every page passes axe, narrow and wide, in the dark and in the light.
+fn everybody_can_use_it(browser: &mut Browser, url: &str) {
+    let Some(axe) = axe() else { return };
+    let calendar = "/views/fares?of=NRT";
+    let pages = [
+        "/",
+        "/runs/fares/seen",
+        "/limits",
+        "/jobs",
+        "/jobs/fares",
+        "/views",
+        calendar,
+        "/messages",
+        "/login",
+        "/jobs/nothing",
+    ];
+    for (width, scheme) in [(360, "dark"), (1_280, "light")] {
+        browser.look(width, scheme);
+        for path in pages {
+            browser.go(&format!("{url}{path}"));
+            browser.eval(&axe);
+            browser.eval(RUN_AXE);
+            browser.until("window.violations !== undefined");
+            let violations = browser.eval("JSON.stringify(window.violations)");
+            assert_eq!(violations, "[]", "{path}, {width} px, {scheme}");
+        }
+        picture(browser, &format!("messages-{width}-{scheme}.png"));
+    }
+}
+
+/// Runs all its rules, those of good manners too.
+const RUN_AXE: &str = "axe.run().then((found) => { window.violations = found.violations.map((one) => \
+    [one.id, one.help, one.nodes.map((node) => node.html + ' ' + node.failureSummary)]) }); 0";
+
+/// Its script; `None`, and a word on why, where it cannot be had.
+fn axe() -> Option<String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("browser/axe.sh");
+    let ended = std::process::Command::new(script)
+        .output()
+        .expect("a shell");
+    if ended.status.code() == Some(77) {
+        println!("skipped: axe, {}", String::from_utf8_lossy(&ended.stderr));
+        return None;
+    }
+    assert!(ended.status.success(), "{ended:?}");
+    let path = String::from_utf8_lossy(&ended.stdout).trim().to_owned();
+    Some(std::fs::read_to_string(path).expect("its script"))
 }
 
 /// Pictures are build output, for people.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use harness::Bucket;
+
 use crate::scene::RUN;
 use crate::serve::{LIMIT, scene};
 
@@ -21,17 +23,37 @@ async fn a_fleet_works_with_the_least_rights() {
         return;
     };
     let user = scene.fleet.name.clone();
-    let printed = |of: &str| {
-        let ended = scene.fleet.producer(&["rights", of], LIMIT);
-        ended.expect("it runs").expect_code(0).stdout
-    };
+    let [redis_line, rabbitmq, s3_policy, role] =
+        ["redis", "rabbitmq", "s3", "elasticsearch"].map(|of| {
+            let ended = scene.fleet.producer(&["rights", of], LIMIT);
+            ended.expect("it runs").expect_code(0).stdout
+        });
+    let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
     let redis = redis_user(
         scene.fleet.value("REDIS_URL"),
-        &printed("redis").replace("user paceline", &format!("user {user}")),
+        &redis_line.replace("user paceline", &format!("user {user}")),
     )
     .await;
-    let permissions: Value = serde_json::from_str(&printed("rabbitmq")).expect("JSON");
+    let permissions = json(&rabbitmq);
     rabbitmq_user(&management, &user, &permissions["permissions"][0]).await;
+    let s3 = harness::shared::stack().s3();
+    let administrator = Bucket::of(&scene.fleet);
+    if let Some(s3) = s3 {
+        let allowed = s3.add_user(&user, PASSWORD, &json(&s3_policy));
+        allowed.expect("a policy");
+        scene.fleet.set("AWS_ACCESS_KEY_ID", user.clone());
+        scene.fleet.set("AWS_SECRET_ACCESS_KEY", PASSWORD);
+    }
+    let index = scene.fleet.value("ELASTICSEARCH_URL").to_owned();
+    let stack = harness::shared::stack();
+    let is_secured = stack.elasticsearch().is_some();
+    if is_secured {
+        let made = stack.add_elasticsearch_user(&user, PASSWORD, &role);
+        made.expect("a user");
+        let index = as_user(&index, &user);
+        until_known(&index).await;
+        scene.fleet.set("ELASTICSEARCH_URL", index);
+    }
     let amqp = as_user(scene.fleet.value("AMQP_URL"), &user);
     scene.fleet.set("AMQP_URL", amqp);
     scene.fleet.set("REDIS_URL", redis.clone());
@@ -52,6 +74,23 @@ async fn a_fleet_works_with_the_least_rights() {
     }
     drop(serving);
     // What belongs to others stays theirs.
+    if is_secured {
+        let url = format!("{}/somebody-else", scene.fleet.value("ELASTICSEARCH_URL"));
+        let refused = reqwest::Client::new()
+            .put(url)
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(refused.status(), 403);
+    }
+    if s3.is_some() {
+        let own = Bucket::of(&scene.fleet);
+        let foreign = "somebody-else/object";
+        administrator.put(foreign, b"theirs").await.expect("put");
+        assert!(own.get(foreign).await.is_err());
+        assert!(own.put(foreign, b"ours").await.is_err());
+        assert!(own.keys(&scene.fleet.name).await.is_ok());
+    }
     let client = redis::Client::open(redis).expect("a URL");
     let mut connection = client
         .get_multiplexed_async_connection()
@@ -93,6 +132,20 @@ fn as_user(url: &str, user: &str) -> String {
     let (scheme, rest) = url.split_once("://").expect("a URL");
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
     format!("{scheme}://{user}:{PASSWORD}@{host}")
+}
+
+/// Waits until the server knows the user of `url`.
+async fn until_known(url: &str) {
+    let url = format!("{}/_security/_authenticate", url.trim_end_matches('/'));
+    let until = std::time::Instant::now() + LIMIT;
+    loop {
+        let answer = reqwest::get(&url).await.expect("an answer");
+        if answer.status().is_success() {
+            return;
+        }
+        assert!(std::time::Instant::now() < until, "{}", answer.status());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 async fn rabbitmq_user(management: &str, user: &str, permissions: &Value) {

@@ -266,7 +266,7 @@ async fn limits(api: &Api) {
     );
     assert_eq!(
         change(Method::PUT, "fare-search/third", "all", slower.clone()).await,
-        422
+        404
     );
     assert_eq!(
         change(Method::PUT, "nobody/second", "all", slower).await,

@@ -13,3 +13,4 @@ pub mod patience;
 pub mod servers;
 pub mod shutdown;
 pub mod telemetry;
+pub mod traced;

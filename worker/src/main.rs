@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use paceline_protocol::probe;
 use paceline_protocol::settings::ProcessEnvironment;
+use paceline_protocol::stores::traces;
 use paceline_worker::admin::{Admin, Readiness};
 use paceline_worker::cli::{Cli, CommonArgs, HealthArgs, Role};
 use paceline_worker::config::{CollectSettings, LoadSettings};
@@ -17,6 +19,9 @@ use tokio::runtime::Runtime;
 /// A call allocates some hundred times; this allocator makes that cheaper than the system's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long the last spans may take.
+const TRACES_LIMIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -49,10 +54,17 @@ fn health(args: &HealthArgs) -> ExitCode {
 
 fn start(cli: Cli) -> anyhow::Result<Ended> {
     telemetry::start(&ProcessEnvironment)?;
+    let version = env!("PACELINE_VERSION");
+    let service = match &cli.role {
+        Role::Load(_) => "paceline-load",
+        _ => "paceline-collect",
+    };
+    traces::start(&ProcessEnvironment, service, version)?;
     let runtime = runtime_for(&cli.role)?;
     let ended = runtime.block_on(run(cli));
     // What is still running after the grace has no say in when the process ends.
     runtime.shutdown_background();
+    traces::flush(TRACES_LIMIT);
     ended
 }
 

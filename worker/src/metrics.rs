@@ -55,6 +55,8 @@ pub struct Metrics {
     pub worker_inflight: IntGauge,
     /// 1 from the first signal on.
     pub worker_draining: IntGauge,
+    /// Spans of traces, by `result`: sent, dropped.
+    pub trace_spans: IntCounterVec,
     /// The `egress` labels whose lanes this collector takes.
     pub worker_egress: IntGaugeVec,
 }
@@ -173,6 +175,11 @@ impl Metrics {
                 "Calls in flight (collect), receipts in hand (load).",
             )?,
             worker_draining: r.gauge("worker_draining", "1 from the first SIGTERM or Ctrl-C on.")?,
+            trace_spans: r.counters(
+                "trace_spans_total",
+                "Spans of traces: sent, taken by the receiver; dropped, since the receiver was away, refused them or was too slow. Only with OTEL_EXPORTER_OTLP_ENDPOINT.",
+                &["result"],
+            )?,
             worker_egress: r.gauges(
                 "worker_egress",
                 "1 for each egress label whose lanes this collector takes: that of `--egress`, and the empty one of lanes that ask for none.",
@@ -187,6 +194,9 @@ impl Metrics {
         for reason in ["unreadable", "poison"] {
             self.dead_letters.with_label_values(&[reason]);
         }
+        for result in ["sent", "dropped"] {
+            self.trace_spans.with_label_values(&[result]);
+        }
         for output in ["part", "sets", "index"] {
             self.output_errors.with_label_values(&[output]);
         }
@@ -198,11 +208,20 @@ impl Metrics {
         self.limit_violations.with_label_values(&[provider]);
     }
 
+    fn count_spans(&self) {
+        let (sent, dropped) = paceline_protocol::stores::traces::counts();
+        for (result, count) in [("sent", sent), ("dropped", dropped)] {
+            let counter = self.trace_spans.with_label_values(&[result]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+    }
+
     /// All of them in Prometheus' text format.
     ///
     /// # Errors
     /// When encoding fails: a defect.
     pub fn text(&self) -> prometheus::Result<String> {
+        self.count_spans();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())

@@ -1,4 +1,4 @@
-//! Elasticsearch: a single node without security, from the distribution that the installer unpacked.
+//! Elasticsearch: a single node with security on (one administrator, no TLS), from the distribution that the installer unpacked.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -15,17 +15,27 @@ use crate::{place, ports, probe};
 /// The version that the installer fetches.
 const VERSION: &str = "8.19.8";
 
-/// Starts it; the server and its URL.
+/// Who may do everything.
+const ADMINISTRATOR: &str = "administrator";
+
+/// Answers when there is a node that works.
+const HEALTH: &str = "/_cluster/health?wait_for_status=yellow";
+
+/// Starts it; the server and its URL, with the administrator's password.
 pub fn start(folder: &Path) -> anyhow::Result<(Server, String)> {
     let folder = place::make_folder(&folder.join("elasticsearch"))?;
     let home = home()?;
     let java = java()?;
     let account = account()?;
     let (port, transport) = (ports::free()?, ports::free()?);
+    let password = place::secret()?;
     configure(&home, &folder, port, transport)?;
+    administrator(&folder.join("config"), &password)?;
     if let Some(account) = &account {
         give(&folder, account)?;
     }
+    let authority = format!("{ADMINISTRATOR}:{password}");
+    let url = format!("http://{authority}@127.0.0.1:{port}");
     let place = folder.clone();
     let command = move || {
         let mut command = Command::new(home.join("bin/elasticsearch"));
@@ -48,10 +58,10 @@ pub fn start(folder: &Path) -> anyhow::Result<(Server, String)> {
         address: format!("127.0.0.1:{port}"),
         folder,
         command: Box::new(command),
-        ready: Box::new(move || probe::http(port, "/_cluster/health?wait_for_status=yellow")),
+        ready: Box::new(move || probe::http_as(port, HEALTH, Some(&authority))),
         patience: Duration::from_secs(120),
     })?;
-    Ok((server, format!("http://127.0.0.1:{port}")))
+    Ok((server, url))
 }
 
 /// The distribution: `PACELINE_ELASTICSEARCH_HOME`, else where the installer puts it.
@@ -105,13 +115,53 @@ fn configure(home: &Path, folder: &Path, port: u16, transport: u16) -> anyhow::R
          http.port: {port}\n\
          transport.port: {transport}\n\
          discovery.type: single-node\n\
-         xpack.security.enabled: false\n\
+         xpack.security.enabled: true\n\
+         xpack.security.autoconfiguration.enabled: false\n\
+         xpack.security.http.ssl.enabled: false\n\
+         xpack.security.transport.ssl.enabled: false\n\
          cluster.routing.allocation.disk.threshold_enabled: false\n",
         folder.display()
     );
     place::write(&config, "elasticsearch.yml", &settings)?;
     Ok(())
 }
+
+/// Makes the administrator, in the files that hold accounts beside those that the API makes.
+fn administrator(config: &Path, password: &str) -> anyhow::Result<()> {
+    let hash = bcrypt::hash_with_result(password, COST)?.format_for_version(bcrypt::Version::TwoA);
+    place::write(config, "users", &format!("{ADMINISTRATOR}:{hash}\n"))?;
+    place::write(
+        config,
+        "users_roles",
+        &format!("superuser:{ADMINISTRATOR}\n"),
+    )?;
+    Ok(())
+}
+
+/// Makes a user with `role` alone (as `PUT /_security/role` takes it), in the files: this distribution lacks what keeps
+/// accounts in an index. It is known some seconds later.
+///
+/// # Errors
+/// When the files cannot be written.
+pub fn add_user(server: &Server, user: &str, password: &str, role: &str) -> anyhow::Result<()> {
+    let config = server.folder().join("config");
+    let hash = bcrypt::hash_with_result(password, COST)?.format_for_version(bcrypt::Version::TwoA);
+    // JSON is YAML as well, on one line at least.
+    let role = role.replace('\n', " ");
+    let lines = [
+        ("roles.yml", format!("{user}: {role}\n")),
+        ("users", format!("{user}:{hash}\n")),
+        ("users_roles", format!("{user}:{user}\n")),
+    ];
+    for (name, line) in lines {
+        let before = fs::read_to_string(config.join(name)).unwrap_or_default();
+        place::write(&config, name, &(before + &line))?;
+    }
+    Ok(())
+}
+
+/// Of the password's hash: it is random, so little will do.
+const COST: u32 = 5;
 
 /// Gives `path` and all below it to `account`.
 fn give(path: &Path, account: &User) -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ pub mod server;
 
 mod elasticsearch;
 mod place;
+mod policy;
 mod ports;
 mod probe;
 mod rabbitmq;

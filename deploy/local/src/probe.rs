@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use base64::Engine;
+
 /// One question may take so long.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -31,7 +33,17 @@ pub fn amqp(port: u16) -> bool {
 
 /// `path` answers 200.
 pub fn http(port: u16, path: &str) -> bool {
-    let question = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n");
+    http_as(port, path, None)
+}
+
+/// `path` answers 200 to `user:password`.
+pub fn http_as(port: u16, path: &str, user: Option<&str>) -> bool {
+    let user = user.map(|user| {
+        let user = base64::engine::general_purpose::STANDARD.encode(user);
+        format!("Authorization: Basic {user}\r\n")
+    });
+    let user = user.unwrap_or_default();
+    let question = format!("GET {path} HTTP/1.0\r\nHost: 127.0.0.1\r\n{user}\r\n");
     ask(port, question.as_bytes(), 12)
         .is_ok_and(|answer| answer.starts_with(b"HTTP/1.") && answer.ends_with(b" 200"))
 }

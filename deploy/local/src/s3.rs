@@ -20,11 +20,11 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::Body;
-use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
 use tokio::runtime::Runtime;
 
+use crate::policy::{Policy, Users};
 use crate::s3_folder::Folder;
 use crate::{place, ports};
 
@@ -58,6 +58,7 @@ pub struct S3 {
     address: SocketAddr,
     access_key: String,
     secret_key: String,
+    users: Users,
     front: Arc<Front>,
     runtime: Mutex<Option<Runtime>>,
 }
@@ -71,15 +72,16 @@ impl S3 {
         let files = FileSystem::new(&root)
             .map_err(|error| anyhow::anyhow!("S3 in {}: {error:?}", root.display()))?;
         let mut service = S3ServiceBuilder::new(Folder::new(&root, files));
-        service.set_auth(SimpleAuth::from_single(
-            access_key.clone(),
-            secret_key.clone(),
-        ));
+        let users = Users::default();
+        users.add(&access_key, &secret_key, None);
+        service.set_auth(users.clone());
+        service.set_access(users.clone());
         let s3 = S3 {
             root,
             address: ([127, 0, 0, 1], ports::free()?).into(),
             access_key,
             secret_key,
+            users,
             front: Arc::new(Front::new(service.build())),
             runtime: Mutex::new(None),
         };
@@ -101,6 +103,21 @@ impl S3 {
     /// `AWS_SECRET_ACCESS_KEY`.
     pub fn secret_key(&self) -> &str {
         &self.secret_key
+    }
+
+    /// From now on the key may do what `policy` (a document as AWS reads them) allows, and nothing else.
+    ///
+    /// # Errors
+    /// When the policy says something that is not judged here.
+    pub fn add_user(
+        &self,
+        access_key: &str,
+        secret_key: &str,
+        policy: &serde_json::Value,
+    ) -> anyhow::Result<()> {
+        let policy = Policy::read(policy)?;
+        self.users.add(access_key, secret_key, Some(policy));
+        Ok(())
     }
 
     /// Makes a bucket; one that is there is fine.

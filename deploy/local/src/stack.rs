@@ -202,6 +202,20 @@ impl Stack {
         self.s3.as_ref()
     }
 
+    /// Makes a user of the private Elasticsearch with `role` alone, a document as its API takes it.
+    ///
+    /// # Errors
+    /// When there is none, or its files cannot be written.
+    pub fn add_elasticsearch_user(
+        &self,
+        user: &str,
+        password: &str,
+        role: &str,
+    ) -> anyhow::Result<()> {
+        let server = self.elasticsearch().context("no private Elasticsearch")?;
+        elasticsearch::add_user(server, user, password, role)
+    }
+
     /// The private Elasticsearch, to be stopped and broken.
     pub fn elasticsearch(&self) -> Option<&Server> {
         self.elasticsearch.as_ref()

@@ -135,6 +135,7 @@ impl ComparedRun {
                     .map(|block| summary(&shard, block))
                     .collect(),
                 rebuild: None,
+                trace: None,
             };
             stores.publisher.receipt(&receipt).await?;
         }

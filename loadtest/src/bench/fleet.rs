@@ -265,7 +265,7 @@ impl Drop for Fleet {
     }
 }
 
-fn own_environment(url: &str, run: &str, spec: &Path) -> Vec<(String, String)> {
+pub(super) fn own_environment(url: &str, run: &str, spec: &Path) -> Vec<(String, String)> {
     let region = std::env::var("AWS_REGION").unwrap_or_else(|_| "us-east-1".to_owned());
     let level = std::env::var("PACELINE_LOG").unwrap_or_else(|_| "warn".to_owned());
     [

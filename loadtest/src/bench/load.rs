@@ -172,6 +172,7 @@ impl CollectedRun {
                     round: 0,
                     parts: blocks.map(|block| self.summary(&shard, block)).collect(),
                     rebuild: None,
+                    trace: None,
                 };
                 Ok(stores.publisher.receipt(&receipt).await?)
             })

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::message::Control;
+use paceline_protocol::stores::traces;
 
 use crate::cli::RunArgs;
 use crate::context::Context;
@@ -95,6 +96,7 @@ async fn end(context: &Context, stores: &Stores, run: &RunRef, files: &RunFiles)
         .objects()
         .put(&layout.manifest(), body.into(), &[])
         .await?;
+    traces::run_ended(&files.plan, "cancelled", manifest.cells, manifest.failed);
     forget_entry(stores, run).await?;
     let topic = serde_json::json!({ "job": run.job, "run": run.run, "state": "cancelled",
         "round": files.open.as_ref().map_or(0, |open| open.round) });

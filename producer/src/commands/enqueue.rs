@@ -4,6 +4,7 @@
 //! shards. The same command again goes on where it stopped, by what lies in S3.
 
 use std::io::Write;
+use std::time::Instant;
 
 use anyhow::Result;
 use paceline_protocol::ids::{RunId, RunRef};
@@ -12,6 +13,8 @@ use paceline_protocol::manifest::RunEnd;
 use paceline_protocol::message::Control;
 use paceline_protocol::plan::{Plan, Shard};
 use paceline_protocol::stores::objects::PutNew;
+use paceline_protocol::stores::traces::{self, Kind, Span};
+use tracing::Instrument;
 
 use super::load::{self, Asked};
 use super::plan::print_estimate;
@@ -187,6 +190,7 @@ impl Enqueueing<'_> {
     }
 
     async fn run(&self, id: RunId) -> Result<Started> {
+        let began = Instant::now();
         let run = RunRef {
             job: self.job.job.name.clone(),
             run: id.clone(),
@@ -211,7 +215,21 @@ impl Enqueueing<'_> {
             let files = RunFiles::expect(&self.stores.archive, &run).await?;
             return self.again(id, files).await;
         }
-        let published = self.publish_new(&plan, &mut readiness).await;
+        let root = traces::of_plan(&plan);
+        let span = Span::child(root.as_ref(), "enqueue", Kind::Internal)
+            .ago(began.elapsed())
+            .with("paceline.job", run.job.as_str())
+            .with("paceline.run", run.run.to_string())
+            .with("paceline.cells", plan.cells())
+            .with("paceline.shards", plan.shards());
+        let published = self
+            .publish_new(&plan, &mut readiness)
+            .instrument(span.lines())
+            .await;
+        if let Err(error) = &published {
+            span.failed(error.to_string());
+        }
+        drop(span);
         self.put_ledger(&layout, &readiness).await?;
         self.tell_start(&plan).await;
         published.map_err(|error| error.context(Opened(run.clone())))?;

@@ -156,6 +156,7 @@ async fn begin(
         round: entry.round,
         parts: Vec::new(),
         rebuild: Some(entry.id),
+        trace: None,
     };
     stores.publisher.receipt(&receipt).await?;
     Ok(entry)

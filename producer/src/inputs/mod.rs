@@ -21,6 +21,13 @@ use self::records::{Rows, columns_of};
 use crate::plan::{Gathered, PlanRequest, Prepared, prepare};
 use crate::stores::Archive;
 
+/// A job that is read has nothing to be read yet.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "job `{0}` has no good run yet (one with _SUCCESS that was not narrowed by --only): run it first"
+)]
+pub struct NotYet(String);
+
 /// Plans a run of a loaded job with everything that it reads. `archive` may be absent where nothing has
 /// connected to S3 yet; then that is done only for a job that needs it. `known` is what an earlier plan of the
 /// same run named: it is read again, whatever else there is by now.
@@ -150,9 +157,7 @@ async fn runs_of(
     let runs = match (good.first(), named) {
         (_, Some(named)) => runs::up_to(archive, read, good, named).await?,
         (Some(_), None) => good,
-        (None, None) => anyhow::bail!(
-            "job `{read}` has no good run yet (one with _SUCCESS that was not narrowed by --only): run it first"
-        ),
+        (None, None) => return Err(NotYet(read.to_owned()).into()),
     };
     let Some(newest) = runs.first() else {
         anyhow::bail!("job `{read}` has no such run");

@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::message::{Receipt, ShardMessage};
 use paceline_protocol::plan::{Plan, Shard};
+use paceline_protocol::stores::traces::{self, Kind, Span};
 use paceline_protocol::version;
 use uuid::Uuid;
 
@@ -26,12 +27,28 @@ pub async fn publish_shards(
     shards: &mut (dyn Iterator<Item = Shard<'_>> + Send),
 ) -> Result<u64> {
     let bar = bar(context, total);
+    let exchange = stores.publisher.work_exchange();
+    let span = Span::child(
+        traces::of_plan(plan).as_ref(),
+        format!("send {exchange}"),
+        Kind::Producer,
+    )
+    .with("messaging.system", "rabbitmq")
+    .with("messaging.destination.name", exchange)
+    .with("messaging.operation.type", "send")
+    .with("paceline.job", plan.job.name.as_str())
+    .with("paceline.run", plan.run.to_string())
+    .with("paceline.round", round);
     let mut messages = shards.map(|shard| message(plan, &shard, round));
     let done = stores
         .publisher
         .shards(&mut messages, &mut |safe| bar.set_position(safe))
         .await;
     bar.finish_and_clear();
+    match &done {
+        Ok(shards) => span.set("messaging.batch.message_count", *shards),
+        Err(error) => span.failed(error.to_string()),
+    }
     Ok(done?)
 }
 
@@ -44,6 +61,7 @@ fn message(plan: &Plan, shard: &Shard<'_>, round: u32) -> ShardMessage {
         lane: shard.lane.to_owned(),
         shard: shard.number,
         round,
+        trace: traces::of_plan(plan),
     }
 }
 
@@ -102,5 +120,6 @@ fn receipt(
         round,
         parts,
         rebuild: None,
+        trace: None,
     }
 }

@@ -11,6 +11,7 @@ use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::message::{Control, ShardMessage};
 use paceline_protocol::plan::Plan;
+use paceline_protocol::stores::traces;
 use paceline_protocol::version;
 use uuid::Uuid;
 
@@ -99,6 +100,7 @@ async fn end(server: &Server, run: &RunRef) -> Result<()> {
             lane: shard.lane.to_owned(),
             shard: shard.number,
             round: open.round,
+            trace: traces::of_plan(plan),
         };
         stores.publisher.shard_is_over(&message, "deadline").await?;
     }

@@ -48,6 +48,7 @@ pub(super) struct Gauges {
     starts: IntCounterVec,
     dead: IntCounterVec,
     deliveries: IntCounterVec,
+    spans: IntCounterVec,
     /// What one worker takes on.
     worker: WorkerSize,
 }
@@ -132,6 +133,11 @@ impl Gauges {
                 "Messages put to the dead letters: request, delivery (unreadable ones), webhook (given up after a day).",
                 &["reason"],
             )?,
+            spans: r.counters(
+                "trace_spans_total",
+                "Spans of traces that were sent, and those that were dropped: the receiver was away, refused them or was too slow. Only with OTEL_EXPORTER_OTLP_ENDPOINT.",
+                &["result"],
+            )?,
             deliveries: r.counters(
                 "webhook_deliveries_total",
                 "Webhooks called, by result: ok, retried, failed.",
@@ -145,6 +151,9 @@ impl Gauges {
         }
         for result in ["ok", "retried", "failed"] {
             gauges.deliveries.with_label_values(&[result]);
+        }
+        for result in ["sent", "dropped"] {
+            gauges.spans.with_label_values(&[result]);
         }
         Ok(gauges)
     }
@@ -202,6 +211,16 @@ impl Gauges {
                 .with_label_values(&[&egress])
                 .set(gauge(workers));
         }
+    }
+
+    /// Everything, as it is now.
+    pub(super) fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        let (sent, dropped) = paceline_protocol::stores::traces::counts();
+        for (result, count) in [("sent", sent), ("dropped", dropped)] {
+            let counter = self.spans.with_label_values(&[result]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        self.registry.gather()
     }
 
     fn show_run(&self, shot: &Snapshot) {

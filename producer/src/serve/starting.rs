@@ -58,6 +58,8 @@ impl Server {
             listen: None,
             dry_run: false,
         };
+        // A run that is told to have failed must not begin when Redis is back.
+        self.stores.state.ping().await?;
         let parent = ask.parent.as_ref();
         let started = enqueue::start(&self.context, &self.stores, &job, &args, id, parent).await?;
         tracing::info!(run.id = %started.run, again = started.again, "started");

@@ -10,3 +10,4 @@ pub mod objects;
 pub mod refresh_tokens;
 pub mod sorted_set;
 pub mod state;
+pub mod traces;

@@ -116,6 +116,7 @@ fn shard_of(run: &RunRef, lane: &str, number: u64) -> ShardMessage {
         lane: lane.to_owned(),
         shard: number,
         round: 0,
+        trace: None,
     }
 }
 
@@ -366,6 +367,7 @@ async fn a_receipt_comes_again_until_it_is_acked() {
         round: 1,
         parts: Vec::new(),
         rebuild: None,
+        trace: None,
     };
     broker.publisher.receipt(&receipt).await.expect("taken");
     let mut first = broker.receipts().await;

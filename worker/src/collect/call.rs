@@ -28,6 +28,7 @@ use super::on_time;
 use super::tokens::SignedIn;
 use super::work::CellResult;
 use crate::metrics::Metrics;
+use crate::traced::{self, Called};
 
 /// Everything that one call needs.
 pub struct Call {
@@ -410,6 +411,18 @@ impl Call {
             reason,
             trace: provider_trace(|name| attempt.headers.get(name)?.to_str().ok()),
         });
+        traced::call(
+            &self.shard.span,
+            &Called {
+                provider,
+                endpoint,
+                cell: self.cell,
+                attempt: self.attempts + 1,
+                status: attempt.status,
+                verdict,
+                took: attempt.duration,
+            },
+        );
         let metrics = &self.metrics;
         metrics
             .requests

@@ -25,6 +25,7 @@ use super::resume::resume;
 use super::run::{Run, Runs};
 use super::work::ShardWork;
 use crate::patience::Patience;
+use crate::traced;
 
 /// How long an idle worker waits before it looks at its queues again.
 const IDLE: Duration = Duration::from_millis(700);
@@ -309,7 +310,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
                 .min(LONGEST_WAIT)
         };
         let (work, full) = ShardWork::new(resumed.blocks, resumed.open, instant_of);
+        let exchange = self.context.parting.publisher.work_exchange();
+        let span = traced::shard(&run.plan, message, &exchange);
         let in_hand = ShardInHand {
+            span,
             message: message.clone(),
             run: run.clone(),
             at,

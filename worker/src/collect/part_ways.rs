@@ -64,6 +64,7 @@ impl Parting {
             round: shard.message.round,
             parts,
             rebuild: None,
+            trace: shard.span.context(),
         };
         until_done("sending a receipt", shard, || async {
             self.stores.save_failures(shard).await?;

@@ -52,6 +52,7 @@ impl Loader {
             round: shard.round,
             parts: Vec::new(),
             rebuild: None,
+            trace: None,
         };
         // A worker may put one of the blocks meanwhile: then that part is adopted, and the failures are
         // written again without its cells.

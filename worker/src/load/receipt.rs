@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use paceline_protocol::block::{CellEnd, CellEnds};
 use paceline_protocol::layout::PartName;
 use paceline_protocol::message::{PartSummary, Receipt};
+use tracing::Instrument;
 
 use super::runs::{OpenedRun, Stage};
 use super::stores::Stores;
@@ -18,6 +19,7 @@ use crate::output::documents::Rejected;
 use crate::output::doubles::Doubles;
 use crate::output::part::{PartMeta, name_of};
 use crate::output::settle::{BlockPlace, block_counts};
+use crate::traced;
 use paceline_protocol::message::merged_ends;
 
 /// Objects of one shard that are read at once.
@@ -47,6 +49,20 @@ impl LoadedPart {
 impl Loader {
     /// Everything that a receipt asks for.
     pub(crate) async fn receipt(
+        &self,
+        run: &Arc<OpenedRun>,
+        receipt: &Receipt,
+    ) -> Result<(), LoadError> {
+        let span = traced::load(&run.plan, receipt, &self.stores.publisher.receipts_queue());
+        let loaded = self.load_and_finish(run, receipt).instrument(span.lines());
+        let loaded = loaded.await;
+        if let Err(error) = &loaded {
+            span.failed(error.to_string());
+        }
+        loaded
+    }
+
+    async fn load_and_finish(
         &self,
         run: &Arc<OpenedRun>,
         receipt: &Receipt,

@@ -89,8 +89,12 @@ impl Runs {
         run: &RunRef,
         rebuild: Option<Uuid>,
     ) -> Result<Opening, LoadError> {
-        if let Some(known) = self.lock().get(run).filter(|known| known.lives_in(rebuild)) {
-            return Ok(Opening::Open(known.clone()));
+        let known = self.lock().get(run).cloned();
+        // Another loader may have ended it since, and what it had may be gone: nothing of it may come back.
+        if let Some(known) = known.filter(|known| known.lives_in(rebuild))
+            && self.stores.state.is_registered(run).await?
+        {
+            return Ok(Opening::Open(known));
         }
         let Some(opened) = self.stores.open_run(run).await? else {
             tracing::info!(run.id = %run, "a receipt of a run that has ended");
@@ -100,6 +104,7 @@ impl Runs {
         let opened = Arc::new(OpenedRun::read(run, opened.rebuild, self.stores.clone()).await?);
         let mut known = self.lock();
         let kept = known.entry(run.clone()).or_insert_with(|| opened.clone());
+        // What was known stays, with the index that it has begun to fill.
         if !kept.lives_in(opened.rebuild.as_ref().map(|rebuild| rebuild.id)) {
             *kept = opened;
         }
@@ -241,30 +246,29 @@ impl OpenedRun {
         }
     }
 
-    /// The writer of the run's index, which is created on first use.
+    /// The writer of the run's index, which is there from now on: writing to one that is gone would make
+    /// another, without its mapping and nobody's.
     pub(crate) async fn writer(&self) -> Result<Option<&BulkWriter>, LoadError> {
         let Some(output) = self.output() else {
             return Ok(None);
         };
-        let made = self
-            .writer
-            .get_or_try_init(|| self.make_writer(output))
-            .await?;
-        Ok(Some(made))
+        let name = index_name(output, &self.plan);
+        if self.writer.get().is_none() || !self.stores.index.exists(&name).await? {
+            self.create_index(output, &name).await?;
+        }
+        let made = async || {
+            let stores = &self.stores;
+            BulkWriter::new(stores.index.clone(), name, stores.metrics.clone())
+        };
+        Ok(Some(self.writer.get_or_init(made).await))
     }
 
-    async fn make_writer(&self, output: &IndexOutput) -> Result<BulkWriter, LoadError> {
-        let name = index_name(output, &self.plan);
+    async fn create_index(&self, output: &IndexOutput, name: &str) -> Result<(), LoadError> {
         let body = index_body(output, &self.plan, &self.stores.fleet.namespace);
-        if !self.stores.index.create(&name, &body).await? && output.mode == IndexMode::Snapshot {
-            self.check_owner(&name).await?;
+        if !self.stores.index.create(name, &body).await? && output.mode == IndexMode::Snapshot {
+            self.check_owner(name).await?;
         }
-        let stores = &self.stores;
-        Ok(BulkWriter::new(
-            stores.index.clone(),
-            name,
-            stores.metrics.clone(),
-        ))
+        Ok(())
     }
 
     /// An index name is lower-case, run ids are not: two runs may meet in one name.

@@ -163,5 +163,6 @@ fn receipt(run: &OpenedRun, shard: Option<u64>, round: u32) -> Receipt {
         round,
         parts: Vec::new(),
         rebuild: run.rebuild.as_ref().map(|rebuild| rebuild.id),
+        trace: None,
     }
 }

@@ -64,7 +64,7 @@ async fn set(
     body: Bytes,
 ) -> Answer<Json<Value>> {
     let new: NewValue = read(&body)?;
-    let provider = named(&server, &provider).await?;
+    let provider = with_limit(&server, &provider, &limit).await?;
     let changed = change::set(&server.stores, &provider, &limit, &new.value, new.reason).await;
     changed.map(|changed| Json(json!(changed))).map_err(refused)
 }
@@ -73,7 +73,7 @@ async fn reset(
     State(server): Shared,
     Path((provider, limit)): Path<(String, String)>,
 ) -> Answer<Json<Value>> {
-    let provider = named(&server, &provider).await?;
+    let provider = with_limit(&server, &provider, &limit).await?;
     let changed = change::reset(&server.stores, &provider, Some(&limit), None).await;
     changed.map(|changed| Json(json!(changed))).map_err(refused)
 }
@@ -104,6 +104,15 @@ async fn known(server: &Server) -> Answer<BTreeMap<String, Provider>> {
 async fn named(server: &Server, name: &str) -> Answer<Provider> {
     let found = known(server).await?.remove(name);
     found.ok_or_else(|| Problem::missing(format!("there is no provider `{name}`")))
+}
+
+async fn with_limit(server: &Server, name: &str, limit: &str) -> Answer<Provider> {
+    let provider = named(server, name).await?;
+    if provider.limits.iter().any(|known| known.name == limit) {
+        return Ok(provider);
+    }
+    let why = format!("provider `{name}` has no limit `{limit}`");
+    Err(Problem::missing(why))
 }
 
 fn read<T: for<'d> Deserialize<'d>>(body: &[u8]) -> Answer<T> {

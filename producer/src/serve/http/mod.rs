@@ -101,7 +101,7 @@ fn api(tokens: Arc<Tokens>) -> Router<Arc<Server>> {
 async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let encoder = TextEncoder::new();
     let mut body = Vec::new();
-    match encoder.encode(&server.gauges.registry.gather(), &mut body) {
+    match encoder.encode(&server.gauges.gather(), &mut body) {
         Ok(()) => {
             let kind = [(header::CONTENT_TYPE, encoder.format_type().to_owned())];
             (kind, body).into_response()

@@ -4,6 +4,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::exit::{Exit, Refusal};
+use crate::inputs::NotYet;
 use crate::plan::PlanError;
 use crate::serve::starting::is_other_plan;
 
@@ -48,11 +49,11 @@ impl Problem {
     }
 
     /// Why a run was not started: what was asked for does not fit its job (422), unless its id stands for
-    /// another plan (409).
+    /// another plan, or what it reads is not there yet (409).
     pub(super) fn of_start(error: anyhow::Error) -> Self {
-        let of_another = is_other_plan(&error);
+        let conflicts = is_other_plan(&error) || error.is::<NotYet>();
         let problem = Self::from(error);
-        if problem.status == StatusCode::CONFLICT && !of_another {
+        if problem.status == StatusCode::CONFLICT && !conflicts {
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, problem.detail);
         }
         problem
@@ -62,7 +63,7 @@ impl Problem {
 impl From<anyhow::Error> for Problem {
     fn from(error: anyhow::Error) -> Self {
         let detail = format!("{error:#}");
-        if is_other_plan(&error) {
+        if is_other_plan(&error) || error.is::<NotYet>() {
             return Self::new(StatusCode::CONFLICT, detail);
         }
         if error.is::<PlanError>() {

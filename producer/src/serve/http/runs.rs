@@ -48,7 +48,7 @@ async fn runs(State(server): Shared, Query(listing): Query<Listing>) -> Answer<J
         return Err(Problem::bad("`job` is no job's name"));
     }
     let archive = &server.stores.archive;
-    let limit = listing.limit.unwrap_or(50).clamp(1, PAGE);
+    let limit = page_size(listing.limit)?;
     let mut found = all_runs(archive, listing.job.as_deref()).await?;
     found.sort_by(|a, b| (&b.run, &a.job).cmp(&(&a.run, &b.job)));
     if let Some(after) = &listing.after {
@@ -73,6 +73,15 @@ async fn shown(server: Arc<Server>, run: RunRef) -> Answer<Option<Value>> {
         return Ok(None);
     };
     Ok(Some(line(&files, &shot(&server, &files).await?)))
+}
+
+/// How many entries are wanted.
+fn page_size(limit: Option<usize>) -> Answer<usize> {
+    match limit {
+        None => Ok(50),
+        Some(limit) if (1..=PAGE).contains(&limit) => Ok(limit),
+        Some(_) => Err(Problem::bad(format!("`limit` is 1 to {PAGE}"))),
+    }
 }
 
 /// `<job>/<run>`
@@ -146,7 +155,7 @@ async fn failures(
     let mut shards: Vec<u64> = listed.iter().filter_map(|o| shard_of(&o.key)).collect();
     shards.sort_unstable();
     let after = page.after.as_deref().map(place).transpose()?;
-    let limit = page.limit.unwrap_or(50).clamp(1, PAGE);
+    let limit = page_size(page.limit)?;
     let mut rows: Vec<Value> = Vec::new();
     for shard in shards {
         if after.is_some_and(|(first, _)| shard < first) {

@@ -64,14 +64,32 @@ pub(in crate::serve) async fn client(
         .map_err(|_| never("no client can be made for it"))
 }
 
+/// The address of version 4 within one of version 6: mapped, or reached through a translator (64:ff9b::/96, 2002::/16).
+fn inner(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(v6) = address else {
+        return address;
+    };
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        IpAddr::V4(std::net::Ipv4Addr::new(a, b, c, d))
+    };
+    match v6.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => v4(high, low),
+        _ => v6.to_canonical(),
+    }
+}
+
 /// Whether an address may be called at all, and when only by the operator's word.
 fn may_be_called(address: IpAddr, trusted: bool) -> bool {
-    match address.to_canonical() {
+    match inner(address) {
         IpAddr::V4(v4) => {
             let never =
                 v4.is_link_local() || v4.is_multicast() || v4.is_unspecified() || v4.is_broadcast();
             let shared = v4.octets()[0] == 100 && (64..128).contains(&v4.octets()[1]);
+            // Of 192.0.0.0/24 and 198.18.0.0/15 nobody outside has one either.
+            let reserved = matches!(v4.octets(), [192, 0, 0, _] | [198, 18 | 19, ..]);
             let private = v4.is_private() || v4.is_loopback() || shared || v4.octets()[0] == 0;
+            let private = private || reserved || v4.octets()[0] >= 240;
             !never && (trusted || !private)
         }
         IpAddr::V6(v6) => {
@@ -99,6 +117,9 @@ mod tests {
             "::1",
             "fc00::1",
             "::ffff:127.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "2002:7f00:1::",
+            "198.18.0.1",
         ] {
             assert!(!may(private, false) && may(private, true), "{private}");
         }
@@ -108,6 +129,7 @@ mod tests {
             "fe80::1",
             "fd00:ec2::254",
             "::ffff:169.254.169.254",
+            "64:ff9b::169.254.169.254",
             "224.0.0.1",
         ] {
             assert!(!may(never, true), "{never}");

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::Arrival;
 use super::declare::text;
 use crate::message::{Receipt, ShardMessage};
+use crate::trace::{TRACEPARENT, TraceContext};
 use crate::version::{self, Unread};
 
 const TYPE: &str = "paceline-type";
@@ -33,7 +34,7 @@ impl Envelope {
             "shard/{}/{}/{}/{}",
             shard.job, shard.run, shard.shard, shard.round
         );
-        Self::new("shard", id, json(shard))
+        Self::new("shard", id, json(shard)).traced(shard.trace)
     }
 
     pub(super) fn receipt(receipt: &Receipt) -> Self {
@@ -42,14 +43,15 @@ impl Envelope {
             "receipt/{}/{}/{shard}/{}",
             receipt.job, receipt.run, receipt.round
         );
-        Self::new("receipt", id, json(receipt))
+        Self::new("receipt", id, json(receipt)).traced(receipt.trace)
     }
 
     /// A message as it was delivered, to be published again: with what we said of it, without what the broker noted.
     pub(super) fn again(properties: &BasicProperties, body: Vec<u8>) -> Self {
         let id = properties.message_id().as_ref();
         let kind = kind(properties).unwrap_or_default();
-        let again = Self::new(&kind, id.map(ToString::to_string).unwrap_or_default(), body);
+        let again = Self::new(&kind, id.map(ToString::to_string).unwrap_or_default(), body)
+            .traced(trace(properties));
         // A shard that is dead already says why; else the broker's word would be gone.
         match header(properties, REASON).or_else(|| last_death(properties)) {
             Some(reason) => again.because(&reason),
@@ -58,9 +60,21 @@ impl Envelope {
     }
 
     /// The same with why it goes to the dead letters.
-    pub(super) fn because(mut self, reason: &str) -> Self {
+    pub(super) fn because(self, reason: &str) -> Self {
+        self.with(REASON, reason)
+    }
+
+    /// The same with its place among traces.
+    fn traced(self, trace: Option<TraceContext>) -> Self {
+        match trace {
+            Some(trace) => self.with(TRACEPARENT, &trace.traceparent()),
+            None => self,
+        }
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Self {
         let mut headers = self.properties.headers().clone().unwrap_or_default();
-        headers.insert(REASON.into(), text(reason));
+        headers.insert(name.into(), text(value));
         self.properties = self.properties.with_headers(headers);
         self
     }
@@ -93,11 +107,35 @@ pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Unread> {
     serde_json::from_slice(body).map_err(|e| Unread::Broken(e.to_string()))
 }
 
+/// A shard of this build or an older one.
+pub(super) fn read_shard(
+    properties: &BasicProperties,
+    body: &[u8],
+) -> Result<ShardMessage, Unread> {
+    let shard: ShardMessage = read(body)?;
+    Ok(ShardMessage {
+        trace: trace(properties),
+        ..shard
+    })
+}
+
+/// The place among traces that a message names.
+fn trace(properties: &BasicProperties) -> Option<TraceContext> {
+    TraceContext::parse(&header(properties, TRACEPARENT)?)
+}
+
 /// What lies on the receipts queue.
 pub(super) fn arrival(properties: &BasicProperties, body: &[u8]) -> Arrival {
     let read = match header(properties, TYPE).as_deref() {
-        Some("receipt") => read(body).map(Arrival::Receipt),
-        Some("shard") => read(body).map(|shard| Arrival::DeadShard(shard, death(properties))),
+        Some("receipt") => read(body).map(|receipt: Receipt| {
+            Arrival::Receipt(Receipt {
+                trace: trace(properties),
+                ..receipt
+            })
+        }),
+        Some("shard") => {
+            read_shard(properties, body).map(|shard| Arrival::DeadShard(shard, death(properties)))
+        }
         other => {
             let kind = other.unwrap_or("none");
             Err(Unread::Broken(format!("a message of type {kind}")))

@@ -108,6 +108,16 @@ impl Publisher {
         }
     }
 
+    /// The exchange that shards are published to.
+    pub fn work_exchange(&self) -> String {
+        self.topology.work_exchange()
+    }
+
+    /// The queue of receipts.
+    pub fn receipts_queue(&self) -> String {
+        self.topology.receipts()
+    }
+
     /// Publishes one shard to its queue, confirmed.
     ///
     /// # Errors

@@ -201,7 +201,7 @@ pub(super) async fn ack(acker: &Acker) {
 impl TakenShard {
     fn new(delivery: lapin::message::Delivery, queue: String, channel: Channel) -> Self {
         TakenShard {
-            message: envelope::read(&delivery.data),
+            message: envelope::read_shard(&delivery.properties, &delivery.data),
             delivery_count: envelope::delivery_count(&delivery.properties),
             body: delivery.data,
             properties: delivery.properties,

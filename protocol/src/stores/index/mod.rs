@@ -227,6 +227,19 @@ impl Index {
             .collect())
     }
 
+    /// Whether there is a concrete index of this name.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn exists(&self, name: &str) -> Result<bool, IndexError> {
+        let path = concrete(name)?;
+        let answer = self.wire.send(Method::HEAD, &path, &Value::Null).await?;
+        match answer.status {
+            404 => Ok(false),
+            _ => answer.good().map(|_| true),
+        }
+    }
+
     /// Deletes a concrete index; one that is not there is fine.
     ///
     /// # Errors

@@ -57,6 +57,18 @@ impl State {
         self.run_pipe(&all).await
     }
 
+    /// Whether the registry names the run. Where it does not, S3 knows.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn is_registered(&self, run: &RunRef) -> Result<bool, StateError> {
+        let mut connection = self.connection().await?;
+        connection
+            .hexists(self.keys.open_runs(), run.to_string())
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
     /// Takes a run out of the registry.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::broker::Publisher;
 use paceline_protocol::stores::limiter::Closure;
 
+use tracing::Instrument;
+
 use super::asking::{Drawn, Wish};
 use super::kept;
 use super::tokens::NoToken;
@@ -61,7 +63,8 @@ impl Lane {
         let events = self.events.clone();
         let probe = grant.probe.then_some(grant.start_us);
         // Boxed: its future has some kilobytes, which would be copied at each step into a task.
-        let call = Box::pin(call.run());
+        let lines = call.shard.span.lines();
+        let call = Box::pin(call.run()).instrument(lines);
         self.context.tasks.spawn(async move {
             let end = call.await;
             drop(events.send(Event::Called {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use paceline_protocol::limit::ClaimRef;
 use paceline_protocol::message::{PartSummary, ShardMessage};
 use paceline_protocol::stores::broker::TakenShard;
+use paceline_protocol::stores::traces::Span;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit};
 
 use crate::collect::run::{Run, RunAtProvider};
@@ -55,6 +56,8 @@ pub struct ShardInHand {
     pub earlier: Vec<PartSummary>,
     /// The claim is lost or the run has ended: nothing more is called or written.
     pub lost: AtomicBool,
+    /// What is told of it in traces; nothing where nothing is traced.
+    pub span: Span,
     /// The rows of its failures object.
     pub failures: tokio::sync::Mutex<FailureRows>,
 }

@@ -11,6 +11,8 @@ use paceline_protocol::topology::DelayLevel;
 use super::held::{Held, ShardInHand};
 use super::{Event, InHand, Lane, WAIT_IN_HAND};
 use crate::collect::part_ways::{Back, settle_until_done};
+use crate::traced;
+use tracing::Instrument;
 
 /// No delivery is held longer (the broker's ack timeout is 30 minutes); some room is left for the last calls.
 pub const HOLD_AT_MOST: Duration = Duration::from_secs(9 * 60);
@@ -91,10 +93,16 @@ impl Lane {
                 in_hand.held.shard.clone(),
             );
             let events = self.events.clone();
-            self.context.tasks.spawn(async move {
+            let span = traced::block(&shard.span, block.number);
+            let lines = span.lines();
+            let settling = async move {
                 let summary = settle_until_done(&stores, &shard, &block).await;
-                drop(events.send(Event::Settled { held: key, summary }));
-            });
+                if let Some(summary) = &summary {
+                    span.set("paceline.records", summary.records);
+                }
+                drop((span, events.send(Event::Settled { held: key, summary })));
+            };
+            self.context.tasks.spawn(settling.instrument(lines));
         }
     }
 
@@ -124,17 +132,21 @@ impl Lane {
         let events = self.events.clone();
         let shared = self.shared.clone();
         let metrics = self.context.metrics.clone();
-        self.context.tasks.spawn(async move {
+        let lines = shard.span.lines();
+        let going = async move {
             let now = Instant::now();
             if shard.is_lost() {
+                shard.span.set("paceline.end", "dropped");
                 parting.drop(taken).await;
             } else if work.is_done() {
+                shard.span.set("paceline.end", "done");
                 parting.done(&shard, taken, parts).await;
                 metrics
                     .shard_duration
                     .with_label_values(&[&shard.run.id.job])
                     .observe(since.elapsed().as_secs_f64());
             } else {
+                shard.span.set("paceline.end", "handed back");
                 let fleet_now = shared.fleet_us(now);
                 let clock_of = |at: Instant| {
                     fleet_now
@@ -147,7 +159,8 @@ impl Lane {
             }
             drop((permit, company));
             drop(events.send(Event::Parted));
-        });
+        };
+        self.context.tasks.spawn(going.instrument(lines));
     }
 }
 

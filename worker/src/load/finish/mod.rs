@@ -22,12 +22,15 @@ use jiff::Timestamp;
 use paceline_protocol::layout;
 use paceline_protocol::manifest::{Live, Manifest, ManifestPart, RunEnd};
 use paceline_protocol::message::{Control, PartSummary};
+use paceline_protocol::stores::traces;
+use tracing::Instrument;
 
 use super::runs::{Opened, OpenedRun, Stage};
 use super::{LoadError, Loader};
 use crate::crash;
 use crate::output::failures;
 use crate::output::part::name_of;
+use crate::traced;
 use gate::Verdict;
 use merge::Merged;
 use tally::Tally;
@@ -131,7 +134,12 @@ impl Loader {
     ) -> Result<(), LoadError> {
         match self.begin_finish(run).await? {
             Some(mut finish) if stopped.is_some() || finish.is_complete() => {
-                finish.finish(stopped).await
+                let span = traced::finish(&run.plan, finish.open.round);
+                let finished = finish.finish(stopped).instrument(span.lines()).await;
+                if let Err(error) = &finished {
+                    span.failed(error.to_string());
+                }
+                finished
             }
             _ => Ok(()),
         }
@@ -178,6 +186,10 @@ impl Finish<'_> {
         }
         let manifest = self.manifest(&tally, &verdict, documents, sets).await?;
         self.say(&manifest, verdict.passed).await?;
+        if self.open.round == 0 {
+            let state = manifest.state.as_str();
+            traces::run_ended(&self.run.plan, state, manifest.cells, manifest.failed);
+        }
         self.clean_up(&verdict).await?;
         crash::point("finish-before-announcement");
         self.announce(&manifest).await;

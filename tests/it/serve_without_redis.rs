@@ -1,0 +1,160 @@
+//! `producer serve` while Redis is away: the page says so and shows what it saw last, the API answers what it can and
+//! else a problem with status 503, and all of it comes back by itself.
+
+use std::time::{Duration, Instant};
+
+use harness::{Fault, Proxy};
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+use crate::scene::RUN;
+use crate::serve::{LIMIT, runs, scene};
+
+/// What a browser and a program see of one `serve`.
+struct Seen {
+    client: Client,
+    url: String,
+}
+
+impl Seen {
+    async fn page(&self, path: &str) -> String {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer.text().await.expect("text")
+    }
+
+    async fn api(&self, path: &str) -> (StatusCode, Value) {
+        let answer = self
+            .client
+            .get(format!("{}/api/v1{path}", self.url))
+            .send()
+            .await;
+        told(answer.expect("an answer")).await
+    }
+
+    async fn start(&self, run: &str) -> (StatusCode, Value) {
+        let ask = self.client.post(format!("{}/api/v1/runs", self.url));
+        let body = json!({ "job": "fares", "run_id": run }).to_string();
+        told(ask.body(body).send().await.expect("an answer")).await
+    }
+
+    async fn until(&self, what: &str, path: &str, holds: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let text = self.page(path).await;
+            if holds(&text) {
+                return text;
+            }
+            assert!(Instant::now() < until, "{path} is never {what}: {text}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+/// An answer; every error is a problem as RFC 9457 has it, without a password.
+async fn told(answer: reqwest::Response) -> (StatusCode, Value) {
+    let status = answer.status();
+    let kind = answer.headers()["content-type"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    let body: Value = answer.json().await.expect("JSON");
+    if !status.is_success() {
+        assert_eq!(kind, "application/problem+json");
+        assert_eq!(body["status"], status.as_u16());
+        assert!(!body["detail"].as_str().unwrap_or_default().is_empty());
+    }
+    (status, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_keeps_what_it_saw_and_the_api_says_503_until_redis_is_back() {
+    let mut scene = scene("serve-redis");
+    scene
+        .fleet
+        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.collect();
+    scene.load();
+    scene.enqueue();
+    scene.ends_with(0).await;
+    let (proxy, through) = Proxy::before(scene.fleet.value("REDIS_URL"))
+        .await
+        .expect("a proxy");
+    let serving = scene.fleet.start_with(
+        &[("REDIS_URL", &through)],
+        "producer",
+        &["serve", "--listen", "127.0.0.1:0"],
+    );
+    let serving = serving.expect("it starts");
+    let address = harness::fleet::metrics_address(&serving, LIMIT).expect("it listens");
+    let seen = Seen {
+        client: Client::new(),
+        url: format!("http://{address}"),
+    };
+    let is_away = |text: &str| text.contains("A server is away");
+    let shown = |text: &str| text.contains(RUN) && !is_away(text);
+    seen.until("shown", "/", shown).await;
+    assert_eq!(seen.api("/limits").await.0, StatusCode::OK);
+
+    proxy.set(Fault::Reset);
+    let page = seen.until("said to be away", "/", is_away).await;
+    assert!(page.contains(RUN), "what was seen stays: {page}");
+    for path in ["/limits", "/jobs", "/views", &format!("/runs/fares/{RUN}")] {
+        assert!(is_away(&seen.page(path).await), "{path}");
+    }
+    // What is made of the sets in Redis says what is missing.
+    let calendar = seen
+        .client
+        .get(format!("{}/views/fares", seen.url))
+        .send()
+        .await;
+    let calendar = calendar.expect("an answer");
+    assert_eq!(calendar.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(calendar.text().await.expect("text").contains("Redis"));
+    // What lies in the spec folder and in S3 is there as ever.
+    for path in ["/jobs", "/schedules", "/runs", "/views/fares?of=NRT"] {
+        assert_eq!(seen.api(path).await.0, StatusCode::OK, "{path}");
+    }
+    let (status, run) = seen.api(&format!("/runs/fares/{RUN}")).await;
+    assert_eq!(
+        (status, &run["state"]),
+        (StatusCode::OK, &json!("completed"))
+    );
+    assert_eq!(seen.api("/limits").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    // A start that is refused has not begun.
+    assert_eq!(
+        seen.start("second").await.0,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    let ready = async |path: &str| {
+        let answer = seen.client.get(format!("{}{path}", seen.url)).send().await;
+        answer.expect("an answer").status()
+    };
+    assert_eq!(ready("/healthz").await, StatusCode::OK);
+
+    proxy.set(Fault::None);
+    seen.until("shown again", "/", shown).await;
+    let until = Instant::now() + LIMIT;
+    while seen.api("/limits").await.0 != StatusCode::OK {
+        assert!(Instant::now() < until, "the limits do not come back");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(
+        runs(&scene.fleet, "fares").len(),
+        1,
+        "the refused one began"
+    );
+    let (status, started) = seen.start("third").await;
+    assert_eq!(status, StatusCode::CREATED, "{started}");
+    let until = Instant::now() + LIMIT;
+    while seen.api("/runs/fares/third").await.1["state"] != "completed" {
+        assert!(Instant::now() < until, "the run does not end");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let until = Instant::now() + LIMIT;
+    while ready("/readyz").await != StatusCode::OK {
+        assert!(Instant::now() < until, "it does not get ready");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
