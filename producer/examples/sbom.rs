@@ -17,7 +17,8 @@ fn main() -> Result<(), Error> {
         .ok_or_else(|| Error::other("name the file"))?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let asked = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .args(["--filter-platform", &platform()?])
         .output()?;
     if !asked.status.success() {
         let why = String::from_utf8_lossy(&asked.stderr).into_owned();
@@ -29,6 +30,16 @@ fn main() -> Result<(), Error> {
     let bill = bill(&metadata, &checksums(&lock));
     let text = serde_json::to_string_pretty(&bill)? + "\n";
     std::fs::write(target, text)
+}
+
+/// What the programs are built for: this machine.
+fn platform() -> Result<String, Error> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = Command::new(rustc).arg("-vV").output()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned)
+        .ok_or_else(|| Error::other("rustc does not name its host"))
 }
 
 /// The checksums of `Cargo.lock` by name and version.
