@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::output::failures::Failure;
-use paceline_protocol::clock::SendDecision;
+use paceline_protocol::clock::{FleetClock, SendDecision};
 use paceline_protocol::connector::cooldown::DrawnLimit;
 use paceline_protocol::connector::{
     Advance, Answer, Body, CallContext, Credential, Judged, Position, StepAnswer, StepError,
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::aside::aside;
 use super::lane::asking::Drawn;
 use super::lane::held::ShardInHand;
-use super::lane::late::Late;
+use super::lane::late::{Late, moves_by};
 use super::lane::shared::LaneShared;
 use super::on_time;
 use super::tokens::SignedIn;
@@ -119,7 +119,7 @@ struct Attempt {
 
 impl Call {
     /// Makes the call.
-    pub async fn run(self) -> CallEnd {
+    pub async fn run(mut self) -> CallEnd {
         let credential = self.credential();
         let context = self.context(credential.as_ref());
         let request = match self.shard.at.connector.request(context.clone()) {
@@ -195,7 +195,8 @@ impl Call {
 
     /// Sleeps until the fleet's clock has surely reached the start. Returns how late it is then, in
     /// microseconds; `None` when the call must not be sent any more.
-    async fn wait_for_start(&self) -> Option<i64> {
+    async fn wait_for_start(&mut self) -> Option<i64> {
+        let mut moved = false;
         loop {
             let now = Instant::now();
             match self
@@ -206,6 +207,7 @@ impl Call {
                     let slack = u64::try_from(self.grant.slack_us).unwrap_or(0);
                     on_time::sleep_until(now + wait, Duration::from_micros(slack)).await;
                 }
+                SendDecision::Late if !moved && self.moves(now).await => moved = true,
                 SendDecision::Late => {
                     let late_us = self.lane.fleet_us(now) - self.grant.start_us;
                     tracing::debug!(
@@ -224,6 +226,21 @@ impl Call {
         let changed = !self.drawn.allowed.is_empty();
         let allowed = !barred && (changed || self.shard.at.governor.allows());
         allowed.then(|| self.lane.fleet_us(now) - self.grant.start_us)
+    }
+
+    /// Lets a grant that is a little late be used a little later, where that costs the fleet less than dropping it.
+    async fn moves(&mut self, now: Instant) -> bool {
+        let over_us = self.lane.fleet_us(now) - self.grant.start_us - self.grant.slack_us;
+        let known = self.lane.clock(FleetClock::epoch) == self.epoch;
+        let by_us = moves_by(&self.drawn.limits, self.grant.slack_us, over_us);
+        let Some(by_us) = by_us.filter(|_| known && over_us >= 0) else {
+            return false;
+        };
+        let moved = self.late.move_starts(&self.drawn.limits, by_us).await;
+        if moved {
+            self.grant.slack_us += by_us;
+        }
+        moved
     }
 
     /// Sends; what was surely not sent is no attempt.

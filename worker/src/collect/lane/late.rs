@@ -3,6 +3,9 @@
 //!
 //! What has left cannot be called back. But the call that it may crowd comes a whole period later and is not granted
 //! yet: the limits of the late call are told at once, and their next starts move by what it was late.
+//!
+//! A grant that is late before its call has left is dropped where that costs less. Where calls are far apart the next
+//! starts are moved first, and then it is sent: a few milliseconds are lost to the fleet and not a whole call.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,6 +19,24 @@ use tokio_util::task::TaskTracker;
 /// A limiter that does not answer has lost more than this; then nothing is granted anyway.
 const TRIES: usize = 3;
 const BETWEEN: Duration = Duration::from_millis(50);
+
+/// So much farther than it is late a grant is moved: for the way to Redis and back, and to be sent in.
+const FARTHER_US: i64 = 5_000;
+
+/// How far the starts behind a grant have to move (microseconds) for it to be sent although its slack ended `over_us`
+/// ago; `None` where dropping it costs less, or where a call that it would crowd may be granted already.
+pub fn moves_by(drawn: &[DrawnLimit], slack_us: i64, over_us: i64) -> Option<i64> {
+    let by_us = over_us + FARTHER_US;
+    let mut limits = paced(drawn).peekable();
+    // Behind a call of a bucket others may follow at once; behind the only one of its period the next is granted.
+    let bears = |limit: &Instance| match (&limit.rule, limit.rule.pace()) {
+        (Rule::Rate { burst: None, .. }, Some(pace)) => {
+            by_us < pace.interval_us && slack_us + by_us <= pace.period_us - pace.horizon_us
+        }
+        _ => false,
+    };
+    (limits.peek().is_some() && limits.all(bears)).then_some(by_us)
+}
 
 /// Tells the limiter of late calls, one request at a time.
 #[derive(Clone)]
@@ -46,11 +67,16 @@ impl Late {
         }
     }
 
+    /// Moves the next starts of `drawn` by `by_us`. Returns whether that is done.
+    pub async fn move_starts(&self, drawn: &[DrawnLimit], by_us: i64) -> bool {
+        let all = paced(drawn).map(|limit| (limit.clone(), by_us));
+        let moved = self.limiter.ask(&self.ask(all.collect())).await;
+        moved.is_ok()
+    }
+
     /// A call that drew from `drawn` left `late_us` after the end of its slack.
     pub fn note(&self, drawn: &[DrawnLimit], late_us: i64) {
-        let paced = drawn.iter().map(|drawn| &drawn.instance);
-        let paced = paced
-            .filter(|limit| !matches!(limit.rule, Rule::Concurrency { .. } | Rule::Quota { .. }));
+        let paced = paced(drawn);
         let mut noted = self
             .noted
             .lock()
@@ -88,12 +114,16 @@ impl Late {
         let all = std::mem::take(&mut noted.limits);
         noted.telling = !all.is_empty();
         drop(noted);
-        let (limits, late): (Vec<Instance>, Vec<i64>) = all.into_values().unzip();
+        (!all.is_empty()).then(|| self.ask(all.into_values().collect()))
+    }
+
+    fn ask(&self, late: Vec<(Instance, i64)>) -> Ask {
+        let (limits, late): (Vec<Instance>, Vec<i64>) = late.into_iter().unzip();
         let heard = late.into_iter().enumerate().map(|(limit, late_us)| Heard {
             late_us,
             ..Heard::nothing(limit)
         });
-        (!limits.is_empty()).then(|| Ask {
+        Ask {
             provider: self.provider.clone(),
             holder: self.holder.clone(),
             heard: heard.collect(),
@@ -102,8 +132,14 @@ impl Late {
             groups: Vec::new(),
             claims: Vec::new(),
             keeps: true,
-        })
+        }
     }
+}
+
+/// The limits that have a next start.
+fn paced(drawn: &[DrawnLimit]) -> impl Iterator<Item = &Instance> {
+    let limits = drawn.iter().map(|drawn| &drawn.instance);
+    limits.filter(|limit| !matches!(limit.rule, Rule::Concurrency { .. } | Rule::Quota { .. }))
 }
 
 impl Noted {
@@ -121,7 +157,53 @@ impl Noted {
 
 #[cfg(test)]
 mod tests {
+    use paceline_protocol::connector::cooldown::Narrow;
+
     use super::*;
+
+    fn drawn(rule: Rule) -> DrawnLimit {
+        DrawnLimit {
+            instance: Instance {
+                limit: "l".into(),
+                scope: String::new(),
+                rule,
+            },
+            points: 1,
+            narrow: Narrow::default(),
+        }
+    }
+
+    fn rate(calls: u64, burst: Option<u64>) -> DrawnLimit {
+        drawn(Rule::Rate {
+            calls,
+            period_us: 1_000_000,
+            burst,
+        })
+    }
+
+    #[test]
+    fn a_grant_is_moved_where_that_costs_less_than_a_call() {
+        let leases = drawn(Rule::Concurrency { calls: 4 });
+        let slow = [leases.clone(), rate(50, None)];
+        assert_eq!(moves_by(&slow, 3_000, 2_000), Some(7_000));
+        assert_eq!(moves_by(&slow, 3_000, 15_000), Some(20_000));
+        assert_eq!(moves_by(&slow, 3_000, 15_200), None);
+        let both = [rate(50, None), rate(500, None)];
+        assert_eq!(moves_by(&both, 3_000, 0), None, "at 500/s a call is 2 ms");
+    }
+
+    #[test]
+    fn a_grant_is_not_moved_where_the_call_that_it_would_crowd_may_be_granted() {
+        let spacing = drawn(Rule::Spacing { least_us: 500_000 });
+        let leases = drawn(Rule::Concurrency { calls: 4 });
+        for limit in [spacing, rate(1, None), rate(50, Some(10)), leases] {
+            assert_eq!(
+                moves_by(std::slice::from_ref(&limit), 3_000, 0),
+                None,
+                "{limit:?}"
+            );
+        }
+    }
 
     #[test]
     fn of_several_late_calls_the_latest_is_told() {
