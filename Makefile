@@ -34,6 +34,12 @@ stack-down:
 build:
 	cargo build --release --workspace --bins
 
+## fuzz         the fuzz targets (spec files, answers, templates), each for SECONDS=60; FUZZ="json xml" for some of them
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz:
+	SECONDS_EACH=$(SECONDS) FUZZ="$(FUZZ)" ./protocol/fuzz/run.sh
+
 ## check-deploy schemas and linters of deploy/ and .github/ (from PyPI, in target/)
 .PHONY: check-deploy
 check-deploy:
@@ -70,11 +76,11 @@ doc:
 metrics:
 	UPDATE_DOCS=1 cargo test --workspace --lib -- the_table_of_the_documents the_files_are_those
 
-## bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api   the numbers of loadtest/README.md
-.PHONY: bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api
-bench-limits bench-cost bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api: install
+## bench-limits bench-cost bench-bodies bench-orders bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api   the numbers of loadtest/README.md
+.PHONY: bench-limits bench-cost bench-bodies bench-orders bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api
+bench-limits bench-cost bench-bodies bench-orders bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api: install
 	cargo build --release --bin producer --bin worker --bin simulator --bin $@
-	./target/release/$@ $(ARGS)
+	./target/release/$@ $(if $(JOB),--job $(JOB)) $(ARGS)
 
 ## install      the Debian packages and Elasticsearch, where missing
 .PHONY: install

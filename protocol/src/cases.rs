@@ -175,13 +175,13 @@ fn masked_credential(provider: &Provider) -> Option<Credential> {
 
 /// The token that stands for the real one.
 fn masked_token(connector: &Connector) -> Option<Token> {
-    let endpoint = connector.tokens()?.endpoint();
-    let (name, value) = match endpoint {
-        "login" => ("cookie", "<session>"),
-        _ => ("authorization", "Bearer <token>"),
+    let tokens = connector.tokens()?;
+    let header = match tokens.endpoint() {
+        "login" => ("cookie".into(), "<session>".into()),
+        _ => tokens.carry("<token>"),
     };
     Some(Token {
-        headers: vec![(name.into(), value.into())],
+        headers: vec![header],
     })
 }
 

@@ -68,6 +68,9 @@ pub struct Manifest {
     pub limits: serde_json::Value,
     /// Cells cut off at an engine's documented end.
     pub truncated: u64,
+    /// Ids that got no detail, where `detail: {missing: report}` counts them instead of failing their cells.
+    #[serde(default)]
+    pub missing: u64,
     /// Rows of the base that are gone; only with `changes`.
     pub gone: u64,
     /// Calls that reading only some of another job's records saved, against a call for each of them.

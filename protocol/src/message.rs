@@ -91,6 +91,9 @@ pub struct PartSummary {
     /// Cells that an engine's documented end cut off.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub truncated: u64,
+    /// Ids that got no detail and are only counted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missing: u64,
 }
 
 fn is_zero(n: &u64) -> bool {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use paceline_protocol::spec::{
-    Diagnostic, DimensionValues, KeepScore, LimitRule, SpecFolder, Wait, not_built,
+    Diagnostic, DimensionValues, KeepScore, LimitRule, LoadError, SpecFolder, Wait, not_built,
 };
 
 fn examples() -> SpecFolder {
@@ -109,6 +109,71 @@ fn names_that_the_environment_lacks_are_warned_of() {
     let found = examples().check(&[provider], Some(&env)).expect("readable");
     assert_eq!(found.len(), 1, "{}", shown(&found));
     assert!(found[0].message.contains("FARE_SEARCH_KEYS") && !found[0].is_error());
+}
+
+const JOB: &str =
+    "job: j\nprovider: broken\nendpoint: e\nsplit: {d: [1]}\noutputs: {s3: {format: ndjson}}\n";
+
+/// Of a provider's file that is wrong the job says so; it does not say that there is none.
+#[test]
+fn a_job_names_the_wrong_file_of_its_provider() {
+    // Too wrong to be a provider, and no YAML at all.
+    for provider in [
+        "provider: broken # mine\nlimits: 7\n",
+        "provider: \"broken\"\nlimits: [{\n",
+    ] {
+        let files = [
+            ("jobs/j.yaml", JOB),
+            ("providers/other-name.yaml", provider),
+        ];
+        let folder = SpecFolder::of_texts(Path::new("spec"), files);
+        let found = folder.check(&[], None).expect("nothing is listed");
+        let of_job: Vec<_> = found
+            .iter()
+            .filter(|d| d.file.ends_with("j.yaml"))
+            .collect();
+        assert_eq!(of_job.len(), 1, "{}", shown(&found));
+        let message = &of_job[0].message;
+        assert!(
+            message.contains("is wrong: spec/providers/other-name.yaml"),
+            "{message}"
+        );
+        assert!(
+            found.len() > 1,
+            "what is wrong there is said: {}",
+            shown(&found)
+        );
+        let error = folder.job("j").expect_err("its provider is wrong");
+        let LoadError::Wrong(all) = error else {
+            panic!("{error}");
+        };
+        assert!(all.iter().any(|d| d.file.ends_with("other-name.yaml")));
+    }
+    let folder = SpecFolder::of_texts(Path::new("spec"), [("jobs/j.yaml", JOB)]);
+    let found = folder.check(&[], None).expect("nothing is listed");
+    assert!(shown(&found).contains("no provider `broken`"));
+}
+
+#[test]
+fn a_key_that_stands_twice_in_a_pool_is_warned_of() {
+    let env = |keys: &str| {
+        std::collections::BTreeMap::from([
+            ("FARE_SEARCH_URL".to_owned(), "http://localhost".to_owned()),
+            ("FARE_SEARCH_KEYS".to_owned(), keys.to_owned()),
+        ])
+    };
+    let provider = examples().dir().join("providers/fare-search.yaml");
+    let said = |keys: &str| {
+        let found = examples().check(std::slice::from_ref(&provider), Some(&env(keys)));
+        shown(&found.expect("readable"))
+    };
+    assert_eq!(said("secret-a,secret-b"), "");
+    let twice = said("secret-a,secret-b,secret-a");
+    assert!(
+        twice.contains("1 of the keys in FARE_SEARCH_KEYS"),
+        "{twice}"
+    );
+    assert!(!twice.contains("secret-a"), "{twice}");
 }
 
 /// Set to rewrite the expected texts; read the difference before it is committed.

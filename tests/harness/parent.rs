@@ -149,6 +149,7 @@ fn empty_manifest(plan: &Plan) -> Manifest {
         sets: BTreeMap::new(),
         limits: Value::Null,
         truncated: 0,
+        missing: 0,
         gone: 0,
         calls_saved: None,
         notes: Vec::new(),

@@ -35,6 +35,7 @@ fn world() -> Config {
         keys: keys.into(),
         maintenance: [("seller-002".to_owned(), 1)].into(),
         seed: SEED,
+        rate: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! End-to-end and fault tests on real servers.
 
 mod answers;
+mod bad_input;
 mod browser;
 mod chain;
 mod changes;
@@ -26,6 +27,7 @@ mod page_browser;
 mod posts;
 mod readme;
 mod rebuild;
+mod refreshing;
 mod resume;
 mod reviews;
 mod rights;

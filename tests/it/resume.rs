@@ -45,7 +45,7 @@ async fn another_plan_under_the_same_run_id_is_refused() {
     let spec = &calendar.fleet.spec;
     spec.replace("jobs/fares.yaml", "days: 20", "days: 21")
         .expect("changed");
-    let refused = calendar.enqueue(RUN).expect("it ends").expect_code(1);
+    let refused = calendar.enqueue(RUN).expect("it ends").expect_code(2);
     assert!(
         refused.stderr.contains("stands for another plan"),
         "{}",

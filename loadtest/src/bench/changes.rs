@@ -186,6 +186,7 @@ fn summary(shard: &Shard<'_>, block: u32) -> PartSummary {
         ends: CellEnds(vec![CellEnd::Succeeded; cells as usize]),
         records: u64::from(cells) * RECORDS,
         truncated: 0,
+        missing: 0,
     }
 }
 

@@ -217,6 +217,7 @@ impl CollectedRun {
             ends: CellEnds(vec![CellEnd::Succeeded; cells as usize]),
             records: u64::from(cells) * self.records,
             truncated: 0,
+            missing: 0,
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `GET /rest/ordservices/complete/{start}/{end}` with the header `openapikey`; times are `YYYYMMDDhhmm` in
 //! Korea, at most a week apart. `0` is no orders, `-1000` maintenance, `-3305` too long a window, `-1`
-//! everything else. A seller calls once a second.
+//! everything else. A seller calls once a second; all of them together may have a limit too.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,6 +33,8 @@ pub struct Config {
     pub keys: BTreeMap<String, String>,
     /// The first so many calls of these sellers meet maintenance.
     pub maintenance: BTreeMap<String, u32>,
+    /// Calls a second of all sellers together, beside one of each.
+    pub rate: Option<u32>,
     /// Draws the orders.
     pub seed: u64,
 }
@@ -102,6 +104,7 @@ struct Desk {
 struct DeskState {
     calls: Vec<Call>,
     windows: BTreeMap<String, TrailingWindow>,
+    all: Option<TrailingWindow>,
 }
 
 impl ElevenStreet {
@@ -224,9 +227,17 @@ impl Desk {
             .windows
             .entry(seller.to_owned())
             .or_insert_with(|| TrailingWindow::new(1, SECOND_US));
-        let free = window.check(at).is_ok();
+        let own = window.check(at).is_ok();
         window.take(at);
-        free
+        let Some(rate) = self.config.rate else {
+            return own;
+        };
+        let all = state
+            .all
+            .get_or_insert_with(|| TrailingWindow::new(rate, SECOND_US));
+        let free = all.check(at).is_ok();
+        all.take(at);
+        own && free
     }
 
     /// Whether this call is among the first ones that meet maintenance.

@@ -2,10 +2,12 @@
 //! keeps its own log of every call, which is the truth of a test.
 
 mod bucket;
+pub mod canned;
 pub mod coupang;
 pub mod eleven_street;
 mod form;
 pub mod naver_commerce;
+pub mod rotating_shop;
 pub mod search;
 pub mod seller_portal;
 mod server;

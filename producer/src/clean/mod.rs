@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
+use paceline_protocol::connector::outputs_in_environment;
 use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::layout::{self, RunLayout};
 use paceline_protocol::manifest::{Live, RunEnd};
 use paceline_protocol::plan::Plan;
+use paceline_protocol::settings::ProcessEnvironment;
 use paceline_protocol::spec::{CalendarWindow, IndexMode, LimitRule};
 use paceline_protocol::stores::index::Index;
 use paceline_protocol::stores::objects::Listed;
@@ -144,6 +146,10 @@ async fn read_run(archive: &Archive, run: &RunRef) -> Result<Option<(Seen, Found
             .collect(),
         base: plan.base.as_ref().map(own),
     };
+    // An index may be named by the environment.
+    let named = outputs_in_environment(plan, &ProcessEnvironment);
+    let named = named.ok().flatten();
+    let plan = named.as_ref().unwrap_or(plan);
     let published = ended.filter(|manifest| manifest.state == RunEnd::Completed);
     let output = plan.job.outputs.index.as_ref();
     let upsert = output.is_some_and(|index| index.mode == IndexMode::Upsert);

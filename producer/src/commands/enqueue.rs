@@ -51,6 +51,7 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
         .await?;
     let exit = match start(context, &stores, &job, args, id, None).await {
         Ok(started) => ended_with(context, &stores, args, &started).await,
+        Err(error) if error.is::<OtherPlan>() => Err(Refusal::usage(error.to_string())),
         Err(error) => {
             // It is there, though not whole: whoever goes on with it needs its name.
             if let Some(Opened(run)) = error.downcast_ref::<Opened>() {

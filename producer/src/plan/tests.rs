@@ -169,8 +169,11 @@ fn what_is_not_built_is_refused() {
     provider.auth.push(Auth::Oauth2 {
         grant: "client_credentials".into(),
         token: "/token".into(),
+        basic: None,
         form: indexmap::IndexMap::new(),
         refresh_before: Span::secs(60),
+        header: Auth::authorization(),
+        value: Auth::bearer(),
     });
     let error = plan_run(&loaded, &request(), &env()).expect_err("not yet");
     assert!(error.to_string().contains("token request"), "{error}");

@@ -98,15 +98,14 @@ fn summary(
     part: PartName,
     metadata: &std::collections::HashMap<String, String>,
 ) -> Option<PartSummary> {
+    let number = |name: &str| metadata.get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
     Some(PartSummary {
         block: part.block,
         round: part.round,
         ends: metadata.get("ends")?.parse().ok()?,
         records: metadata.get("records")?.parse().ok()?,
-        truncated: metadata
-            .get("truncated")
-            .and_then(|n| n.parse().ok())
-            .unwrap_or(0),
+        truncated: number("truncated"),
+        missing: number("missing"),
     })
 }
 
@@ -133,6 +132,7 @@ mod tests {
             ends: ends.parse().expect("ends"),
             records: 0,
             truncated: 0,
+            missing: 0,
         }
     }
 

@@ -61,6 +61,7 @@ fn empty(plan: &Plan, now: Timestamp) -> Result<Manifest> {
         sets: BTreeMap::new(),
         limits: serde_json::to_value(limits)?,
         truncated: 0,
+        missing: 0,
         gone: 0,
         calls_saved: plan.inputs.calls_saved(plan.cells()),
         notes: vec![
@@ -76,6 +77,7 @@ fn add_shard(
     shard: &Shard<'_>,
     heads: &[PartSummary],
 ) {
+    manifest.missing += heads.iter().map(|part| part.missing).sum::<u64>();
     manifest.truncated += heads.iter().map(|part| part.truncated).sum::<u64>();
     for ends in parts::shard_ends(plan, shard, heads) {
         manifest.succeeded += ends.count(CellEnd::Succeeded);

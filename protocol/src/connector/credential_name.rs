@@ -1,13 +1,23 @@
 //! The entries of a pool of credentials, and the public name of each: all that ever leaves a process.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 
-/// The entries of a pool as it is written in the environment: separated by commas or lines.
+/// The entries of a pool as it is written in the environment: separated by commas or lines. An entry that stands there
+/// before is left out: the provider counts both as one key.
 pub fn pool_entries(list: &str) -> Vec<&str> {
+    let mut seen = BTreeSet::new();
+    written_entries(list)
+        .filter(|entry| seen.insert(*entry))
+        .collect()
+}
+
+/// The entries with those that come twice.
+pub fn written_entries(list: &str) -> impl Iterator<Item = &str> {
     list.split([',', '\n'])
         .map(str::trim)
         .filter(|entry| !entry.is_empty())
-        .collect()
 }
 
 /// Place in the pool and six hex digits of a keyed hash: enough to tell keys apart, too little to guess one.
@@ -42,5 +52,11 @@ mod tests {
     fn a_pool_is_written_with_commas_or_lines() {
         assert_eq!(pool_entries(" a, b:c\n\nd ,"), ["a", "b:c", "d"]);
         assert!(pool_entries(" ,\n").is_empty());
+    }
+
+    #[test]
+    fn a_key_that_is_written_twice_is_one_key() {
+        assert_eq!(pool_entries("a,b,a, b,c"), ["a", "b", "c"]);
+        assert_eq!(written_entries("a,b,a").count(), 3);
     }
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::plan::Plan;
 use crate::settings::Environment;
-use crate::spec::{MissingNames, Provider, expand_env};
+use crate::spec::{Job, MissingNames, Provider, expand_env};
 
 /// `plan` as this process calls its endpoint at `provider`; `None` when nothing in it names the environment.
 ///
@@ -33,6 +33,44 @@ pub fn in_environment(
         let mut own = plan.clone();
         own.providers.insert(provider.to_owned(), expanded);
         own
+    }))
+}
+
+/// `plan` with the values that its outputs, `dedupe`, `changes` and the `fields` of a job without calls name; `None` when they name
+/// nothing.
+///
+/// # Errors
+/// The names that the environment lacks.
+pub fn outputs_in_environment(
+    plan: &Plan,
+    env: &(impl Environment + ?Sized),
+) -> Result<Option<Plan>, MissingNames> {
+    let Ok(mut written) = serde_json::to_value(&plan.job) else {
+        return Ok(None);
+    };
+    let mut changed = false;
+    for part in [
+        "/dedupe",
+        "/changes",
+        "/fields",
+        "/outputs/rankings",
+        "/outputs/index/id",
+    ] {
+        if let Some(part) = written.pointer_mut(part) {
+            expand(part, env, &mut changed)?;
+        }
+    }
+    // A name, and no template.
+    if let Some(Value::String(name)) = written.pointer_mut("/outputs/index/name")
+        && name.contains("${")
+    {
+        *name = expand_env(name, env)?;
+        changed = true;
+    }
+    let expanded: Option<Job> = serde_json::from_value(written).ok().filter(|_| changed);
+    Ok(expanded.map(|job| Plan {
+        job,
+        ..plan.clone()
     }))
 }
 

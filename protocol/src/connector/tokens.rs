@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use percent_encoding::utf8_percent_encode;
 
 use super::request::{
@@ -13,7 +15,7 @@ use super::request::{
 use super::{Answer, CallContext, CompileError, Connector};
 use crate::outcome::{Outcome, Verdict};
 use crate::spec::{Auth, Method, Provider};
-use crate::template::{Compiled, Templates};
+use crate::template::{Compiled, Templates, environment};
 
 /// A token whose answer names no end is taken to last so long; the provider says when it was less.
 const UNKNOWN_END: Duration = Duration::from_secs(24 * 3600);
@@ -110,8 +112,10 @@ pub struct TokenTemplates {
     base_url: String,
     paths: Templates,
     path: Compiled,
+    basic: Option<(Compiled, Compiled)>,
     form: Vec<(String, Compiled)>,
     refresh_before: Duration,
+    carried: Carried,
     /// Its form has a one-time code, which works once.
     pub one_time: bool,
 }
@@ -129,6 +133,7 @@ impl TokenTemplates {
                     token,
                     form,
                     refresh_before,
+                    ..
                 } if grant == REFRESH => (Kind::RefreshToken, token, form, refresh_before),
                 Auth::Oauth2 {
                     token,
@@ -148,6 +153,15 @@ impl TokenTemplates {
                     refresh_before,
                 ),
                 _ => continue,
+            };
+            let (basic, carried) = match auth {
+                Auth::Oauth2 {
+                    basic,
+                    header,
+                    value,
+                    ..
+                } => (basic.as_ref(), Carried::compile(header, value)?),
+                _ => (None, Carried::bearer()),
             };
             if found.is_some() {
                 return Err(CompileError::NotBuilt(
@@ -169,8 +183,15 @@ impl TokenTemplates {
                 base_url: provider.base_url.clone().unwrap_or_default(),
                 path: compile(&mut paths, path)?,
                 paths,
+                basic: match basic {
+                    Some((user, password)) => {
+                        Some((compile(templates, user)?, compile(templates, password)?))
+                    }
+                    None => None,
+                },
                 form: fields,
                 refresh_before: refresh_before.0,
+                carried,
                 one_time: form.values().any(|source| uses_totp(source)),
             });
         }
@@ -185,6 +206,11 @@ impl TokenTemplates {
     /// Whether answers may bring a refresh token that takes the place of the one that was used.
     pub fn rotates(&self) -> bool {
         self.kind == Kind::RefreshToken
+    }
+
+    /// What calls carry in the place of `token`.
+    pub fn carry(&self, token: &str) -> (String, String) {
+        self.carried.of(token)
     }
 
     fn url(&self, context: &minijinja::Value) -> Result<String, NotRequestable> {
@@ -266,10 +292,16 @@ impl Connector {
             let value = render(&self.templates, template, &context)?;
             form.extend(utf8_percent_encode(&value, ENCODED));
         }
+        let mut headers = vec![("accept".into(), "application/json, */*".into())];
+        if let Some((user, password)) = &tokens.basic {
+            let user = render(&self.templates, user, &context)?;
+            let password = render(&self.templates, password, &context)?;
+            headers.push(("authorization".into(), basic(&user, &password)?));
+        }
         Ok(HttpRequest {
             method: Method::Post,
             url,
-            headers: vec![("accept".into(), "application/json, */*".into())],
+            headers,
             body: Some(("application/x-www-form-urlencoded", form.into_bytes())),
         })
     }
@@ -296,6 +328,52 @@ impl Connector {
             Outcome::Retryable => TokenAnswer::Again(verdict),
         }
     }
+}
+
+/// The header that a token stands in.
+#[derive(Debug)]
+struct Carried {
+    header: String,
+    /// Of its value, with the one name `token`.
+    templates: Templates,
+    value: Compiled,
+}
+
+impl Carried {
+    fn compile(header: &str, value: &str) -> Result<Self, CompileError> {
+        let mut templates = Templates::new(environment());
+        Ok(Carried {
+            header: header.to_ascii_lowercase(),
+            value: compile(&mut templates, value)?,
+            templates,
+        })
+    }
+
+    fn bearer() -> Self {
+        Carried {
+            header: Auth::authorization(),
+            templates: Templates::new(environment()),
+            value: Compiled::Name("token".into()),
+        }
+    }
+
+    fn of(&self, token: &str) -> (String, String) {
+        let context = minijinja::context! { token => token };
+        // `check` lets no other name in, so it renders.
+        let value = self.templates.render(&self.value, &context);
+        (self.header.clone(), value.unwrap_or_default())
+    }
+}
+
+/// RFC 7617: the name before the first colon.
+fn basic(user: &str, password: &str) -> Result<String, NotRequestable> {
+    if user.contains(':') {
+        return Err(NotRequestable(
+            "the user of HTTP basic has a colon, which would end it".into(),
+        ));
+    }
+    let both = STANDARD.encode(format!("{user}:{password}"));
+    Ok(format!("Basic {both}"))
 }
 
 /// Without a rule: a redirect is how forms usually say that they took a log-in; what is in the body is
@@ -385,7 +463,7 @@ impl TokenTemplates {
             });
         TokenAnswer::Granted(Granted {
             token: Token {
-                headers: vec![("authorization".into(), format!("Bearer {token}"))],
+                headers: vec![self.carry(&token)],
             },
             lasts,
             renew_after: self.renew_after(lasts),
@@ -412,8 +490,10 @@ mod tests {
             base_url: "http://p.test/external".into(),
             paths: Templates::new(path_environment()),
             path: Compiled::Literal("/v1/token".into()),
+            basic: None,
             form: Vec::new(),
             refresh_before: Duration::from_secs(refresh_before),
+            carried: Carried::compile("Authorization", "Bearer {{ token }}").expect("compiles"),
             one_time: false,
         }
     }
@@ -457,6 +537,22 @@ mod tests {
             &[],
         ));
         assert_eq!(short.renew_after, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_token_goes_into_the_header_that_the_file_names() {
+        let own = Carried::compile("X-Amz-Access-Token", "{{ token }}").expect("compiles");
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(own.of("Atza|a"), pair("x-amz-access-token", "Atza|a"));
+        let scheme = Carried::compile("authorization", "KakaoAK {{ token }}").expect("compiles");
+        assert_eq!(scheme.of("k"), pair("authorization", "KakaoAK k"));
+    }
+
+    #[test]
+    fn the_sample_of_http_basic() {
+        let sample = "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
+        assert_eq!(basic("Aladdin", "open sesame").expect("encodes"), sample);
+        assert!(basic("a:b", "c").is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::diagnostic::{Diagnostic, choose};
+use super::diagnostic::{Diagnostic, any_error, choose};
 use super::folder::SpecFolder;
 use super::jinja;
 use super::lists::Table;
@@ -480,10 +480,24 @@ fn providers(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Di
         let Some(provider) = &file.model else {
             continue;
         };
-        if endpoint_exists(source, job, provider, found) {
+        let lacks = |endpoint: &str| !provider.endpoints.contains_key(endpoint);
+        if any_error(&file.found) && job.endpoint.as_deref().is_some_and(lacks) {
+            // It may well be there, in a part that could not be read.
+            found.push(wrong_file(source, &provider.name, &file.source.file));
+        } else if endpoint_exists(source, job, provider, found) {
             provider_templates(folder, source, job, file, provider, found);
         }
     }
+}
+
+/// What the job needs from a provider's file is not to be had while that file is wrong.
+pub(super) fn wrong_file(source: &Source, provider: &str, file: &str) -> Diagnostic {
+    source
+        .fault(
+            "provider",
+            format!("the file of provider `{provider}` is wrong: {file}"),
+        )
+        .hint("mend that file first: what this job needs from it cannot be looked at yet")
 }
 
 fn endpoint_exists(

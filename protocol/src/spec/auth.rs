@@ -17,6 +17,7 @@ pub const AUTH: &[&str] = &[
     "message",
     "oauth2",
     "token",
+    "basic",
     "form",
     "refresh_before",
     "session",
@@ -26,13 +27,23 @@ pub const AUTH: &[&str] = &[
     "head",
     "claims",
 ];
+/// Keys of `basic`.
+pub const BASIC: &[&str] = &["user", "password"];
 /// Keys of `token` and `login`.
 pub const POST: &[&str] = &["post"];
 
 /// Which keys an entry of a kind has; the first names the kind.
 const KINDS: [&[&str]; 6] = [
     &["sign", "key", "message", "header", "value"],
-    &["oauth2", "token", "form", "refresh_before"],
+    &[
+        "oauth2",
+        "token",
+        "basic",
+        "form",
+        "refresh_before",
+        "header",
+        "value",
+    ],
     &["session", "login", "form", "refresh_before", "lasts"],
     &["jwt", "key", "head", "claims", "header", "value"],
     &["header", "value"],
@@ -154,16 +165,30 @@ fn oauth2(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
         f.need("oauth2", |r, n| r.choice(n, GRANTS)),
         f.need("token", post),
     );
+    let basic = f.take("basic", basic);
     let form = f.take("form", form).unwrap_or_default();
     let refresh_before = f
         .take("refresh_before", Reader::span)
         .unwrap_or(Span::secs(60));
+    let header = f.take("header", Reader::header);
+    let value = f.take("value", |r, n| r.template(n, &Spot::GrantedToken));
     Some(Auth::Oauth2 {
         grant: grant?.to_owned(),
         token: token?,
+        basic,
         form,
         refresh_before,
+        header: header.unwrap_or_else(Auth::authorization),
+        value: value.unwrap_or_else(Auth::bearer),
     })
+}
+
+/// Who asks for a token, by HTTP basic.
+fn basic(r: &Reader, node: &Node) -> Option<(Template, Template)> {
+    let f = r.fields(node, BASIC)?;
+    let user = f.need("user", |r, n| r.template(n, &Spot::Auth));
+    let password = f.need("password", |r, n| secret(r, n, "password"));
+    Some((user?, password?))
 }
 
 fn session(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
@@ -197,10 +222,10 @@ fn jwt(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
         .unwrap_or_default();
     let header = f
         .take("header", Reader::header)
-        .unwrap_or_else(|| "authorization".into());
+        .unwrap_or_else(Auth::authorization);
     let value = f
         .take("value", |r, n| r.template(n, &Spot::Token))
-        .unwrap_or_else(|| "Bearer {{ token }}".into());
+        .unwrap_or_else(Auth::bearer);
     Some(Auth::Jwt {
         key: key?,
         head,

@@ -8,7 +8,7 @@ use super::diagnostic::{Diagnostic, Position, any_error, choose};
 use super::model::{CredentialSource, Job, Provider};
 use super::shared;
 use super::source::{Source, Sourced, SpecFile, read};
-use crate::connector::pool_entries;
+use crate::connector::{pool_entries, written_entries};
 use crate::settings::Environment;
 
 /// Every job and provider of a folder, read once.
@@ -19,6 +19,16 @@ pub struct SpecFolder {
     providers: Vec<Sourced<Provider>>,
     /// Files that are neither, and files that cannot be read.
     neither: Vec<Diagnostic>,
+    /// Providers whose files are too wrong to be one.
+    broken: Vec<Broken>,
+}
+
+/// A provider whose file is too wrong to be one.
+#[derive(Clone, Debug)]
+struct Broken {
+    name: String,
+    file: String,
+    found: Vec<Diagnostic>,
 }
 
 /// A job that is right, with everything that a plan needs.
@@ -83,6 +93,7 @@ impl SpecFolder {
             jobs: vec![],
             providers: vec![],
             neither: vec![],
+            broken: vec![],
         };
         std::fs::read_dir(dir).map_err(|source| Unreadable {
             path: dir.to_owned(),
@@ -94,6 +105,21 @@ impl SpecFolder {
             }
         }
         Ok(folder)
+    }
+
+    /// A folder of texts that lie on no disk, each with its path; lists beside jobs are looked for below `dir`.
+    pub fn of_texts<'t>(dir: &Path, files: impl IntoIterator<Item = (&'t str, &'t str)>) -> Self {
+        let mut folder = SpecFolder {
+            dir: dir.to_owned(),
+            jobs: vec![],
+            providers: vec![],
+            neither: vec![],
+            broken: vec![],
+        };
+        for (path, text) in files {
+            folder.add_text(&dir.join(path), text);
+        }
+        folder
     }
 
     /// The folder.
@@ -141,10 +167,34 @@ impl SpecFolder {
                 ));
             }
         };
-        match read(&shown, path, &text) {
+        self.add_text(path, &text);
+    }
+
+    fn add_text(&mut self, path: &Path, text: &str) {
+        let file = path.display().to_string();
+        match read(&file, path, text) {
             SpecFile::Job(job) => self.jobs.push(*job),
-            SpecFile::Provider(provider) => self.providers.push(*provider),
-            SpecFile::Neither(found) => self.neither.push(found),
+            SpecFile::Provider(provider) => {
+                if provider.model.is_none() {
+                    self.add_broken(&file, text, &provider.found);
+                }
+                self.providers.push(*provider);
+            }
+            SpecFile::Neither(found) => {
+                self.add_broken(&file, text, std::slice::from_ref(&found));
+                self.neither.push(found);
+            }
+        }
+    }
+
+    /// What is wrong there is said once, there, and not again by each job that needs it.
+    fn add_broken(&mut self, file: &str, text: &str, found: &[Diagnostic]) {
+        if let Some(name) = provider_named_in(text) {
+            self.broken.push(Broken {
+                name: name.to_owned(),
+                file: file.to_owned(),
+                found: found.to_vec(),
+            });
         }
     }
 
@@ -179,8 +229,11 @@ impl SpecFolder {
         ProvidersOf { found, missing }
     }
 
-    /// Says that there is no provider `name`.
+    /// Says that there is no provider `name`, or that its file is wrong.
     pub(super) fn no_provider(&self, source: &Source, name: &str) -> Diagnostic {
+        if let Some(broken) = self.broken.iter().find(|broken| broken.name == name) {
+            return across::wrong_file(source, name, &broken.file);
+        }
         let hint = choose(name, &self.provider_names(), "providers");
         source
             .fault(
@@ -262,7 +315,10 @@ impl SpecFolder {
         let mut diagnostics = self.job_diagnostics(file);
         let job = match &file.model {
             Some(job) if !any_error(&diagnostics) => job.clone(),
-            _ => return Err(LoadError::Wrong(sorted(diagnostics))),
+            _ => {
+                diagnostics.extend(self.broken_of(file));
+                return Err(LoadError::Wrong(sorted(diagnostics)));
+            }
         };
         let used = self.providers_of(&file.source, &job).found;
         diagnostics.extend(used.iter().flat_map(|p| p.found.clone()));
@@ -286,6 +342,20 @@ impl SpecFolder {
             source,
             provider_sources,
         })
+    }
+
+    /// What is wrong with the broken files of the job's providers.
+    fn broken_of(&self, file: &Sourced<Job>) -> Vec<Diagnostic> {
+        let Some(job) = &file.model else {
+            return vec![];
+        };
+        let ProvidersOf { found, missing } = self.providers_of(&file.source, job);
+        let broken = self.broken.iter().filter(|b| missing.contains(&b.name));
+        let broken = broken.flat_map(|broken| broken.found.clone());
+        let wrong = found.iter().filter(|file| any_error(&file.found));
+        broken
+            .chain(wrong.flat_map(|file| file.found.clone()))
+            .collect()
     }
 
     fn job_diagnostics(&self, file: &Sourced<Job>) -> Vec<Diagnostic> {
@@ -347,6 +417,19 @@ impl SpecFolder {
     }
 }
 
+/// The name in the first line `provider: <name>` of a text that is no job.
+fn provider_named_in(text: &str) -> Option<&str> {
+    if text.lines().any(|line| line.starts_with("job:")) {
+        return None;
+    }
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("provider:"))?;
+    let name = line.split('#').next().unwrap_or_default().trim();
+    let name = name.trim_matches(['"', '\'']);
+    (!name.is_empty()).then_some(name)
+}
+
 fn taken(file: &Source, first: &Source, key: &str, name: &str) -> Option<Diagnostic> {
     let other = !same_file(&file.path, &first.path);
     other.then(|| {
@@ -376,7 +459,7 @@ fn lacking(source: &Source, env: Option<&dyn Environment>) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// A pool whose variable is set, but holds no key.
+/// A pool whose variable is set, but holds no key, or one of them twice.
 fn keyless(file: &Sourced<Provider>, env: Option<&dyn Environment>) -> Option<Diagnostic> {
     let credentials = file.model.as_ref()?.credentials.as_ref()?;
     let CredentialSource::Env(name) = &credentials.from else {
@@ -384,12 +467,23 @@ fn keyless(file: &Sourced<Provider>, env: Option<&dyn Environment>) -> Option<Di
     };
     let list = env?.secret(name).ok().flatten()?;
     let place = file.source.variables.iter().find(|v| v.name == *name)?;
-    pool_entries(&list).is_empty().then(|| {
-        let message = format!("{name} is set, but holds no key: a pool without keys never opens");
-        Diagnostic::error(&file.source.file, place.at, message)
-            .hint(format!("set {name} to the keys, separated by commas"))
-            .warning()
-    })
+    let warning = |message: String, hint: String| {
+        let found = Diagnostic::error(&file.source.file, place.at, message);
+        Some(found.hint(hint).warning())
+    };
+    let keys = pool_entries(&list).len();
+    match written_entries(&list).count() - keys {
+        _ if keys == 0 => warning(
+            format!("{name} is set, but holds no key: a pool without keys never opens"),
+            format!("set {name} to the keys, separated by commas"),
+        ),
+        0 => None,
+        again => warning(
+            format!("{again} of the keys in {name} stand there before: each counts once"),
+            "take the doubles out: the same key has the same budget, however often it is written"
+                .into(),
+        ),
+    }
 }
 
 /// By place, each once.

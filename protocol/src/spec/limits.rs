@@ -260,6 +260,15 @@ fn cost(r: &Reader, f: &Fields, spot: &Spot) -> Option<LimitRule> {
     let (rate, period) = rate?;
     let (points, burst) = (points?, burst?);
     if let Some(node) = f.node("cost")
+        && points.trim().parse::<f64>().is_ok_and(|n| n <= 0.0)
+    {
+        return r.fault(
+            node.at,
+            "a call that costs nothing: this limit would hold nobody back",
+            "the points of a call (cost: 1), or no such limit",
+        );
+    }
+    if let Some(node) = f.node("cost")
         && points.trim().parse::<f64>().is_ok_and(|n| n > burst as f64)
     {
         return never_enough(r, node, burst);

@@ -534,16 +534,25 @@ pub enum Auth {
         /// The header's value, `signature` among its names.
         value: Template,
     },
-    /// `{oauth2, token, form, refresh_before}`
+    /// `{oauth2, token, basic, form, refresh_before, header, value}`
     Oauth2 {
         /// `client_credentials` or `refresh_token`.
         grant: String,
         /// Path of the token request.
         token: Template,
+        /// User and password of the token request's HTTP basic.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        basic: Option<(Template, Template)>,
         /// Its form.
         form: IndexMap<String, Template>,
         /// Renewed so long before its end.
         refresh_before: Span,
+        /// The header of calls that carries the token.
+        #[serde(default = "Auth::authorization")]
+        header: String,
+        /// That header's value, with `token` as its one name.
+        #[serde(default = "Auth::bearer")]
+        value: Template,
     },
     /// `{session: cookies, login, form, refresh_before, lasts}`
     Session {
@@ -569,6 +578,18 @@ pub enum Auth {
         /// The header's value, `token` among its names.
         value: Template,
     },
+}
+
+impl Auth {
+    /// The header of a token unless the file names another.
+    pub fn authorization() -> String {
+        "authorization".to_owned()
+    }
+
+    /// Its value.
+    pub fn bearer() -> Template {
+        "Bearer {{ token }}".to_owned()
+    }
 }
 
 /// `timeout:`

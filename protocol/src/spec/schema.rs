@@ -56,6 +56,7 @@ mod tests {
         ("backoff", provider::BACKOFF),
         ("ready", provider::READY),
         ("auth", auth::AUTH),
+        ("basic", auth::BASIC),
         ("post", auth::POST),
         ("limit", limits::LIMIT),
         ("learn", limits::LEARN),

@@ -35,6 +35,8 @@ pub enum Spot {
     Signature,
     /// The header of a token that the fleet makes: also `token`.
     Token,
+    /// The header of a token that a provider gave: `token` alone.
+    GrantedToken,
     /// `per:` and `cost:` of a limit; also `endpoint`.
     Limit {
         /// The endpoints it holds for; empty: all.
@@ -159,7 +161,7 @@ fn first(part: &str) -> &str {
 /// The names of `spot` that are no dimension, field or column.
 pub fn fixed_names(spot: &Spot, has_credentials: bool) -> Vec<&'static str> {
     let mut names: Vec<&'static str> = match spot {
-        Spot::Lane => vec![],
+        Spot::Lane | Spot::GrantedToken => vec![],
         Spot::Row { .. } | Spot::RowFilter { .. } | Spot::Source => {
             vec!["params", "run", "today", "parent"]
         }
@@ -172,7 +174,7 @@ pub fn fixed_names(spot: &Spot, has_credentials: bool) -> Vec<&'static str> {
     match spot {
         Spot::Signing => names.push("request"),
         Spot::Signature => names.extend(["request", "signature"]),
-        Spot::Token => names.push("token"),
+        Spot::Token | Spot::GrantedToken => names.push("token"),
         Spot::Limit { .. } => names.push("endpoint"),
         Spot::Endpoint { each, detail, .. } => {
             names.extend(each.then_some("item"));

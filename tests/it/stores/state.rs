@@ -109,6 +109,7 @@ fn part(round: u32, records: u64) -> PartSummary {
         ends: "2S2F".parse().expect("ends"),
         records,
         truncated: 0,
+        missing: 0,
     }
 }
 

@@ -620,6 +620,7 @@ impl Call {
             failure,
             answered_us,
             truncated: false,
+            missing: 0,
         }
     }
 }

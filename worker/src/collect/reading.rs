@@ -47,6 +47,7 @@ impl Reading {
                 records,
                 failure: None,
                 truncated: false,
+                missing: 0,
                 answered_us: self.lane.fleet_us(Instant::now()),
             }),
             Err(Unread::Again(reason)) => self.again(reason),
@@ -85,6 +86,7 @@ impl Reading {
             records: 0,
             failure: Some(failure),
             truncated: false,
+            missing: 0,
             answered_us: self.lane.fleet_us(Instant::now()),
         }
     }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use paceline_protocol::connector::{CompileError, Connector, Pool, PoolError, in_environment};
+use paceline_protocol::connector::{
+    CompileError, Connector, Pool, PoolError, in_environment, outputs_in_environment,
+};
 use paceline_protocol::http::HttpClient;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, RunLayout};
@@ -112,6 +114,7 @@ impl Run {
             .await?
             .ok_or_else(|| broken("there is no such object".into()))?;
         let plan = Plan::read(&object.body).map_err(|unread| broken(unread.to_string()))?;
+        let plan = outputs_in_environment(&plan, env)?.unwrap_or(plan);
         let layout = layout.collecting(&plan);
         let mut providers = BTreeMap::new();
         for (name, provider) in &plan.providers {

@@ -136,6 +136,7 @@ impl Stores {
             version: block.answered_us(),
             round: shard.message.round,
             truncated: block.truncated(),
+            missing: block.missing(),
         };
         let lines: String = block
             .results

@@ -24,6 +24,9 @@ pub struct CellResult {
     /// An engine's documented end cut something off.
     #[serde(default)]
     pub truncated: bool,
+    /// Ids that got no detail and are only counted.
+    #[serde(default)]
+    pub missing: u64,
 }
 
 impl CellResult {
@@ -35,6 +38,7 @@ impl CellResult {
             failure: None,
             answered_us,
             truncated: gathered.truncated,
+            missing: gathered.missing,
         }
     }
 
@@ -112,6 +116,11 @@ impl FullBlock {
             .flatten()
             .filter(|r| r.truncated)
             .count() as u64
+    }
+
+    /// Ids that got no detail and are only counted.
+    pub fn missing(&self) -> u64 {
+        self.results.iter().flatten().map(|r| r.missing).sum()
     }
 
     /// Its failures.
@@ -373,6 +382,7 @@ mod tests {
             failure: None,
             answered_us: 7,
             truncated: false,
+            missing: 0,
         }
     }
 

@@ -169,6 +169,7 @@ impl Loader {
             version: 0,
             round: shard.round,
             truncated: 0,
+            missing: 0,
         };
         Ok(self
             .stores
@@ -234,6 +235,7 @@ mod tests {
             ends: ends.parse().expect("ends"),
             records: 0,
             truncated: 0,
+            missing: 0,
         }
     }
 

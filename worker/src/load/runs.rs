@@ -4,11 +4,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use paceline_protocol::connector::outputs_in_environment;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{self, PartName, RunLayout};
 use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::rebuild::Rebuild;
+use paceline_protocol::settings::ProcessEnvironment;
 use paceline_protocol::spec::{IndexMode, IndexOutput};
 use paceline_protocol::stores::state::OpenRun;
 use paceline_protocol::version::Unread;
@@ -195,6 +197,10 @@ impl OpenedRun {
                 why,
             },
         })?;
+        let named = outputs_in_environment(&plan, &ProcessEnvironment);
+        if let Some(named) = named.map_err(|lacks| LoadError::Unsupported(lacks.to_string()))? {
+            plan = named;
+        }
         let (Loading { rankings, ids }, unloadable) = match Loading::of(&plan) {
             Ok(loading) => (loading, None),
             Err(why) => {

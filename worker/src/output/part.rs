@@ -20,6 +20,8 @@ pub struct PartMeta {
     pub round: u32,
     /// Cells that an engine's documented end cut off.
     pub truncated: u64,
+    /// Ids that got no detail and are only counted.
+    pub missing: u64,
 }
 
 /// Why an object cannot be read as a part.
@@ -35,13 +37,14 @@ pub enum PartError {
 
 impl PartMeta {
     /// As it is put with the object.
-    pub fn to_metadata(&self) -> [(&'static str, String); 5] {
+    pub fn to_metadata(&self) -> [(&'static str, String); 6] {
         [
             ("ends", self.ends.to_string()),
             ("records", self.records.to_string()),
             ("version", self.version.to_string()),
             ("round", self.round.to_string()),
             ("truncated", self.truncated.to_string()),
+            ("missing", self.missing.to_string()),
         ]
     }
 
@@ -56,6 +59,7 @@ impl PartMeta {
             version: entry(metadata, "version")?,
             round: entry(metadata, "round")?,
             truncated: entry(metadata, "truncated").unwrap_or(0),
+            missing: entry(metadata, "missing").unwrap_or(0),
         })
     }
 
@@ -67,6 +71,7 @@ impl PartMeta {
             ends: self.ends.clone(),
             records: self.records,
             truncated: self.truncated,
+            missing: self.missing,
         }
     }
 }
@@ -99,6 +104,7 @@ mod tests {
             version: 1_795_000_000_000_001,
             round: 2,
             truncated: 3,
+            missing: 4,
         };
         let metadata = meta.to_metadata().map(|(k, v)| (k.to_owned(), v));
         assert_eq!(PartMeta::from_metadata(&metadata.into()).ok(), Some(meta));

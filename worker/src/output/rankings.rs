@@ -296,4 +296,24 @@ mod tests {
             assert_eq!(ranked.sets[0].members, expected, "{keep:?}");
         }
     }
+
+    #[test]
+    fn the_environments_values_stand_in_names_and_members() {
+        let mut plan = plan(4);
+        plan.job.outputs.rankings = vec![ranking(
+            "fares:${REGION}:{{ city }}",
+            "{{ night }}-${REGION}",
+            "{{ price }}",
+            KeepScore::Min,
+        )];
+        let env = BTreeMap::from([("REGION".to_owned(), "{{ kr }}".to_owned())]);
+        let named = paceline_protocol::connector::outputs_in_environment(&plan, &env);
+        let named = named.expect("it is there").expect("it is named");
+        let rankings = Rankings::compile(&named).expect("compiles");
+        let place = BlockPlace::of(&plan, 0, 0, 0).expect("in the plan");
+        let ends = "1S1E1S1F".parse().expect("ends");
+        let ranked = rankings.updates(&plan, &place, &ends, 1, BODY);
+        assert_eq!(ranked.sets[0].name, "fares:{{ kr }}:NRT");
+        assert_eq!(ranked.sets[0].members[0].0, "0-{{ kr }}");
+    }
 }

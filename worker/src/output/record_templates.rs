@@ -409,6 +409,26 @@ mod tests {
         (fast, slow)
     }
 
+    /// As a value of the environment stands in a template.
+    #[test]
+    fn a_literal_may_look_like_a_template() {
+        let both = r#"{{ id }}-{{ "{{ kr }}" }}"#;
+        let sources = ["sales:{{ \"{{ kr }}\" }}", both, "{{ \"v\" }}/{{ id }}"];
+        let templates = RecordTemplates::compile(&sources, Constants(BTreeMap::new()));
+        let templates = templates.expect("compile");
+        let record = templates.read(r#"{"id":7}"#, 1).expect("a record");
+        for (place, shown) in ["sales:{{ kr }}", "7-{{ kr }}", "v/7"]
+            .into_iter()
+            .enumerate()
+        {
+            let mut text = String::new();
+            templates
+                .render(place, &record, &mut text)
+                .expect("renders");
+            assert_eq!(text, shown);
+        }
+    }
+
     #[test]
     fn names_and_literals_are_plain() {
         let templates = RecordTemplates::compile(

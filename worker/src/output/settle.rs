@@ -218,6 +218,7 @@ pub(crate) mod tests {
             ends: ends.parse().expect("ends"),
             records: 1,
             truncated: 0,
+            missing: 0,
         }
     }
 

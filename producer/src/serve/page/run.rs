@@ -52,6 +52,7 @@ struct Came {
     documents: String,
     sets: Vec<(String, String)>,
     truncated: u64,
+    missing: u64,
     gone: u64,
     rejected: u64,
     notes: Vec<String>,
@@ -328,6 +329,7 @@ fn came(plan: &Plan, manifest: &Manifest) -> Came {
             .map(|(name, n)| (name.clone(), show::count(*n)))
             .collect(),
         truncated: manifest.truncated,
+        missing: manifest.missing,
         gone: manifest.gone,
         rejected: manifest.rejected,
         notes: manifest.notes.clone(),

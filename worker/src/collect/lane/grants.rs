@@ -498,5 +498,6 @@ fn unaskable(cell: u64, reason: String, outcome: Outcome, answered_us: i64) -> C
         failure: Some(failure),
         answered_us,
         truncated: false,
+        missing: 0,
     }
 }

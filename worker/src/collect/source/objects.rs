@@ -7,6 +7,7 @@ use paceline_protocol::part::PartFormat;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::record::Record;
 use paceline_protocol::stores::objects::{GotSame, Objects};
+use paceline_protocol::template::environment;
 use serde_json::Value;
 
 use super::{Read, Unread, fit};
@@ -62,8 +63,18 @@ impl ObjectsRead {
             tracing::warn!(object.key = object.key, fault = %fault, "an object is no good; the one before it counts if it is young enough");
             first_fault.get_or_insert(fault);
         }
-        let none = || Unread::never(format!("no object {} that counts", self.key));
+        let none = || {
+            let key = self.key_of(plan, connector, cell);
+            Unread::never(format!("no object {key} that counts"))
+        };
         Err(first_fault.unwrap_or_else(none))
+    }
+
+    /// The key as it was looked for; as it is written where it cannot be rendered.
+    fn key_of(&self, plan: &Plan, connector: &Connector, cell: u64) -> String {
+        let context = connector.cell(plan.matrix.cell(cell)).value();
+        let rendered = environment().render_str(&self.key, context);
+        rendered.unwrap_or_else(|_| self.key.clone())
     }
 
     async fn one(

@@ -275,6 +275,7 @@ impl Finish<'_> {
             sets,
             limits: limits(self.run),
             truncated: tally.truncated,
+            missing: tally.missing,
             gone: self.merged.as_ref().map_or(0, |merged| merged.gone),
             calls_saved: plan.inputs.calls_saved(plan.cells()),
             notes: verdict.notes.clone(),

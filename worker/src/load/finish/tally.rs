@@ -20,6 +20,8 @@ pub(super) struct Tally {
     pub(super) rejected: u64,
     /// Cells that an engine's documented end cut off.
     pub(super) truncated: u64,
+    /// Ids that got no detail and are only counted.
+    pub(super) missing: u64,
     /// Records that `dedupe` takes out.
     pub(super) doubles: u64,
 }
@@ -37,6 +39,7 @@ impl Tally {
                 tally.failed += ends.count(CellEnd::Failed);
             }
             tally.records += parts.iter().map(|part| part.records).sum::<u64>();
+            tally.missing += parts.iter().map(|part| part.missing).sum::<u64>();
             tally.truncated += parts.iter().map(|part| part.truncated).sum::<u64>();
             tally.rejected += rejected;
         }
@@ -100,6 +103,7 @@ mod tests {
             ends: ends.parse().expect("ends"),
             records,
             truncated: 0,
+            missing: 0,
         }
     }
 
@@ -133,6 +137,7 @@ mod tests {
                 records: 12,
                 rejected: 1,
                 truncated: 0,
+                missing: 0,
                 doubles: 0,
             }
         );
