@@ -100,11 +100,14 @@ impl Servers {
 pub struct Fleet {
     programs: Programs,
     environment: Vec<(String, String)>,
+    job: String,
     run: String,
+    /// Arguments of `worker collect`.
+    arguments: Vec<String>,
     workers: Vec<Child>,
     /// Told to end.
     leaving: Vec<Child>,
-    _spec: tempfile::TempDir,
+    _spec: Option<tempfile::TempDir>,
 }
 
 impl Fleet {
@@ -122,27 +125,40 @@ impl Fleet {
     ) -> anyhow::Result<Self> {
         let spec = tempfile::tempdir()?;
         job.write(spec.path())?;
+        let mut fleet = Self::of_spec(programs, servers, BenchJob::NAME, spec.path(), &[]);
+        fleet._spec = Some(spec);
+        fleet.set("FARE_SEARCH_KEYS", "a");
+        fleet.set("FARE_SEARCH_URL", url);
+        for _ in 0..workers {
+            fleet.add_worker()?;
+        }
+        Ok(fleet)
+    }
+
+    /// A fleet without workers for a run of `job` in the folder `spec`; `arguments` are those of each `worker collect`.
+    pub fn of_spec(
+        programs: &Programs,
+        servers: &Servers,
+        job: &str,
+        spec: &Path,
+        arguments: &[&str],
+    ) -> Self {
         let run = format!(
             "{}-{}",
             std::process::id(),
             jiff::Timestamp::now().as_millisecond()
         );
-        let environment = [
-            servers.environment.clone(),
-            own_environment(url, &run, spec.path()),
-        ];
-        let mut fleet = Self {
+        let environment = [servers.environment.clone(), own_environment(&run, spec)];
+        Self {
             programs: programs.clone(),
             environment: environment.concat(),
+            job: job.to_owned(),
             run,
+            arguments: arguments.iter().map(|&a| a.to_owned()).collect(),
             workers: Vec::new(),
             leaving: Vec::new(),
-            _spec: spec,
-        };
-        for _ in 0..workers {
-            fleet.add_worker()?;
+            _spec: None,
         }
-        Ok(fleet)
     }
 
     /// Sets a variable for what is started from now on.
@@ -155,8 +171,19 @@ impl Fleet {
     /// # Errors
     /// When it cannot be started.
     pub fn add_worker(&mut self) -> anyhow::Result<()> {
-        let worker = self.command("worker").arg("collect").spawn()?;
+        let mut command = self.command("worker");
+        let worker = command.arg("collect").args(&self.arguments).spawn()?;
         self.workers.push(worker);
+        Ok(())
+    }
+
+    /// A loader, which drains and dies with the workers.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn add_loader(&mut self) -> anyhow::Result<()> {
+        let loader = self.command("worker").arg("load").spawn()?;
+        self.workers.push(loader);
         Ok(())
     }
 
@@ -195,7 +222,42 @@ impl Fleet {
     /// # Errors
     /// When the producer cannot be started or fails.
     pub fn enqueue(&self) -> anyhow::Result<()> {
-        self.produce(&["enqueue", BenchJob::NAME, "--run-id", &self.run])
+        self.produce(&["enqueue", &self.job, "--run-id", &self.run])
+    }
+
+    /// Enqueues the run and waits until it has ended, inside its gate.
+    ///
+    /// # Errors
+    /// When the producer cannot be started or fails, or the run ends otherwise.
+    pub fn run_to_its_end(&self) -> anyhow::Result<()> {
+        self.produce(&["enqueue", &self.job, "--run-id", &self.run, "--wait"])
+    }
+
+    /// What `producer status --json` says of the run.
+    ///
+    /// # Errors
+    /// When it cannot be started, or says nothing.
+    pub fn status(&self) -> anyhow::Result<serde_json::Value> {
+        self.tell("status")
+    }
+
+    /// What `producer audit --json` says of the run.
+    ///
+    /// # Errors
+    /// When it cannot be started, or says nothing.
+    pub fn audit(&self) -> anyhow::Result<serde_json::Value> {
+        self.tell("audit")
+    }
+
+    fn tell(&self, what: &str) -> anyhow::Result<serde_json::Value> {
+        let run = format!("{}/{}", self.job, self.run);
+        let output = self
+            .command("producer")
+            .args([what, &run, "--json"])
+            .stderr(Stdio::inherit())
+            .output()?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("producer {what} says no JSON"))
     }
 
     /// Drops what is left of the run, queues among it.
@@ -203,7 +265,7 @@ impl Fleet {
     /// # Errors
     /// When the producer cannot be started or fails.
     pub fn cancel(&self) -> anyhow::Result<()> {
-        self.produce(&["cancel", &self.run])
+        self.produce(&["cancel", &format!("{}/{}", self.job, self.run)])
     }
 
     /// Fails when a worker has ended before it was told to.
@@ -265,13 +327,11 @@ impl Drop for Fleet {
     }
 }
 
-pub(super) fn own_environment(url: &str, run: &str, spec: &Path) -> Vec<(String, String)> {
+pub(super) fn own_environment(run: &str, spec: &Path) -> Vec<(String, String)> {
     let region = std::env::var("AWS_REGION").unwrap_or_else(|_| "us-east-1".to_owned());
     let level = std::env::var("PACELINE_LOG").unwrap_or_else(|_| "warn".to_owned());
     [
         ("AWS_REGION", region),
-        ("FARE_SEARCH_KEYS", "a".to_owned()),
-        ("FARE_SEARCH_URL", url.to_owned()),
         ("PACELINE_LOG", level),
         ("PACELINE_NAMESPACE", format!("bench-{run}")),
         ("PACELINE_PREFIX", format!("bench-{run}")),

@@ -17,7 +17,9 @@ pub fn environment(
     provider: &str,
     spec: &Path,
 ) -> Vec<(String, String)> {
-    [servers, own_environment(provider, name, spec)].concat()
+    let fares = [("FARE_SEARCH_KEYS", "a"), ("FARE_SEARCH_URL", provider)];
+    let fares = fares.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    [servers, own_environment(name, spec), fares.into()].concat()
 }
 
 /// A serving process. Dropping it kills it.

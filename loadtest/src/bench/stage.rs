@@ -18,3 +18,11 @@ pub fn servers_to_collect() -> anyhow::Result<Stack> {
     let kinds = [ServerKind::RabbitMq, ServerKind::Redis, ServerKind::S3];
     Stack::start(&StackOptions::only(kinds))
 }
+
+/// The servers that the environment names, private ones in the place of those that it does not.
+///
+/// # Errors
+/// When one of them does not start.
+pub fn all_servers() -> anyhow::Result<Stack> {
+    Stack::start(&StackOptions::from_environment())
+}

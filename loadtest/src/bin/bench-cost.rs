@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
 use futures::StreamExt as _;
-use paceline_loadtest::bench::{BenchJob, Fleet, Programs, Servers, children_cpu, searches};
+use paceline_loadtest::bench::{
+    BenchJob, Fleet, Programs, Scene, Servers, children_cpu, searches, servers_to_collect,
+};
 use paceline_loadtest::simulator::{
     Latency, Limits, Rate, Simulator, SimulatorConfig, SimulatorHandle,
 };
@@ -31,6 +33,13 @@ struct Arguments {
     /// How often worker and bare loops take turns.
     #[arg(long, default_value_t = 3)]
     turns: usize,
+    /// Another job instead of the fare calendar, without bare loops and on private servers: one of eleven-street, coupang, naver-commerce (markets of orders),
+    /// events, search, votes (objects that are read, no calls), reviews.
+    #[arg(long)]
+    job: Option<String>,
+    /// Sellers, countries, keywords or regions of that job.
+    #[arg(long, default_value_t = 300)]
+    size: usize,
     /// How long the provider takes to answer.
     #[arg(long, default_value = "5ms")]
     latency: Latency,
@@ -47,9 +56,10 @@ fn main() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .init();
     let arguments = Arguments::parse();
-    match &arguments.bare {
-        Some(url) => call_barely(url, &arguments),
-        None => compare(&arguments),
+    match (&arguments.bare, &arguments.job) {
+        (Some(url), _) => call_barely(url, &arguments),
+        (None, Some(job)) => cost_of(job, &arguments),
+        (None, None) => compare(&arguments),
     }
 }
 
@@ -66,6 +76,69 @@ fn compare(arguments: &Arguments) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// One worker, a run of another job; its start and its drain are in.
+fn cost_of(job: &str, arguments: &Arguments) -> anyhow::Result<()> {
+    let (programs, stack) = (Programs::find()?, servers_to_collect()?);
+    let (servers, environment) = (Servers::of(stack.env()), stack.env().into_iter().collect());
+    let runtime = tokio::runtime::Runtime::new()?;
+    println!("{job}: turn   cells   calls   worker us/call   us/cell   seconds");
+    for turn in 1..=arguments.turns {
+        let scene = runtime.block_on(Scene::set(job, arguments.size, &environment))?;
+        let mut fleet = Fleet::of_spec(
+            &programs,
+            &servers,
+            scene.job,
+            scene.folder.path(),
+            scene.arguments,
+        );
+        for (name, value) in &scene.environment {
+            fleet.set(name, value);
+        }
+        fleet.add_worker()?;
+        let started = Instant::now();
+        fleet.enqueue()?;
+        let cells = until_collected(&mut fleet)?;
+        let took = started.elapsed().as_secs_f64();
+        let before = children_cpu()?;
+        fleet.drain(Duration::from_secs(40))?;
+        let cpu = children_cpu()?.saturating_sub(before);
+        let calls = fleet.audit()?["calls"].as_u64().unwrap_or(0);
+        fleet.cancel()?;
+        let each = match calls {
+            0 => "-".to_owned(),
+            calls => format!("{:.1}", per_call(cpu, calls)),
+        };
+        println!(
+            "{:>width$} {cells:>7} {calls:>7} {each:>16} {:>9.1} {took:>9.1}",
+            turn,
+            per_call(cpu, cells),
+            width = job.len() + 6,
+        );
+    }
+    Ok(())
+}
+
+/// Waits until every cell of the run has ended, and says how many there are.
+fn until_collected(fleet: &mut Fleet) -> anyhow::Result<u64> {
+    const PATIENCE: Duration = Duration::from_secs(900);
+    let started = Instant::now();
+    loop {
+        fleet.check()?;
+        let status = fleet.status()?;
+        let number = |name: &str| status[name].as_u64().unwrap_or(0);
+        let ended = number("succeeded") + number("empty") + number("failed");
+        let cells = number("cells");
+        if cells > 0 && ended >= cells {
+            ensure!(number("failed") == 0, "{} cells failed", number("failed"));
+            return Ok(cells);
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("{ended} of {cells} cells ended when time was up");
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// Microseconds a call of one worker, its start and its drain included.
