@@ -97,6 +97,7 @@ async fn write(objects: &Objects, prefix: &str, plan: &Plan) -> anyhow::Result<(
         sets: BTreeMap::new(),
         limits: serde_json::Value::Null,
         truncated: 0,
+        missing: 0,
         gone: 0,
         calls_saved: None,
         notes: Vec::new(),

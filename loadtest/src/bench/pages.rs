@@ -74,14 +74,14 @@ impl PageFormat {
                     n % 60
                 )
             }
-            PageFormat::Xml => write!(
+            PageFormat::Xml => writeln!(
                 page,
-                "  <order><id>{id}</id><at>2026-11-21T09:{:02}:00</at><amount>{won}.50</amount><status>PAYED</status><name>겨울 &amp; 양말 {n}</name></order>\n",
+                "  <order><id>{id}</id><at>2026-11-21T09:{:02}:00</at><amount>{won}.50</amount><status>PAYED</status><name>겨울 &amp; 양말 {n}</name></order>",
                 n % 60
             ),
-            PageFormat::Csv => write!(
+            PageFormat::Csv => writeln!(
                 page,
-                "{id},2026-11-21T09:{:02}:00,{won}.50,PAYED,\"겨울, 양말 {n}\"\n",
+                "{id},2026-11-21T09:{:02}:00,{won}.50,PAYED,\"겨울, 양말 {n}\"",
                 n % 60
             ),
         };
