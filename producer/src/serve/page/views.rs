@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result as Anyhow;
 use askama::Template;
 use axum::Extension;
 use axum::extract::{Path, Query, State};
@@ -21,6 +22,8 @@ use super::live::{Heatmap, live, lowest_first};
 use super::runs::head;
 use super::{Page, Shared, Who};
 use crate::run::StateWord;
+use crate::serve::Server;
+use crate::serve::views::View;
 
 /// Runs of a trend.
 const RUNS: usize = 7;
@@ -180,7 +183,14 @@ async fn heatmap(
         .clone()
         .or_else(|| all.first().cloned())
         .unwrap_or_default();
-    let cells = map.cells(&shared.server, &of).await?;
+    let cells = match map.cells(&shared.server, &of).await {
+        Ok(cells) => cells,
+        // The sets are out of reach; the parts of the live run say the same.
+        Err(error) => match of_parts(&shared.server, job, map, &of).await? {
+            Some(cells) => cells,
+            None => return Err(error.into()),
+        },
+    };
     let cell = match (&at.x, &at.y) {
         (Some(x), Some(y)) => Some(cell(shared, job, map, &of, x, y).await?),
         _ => None,
@@ -203,6 +213,34 @@ async fn heatmap(
         cell,
     };
     Ok(page(StatusCode::OK, &template))
+}
+
+/// The map as the live run's parts have it.
+async fn of_parts(
+    server: &Server,
+    job: &Job,
+    map: &Heatmap,
+    of: &str,
+) -> Anyhow<Option<Vec<(String, String, f64)>>> {
+    let Some(view) = &job.view else {
+        return Ok(None);
+    };
+    let archive = &server.stores.archive;
+    let shown = server
+        .views
+        .show(archive, &job.name, view, Some(of))
+        .await?;
+    let View::Here(body, _) = shown else {
+        return Ok(None);
+    };
+    let shown: Value = serde_json::from_slice(&body)?;
+    let all = shown["cells"].as_array().into_iter().flatten();
+    let cell = |cell: &Value| {
+        let (x, y) = (cell.get(&map.x)?, cell.get(&map.y)?);
+        let value = cell.get(&map.value)?.as_f64()?;
+        Some((cells::text(x), cells::text(y), value))
+    };
+    Ok(Some(all.filter_map(cell).collect()))
 }
 
 /// The cell's records in the newest good run, and its best value in the last ones.
