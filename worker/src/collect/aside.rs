@@ -2,9 +2,22 @@
 //! may grow late.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Answers up to this size, in bytes, are read in less time than any grant's slack.
 const SMALL: usize = 64 << 10;
+
+/// So many large answers are read at once: what is read takes many times the memory of its bytes.
+static LARGE: Semaphore = Semaphore::const_new(2);
+
+/// Waits until an answer of `bytes` bytes may be read. What is given back is kept as long as what was read.
+pub async fn room_for(bytes: usize) -> Option<SemaphorePermit<'static>> {
+    match bytes > SMALL {
+        // It is never closed.
+        true => LARGE.acquire().await.ok(),
+        false => None,
+    }
+}
 
 /// Runs `work` on an answer of `bytes` bytes; a large one beside the runtime's thread, where there is another.
 pub fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
@@ -24,6 +37,19 @@ mod tests {
     #[tokio::test]
     async fn a_runtime_of_one_thread_works_in_place() {
         assert_eq!(aside(SMALL + 1, || 7), 7);
+    }
+
+    #[tokio::test]
+    async fn large_answers_take_turns_and_small_ones_do_not_wait() {
+        let first = room_for(SMALL + 1).await;
+        let second = room_for(SMALL + 1).await;
+        assert!(first.is_some() && second.is_some());
+        assert!(room_for(SMALL).await.is_none());
+        let third = tokio::spawn(room_for(SMALL + 1));
+        tokio::task::yield_now().await;
+        assert!(!third.is_finished());
+        drop(first);
+        assert!(third.await.expect("it has its turn").is_some());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

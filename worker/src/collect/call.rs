@@ -17,9 +17,10 @@ use paceline_protocol::limit::{Grant, Rule, Spoken, instance};
 use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::spec::Retry;
 use reqwest::header::HeaderMap;
+use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::aside::aside;
+use super::aside::{aside, room_for};
 use super::lane::asking::Drawn;
 use super::lane::held::ShardInHand;
 use super::lane::late::{Late, moves_by};
@@ -115,6 +116,8 @@ struct Attempt {
     headers: HeaderMap,
     /// Tells a page from another.
     digest: u64,
+    /// Its turn, when the answer is a large one: kept until what was read of it is gone.
+    _room: Option<SemaphorePermit<'static>>,
 }
 
 impl Call {
@@ -253,6 +256,8 @@ impl Call {
             .await;
         let duration = sent.elapsed();
         let answered_us = self.lane.fleet_us(Instant::now());
+        let large = answer.as_ref().map_or(0, |answer| answer.body.len());
+        let room = room_for(large).await;
         Ok(match answer {
             Err(HttpError::TooLate) => return Err(TooLate),
             Ok(answer) => Attempt {
@@ -266,6 +271,7 @@ impl Call {
                     false => 0,
                 },
                 headers: answer.headers,
+                _room: room,
             },
             Err(error) => Attempt {
                 status: 0,
@@ -275,6 +281,7 @@ impl Call {
                 judged: no_answer(&error),
                 headers: HeaderMap::new(),
                 digest: 0,
+                _room: None,
             },
         })
     }
@@ -390,6 +397,7 @@ impl Call {
             },
             headers: HeaderMap::new(),
             digest: 0,
+            _room: None,
         }
     }
 
