@@ -1,6 +1,6 @@
 //! Plans, enqueues, watches and audits runs. `main.rs` is a thin shell around [`start`].
 //!
-//! One file of [`commands`] for each subcommand; what several of them need lies beside: [`run`] (a
+//! One file of [`commands`] for each subcommand; what several of them need lies beside: [`mod@run`] (a
 //! run's objects, parts and publication), [`watch`] (progress), [`limits`], [`audit`].
 
 // Whoever prints writes through `terminal`, which knows what to do when the reader is gone.

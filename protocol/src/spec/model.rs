@@ -548,10 +548,13 @@ pub enum Auth {
         /// Renewed so long before its end.
         refresh_before: Span,
         /// The header of calls that carries the token.
-        #[serde(default = "Auth::authorization")]
+        #[serde(
+            default = "Auth::authorization",
+            skip_serializing_if = "Auth::is_authorization"
+        )]
         header: String,
         /// That header's value, with `token` as its one name.
-        #[serde(default = "Auth::bearer")]
+        #[serde(default = "Auth::bearer", skip_serializing_if = "Auth::is_bearer")]
         value: Template,
     },
     /// `{session: cookies, login, form, refresh_before, lasts}`
@@ -589,6 +592,14 @@ impl Auth {
     /// Its value.
     pub fn bearer() -> Template {
         "Bearer {{ token }}".to_owned()
+    }
+
+    fn is_authorization(header: &String) -> bool {
+        *header == Self::authorization()
+    }
+
+    fn is_bearer(value: &Template) -> bool {
+        *value == Self::bearer()
     }
 }
 
