@@ -68,6 +68,10 @@ fn start(cli: Cli) -> anyhow::Result<Ended> {
     ended
 }
 
+/// Of a thread. Without optimisation each step of a long future copies what it awaits; finishing a run took more than the
+/// usual 2 MiB.
+const STACK: usize = 8 << 20;
+
 /// A collector's calls pass between many small tasks; on one thread none of them has to wake another
 /// thread. More cores are used by more processes, as everywhere in the fleet. A loader has few, large tasks.
 fn runtime_for(role: &Role) -> std::io::Result<Runtime> {
@@ -75,7 +79,7 @@ fn runtime_for(role: &Role) -> std::io::Result<Runtime> {
     if matches!(role, Role::Collect(_)) {
         builder.worker_threads(1);
     }
-    builder.enable_all().build()
+    builder.enable_all().thread_stack_size(STACK).build()
 }
 
 async fn run(cli: Cli) -> anyhow::Result<Ended> {

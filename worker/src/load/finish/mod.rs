@@ -135,7 +135,9 @@ impl Loader {
         match self.begin_finish(run).await? {
             Some(mut finish) if stopped.is_some() || finish.is_complete() => {
                 let span = traced::finish(&run.plan, finish.open.round);
-                let finished = finish.finish(stopped).instrument(span.lines()).await;
+                // Boxed: the steps of a finish are large, and each layer around them would copy them.
+                let finishing = Box::pin(finish.finish(stopped));
+                let finished = finishing.instrument(span.lines()).await;
                 if let Err(error) = &finished {
                     span.failed(error.to_string());
                 }
@@ -180,7 +182,7 @@ impl Finish<'_> {
             merged.judge(&self.run.plan, &mut verdict);
         }
         let documents = self.check_documents(&mut tally, &mut verdict).await?;
-        let sets = self.publish(&tally, &mut verdict, live).await?;
+        let sets = Box::pin(self.publish(&tally, &mut verdict, live)).await?;
         if let Some(rebuild) = &self.open.rebuild {
             return self.end_rebuild(rebuild, &verdict, documents, sets).await;
         }
