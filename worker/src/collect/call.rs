@@ -59,6 +59,8 @@ pub struct Call {
     pub epoch: u64,
     /// The end of the grace: the call is cut off.
     pub cut_off: CancellationToken,
+    /// Calls in flight in this process when it was granted.
+    pub in_flight: usize,
     /// When it had surely left, if that was after its slack; else 0.
     pub left_us: AtomicI64,
 }
@@ -208,7 +210,8 @@ impl Call {
             {
                 SendDecision::Wait(wait) => {
                     let slack = u64::try_from(self.grant.slack_us).unwrap_or(0);
-                    on_time::sleep_until(now + wait, Duration::from_micros(slack)).await;
+                    let slack = Duration::from_micros(slack);
+                    on_time::sleep_until(now + wait, slack, self.in_flight).await;
                 }
                 SendDecision::Late if !moved && self.moves(now).await => moved = true,
                 SendDecision::Late => {

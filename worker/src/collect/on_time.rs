@@ -2,8 +2,8 @@
 //!
 //! The runtime's timers wake up to a millisecond late. That is half of what a short spacing has room for, and on a
 //! busy machine the rest goes as well; grants that nobody could use in time would be lost. So where slack is short
-//! the last stretch is slept on a timer of the kernel's. Elsewhere that would cost more than it brings: it is five
-//! system calls and a waking up for each call, where the runtime wakes once for all that are due.
+//! the last stretch is slept on a timer of the kernel's. That is five system calls and a waking up for each call; where
+//! many calls are due the runtime wakes once for several, and has to be good enough.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,19 @@ use std::time::{Duration, Instant};
 const LAST_STRETCH: Duration = Duration::from_millis(2);
 
 /// A call that may leave so long after its start has time for the runtime's timer.
+const PLENTY_OF_SLACK: Duration = Duration::from_millis(5);
+/// One of many has, too.
 const ENOUGH_SLACK: Duration = Duration::from_millis(3);
+/// So many calls in flight are many.
+const MANY: usize = 16;
 
-/// Sleeps until `due`, which may be missed by `slack`.
-pub async fn sleep_until(due: Instant, slack: Duration) {
-    if slack >= ENOUGH_SLACK {
+/// Sleeps until `due`, which may be missed by `slack`; the call is one of `in_flight`.
+pub async fn sleep_until(due: Instant, slack: Duration, in_flight: usize) {
+    let enough = match in_flight < MANY {
+        true => PLENTY_OF_SLACK,
+        false => ENOUGH_SLACK,
+    };
+    if slack >= enough {
         return tokio::time::sleep_until(due.into()).await;
     }
     if let Some(before) = due.checked_sub(LAST_STRETCH)
@@ -69,9 +77,10 @@ mod tests {
     #[tokio::test]
     async fn nobody_wakes_before_the_instant() {
         for us in [0, 50, 700, 1_900, 2_100, 5_300] {
-            for slack in [Duration::ZERO, ENOUGH_SLACK] {
+            for (slack, in_flight) in [(Duration::ZERO, 1), (ENOUGH_SLACK, 1), (ENOUGH_SLACK, MANY)]
+            {
                 let due = Instant::now() + Duration::from_micros(us);
-                sleep_until(due, slack).await;
+                sleep_until(due, slack, in_flight).await;
                 assert!(Instant::now() >= due, "{us} us");
             }
         }
@@ -80,7 +89,7 @@ mod tests {
     #[tokio::test]
     async fn an_instant_that_has_passed_does_not_wait() {
         let due = Instant::now();
-        tokio::time::timeout(Duration::from_secs(5), sleep_until(due, Duration::ZERO))
+        tokio::time::timeout(Duration::from_secs(5), sleep_until(due, Duration::ZERO, 1))
             .await
             .expect("it returns");
     }

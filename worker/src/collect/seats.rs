@@ -28,7 +28,12 @@ impl Seats {
 
     /// Seats that nobody has. Who finds none waits for [`Seats::freed`] instead of looking again and again.
     pub fn free(&self) -> usize {
-        self.all.saturating_sub(self.taken.load(Ordering::Relaxed))
+        self.all.saturating_sub(self.taken())
+    }
+
+    /// Calls in flight.
+    pub fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Takes one. There may be none: a grant that was asked for before others came is used all the same.

@@ -58,6 +58,7 @@ impl Lane {
             grant,
             epoch,
             cut_off: self.cut_off.clone(),
+            in_flight: self.context.seats.taken(),
             left_us: AtomicI64::new(0),
         };
         let events = self.events.clone();
