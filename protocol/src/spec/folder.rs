@@ -88,13 +88,7 @@ impl SpecFolder {
     /// # Errors
     /// When the folder cannot be listed. What is wrong inside files is told by [`SpecFolder::check`].
     pub fn open(dir: &Path) -> Result<Self, Unreadable> {
-        let mut folder = SpecFolder {
-            dir: dir.to_owned(),
-            jobs: vec![],
-            providers: vec![],
-            neither: vec![],
-            broken: vec![],
-        };
+        let mut folder = SpecFolder::empty(dir);
         std::fs::read_dir(dir).map_err(|source| Unreadable {
             path: dir.to_owned(),
             source,
@@ -107,15 +101,19 @@ impl SpecFolder {
         Ok(folder)
     }
 
-    /// A folder of texts that lie on no disk, each with its path; lists beside jobs are looked for below `dir`.
-    pub fn of_texts<'t>(dir: &Path, files: impl IntoIterator<Item = (&'t str, &'t str)>) -> Self {
-        let mut folder = SpecFolder {
+    fn empty(dir: &Path) -> Self {
+        SpecFolder {
             dir: dir.to_owned(),
             jobs: vec![],
             providers: vec![],
             neither: vec![],
             broken: vec![],
-        };
+        }
+    }
+
+    /// A folder of texts that lie on no disk, each with its path; lists beside jobs are looked for below `dir`.
+    pub fn of_texts<'t>(dir: &Path, files: impl IntoIterator<Item = (&'t str, &'t str)>) -> Self {
+        let mut folder = SpecFolder::empty(dir);
         for (path, text) in files {
             folder.add_text(&dir.join(path), text);
         }
