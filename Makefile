@@ -14,7 +14,7 @@ demo: install
 ## test         everything: format, lints, docs, unit, property and end-to-end tests on real servers
 .PHONY: test
 test: install fmt clippy doc
-	cargo build --workspace --bins
+	cargo build --workspace --bin producer --bin worker --bin simulator
 	cargo test --workspace
 
 ## stack        start private RabbitMQ, Redis, S3 and Elasticsearch, print the environment, stay up

@@ -40,6 +40,7 @@ mod serve_fuzzed;
 mod serve_triggers;
 mod serve_without_redis;
 mod signing_in;
+mod simulator;
 mod sources;
 mod stack;
 mod stores;

@@ -124,23 +124,23 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_server_that_comes_late_is_waited_for() {
         let (readiness, shutdown) = (Readiness::default(), Shutdown::by_hand(REMINDER));
         let mut tries = 0;
         let connected = connect(server(), &readiness, &shutdown, || {
             tries += 1;
-            let answer = if tries < 4 {
+            let answer = if tries < 3 {
                 Err(Refusal::Later("away".into()))
             } else {
                 Ok(tries)
             };
             async { answer }
         });
-        assert_eq!(connected.await.ok(), Some(4));
+        assert_eq!(connected.await.ok(), Some(3));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn neither_a_refusal_nor_a_drain_waits() {
         let (readiness, shutdown) = (Readiness::default(), Shutdown::by_hand(REMINDER));
         let refused = connect::<(), _>(server(), &readiness, &shutdown, || async {

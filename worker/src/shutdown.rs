@@ -141,13 +141,15 @@ impl Signals {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_role_that_drains_ends_well_and_one_that_hangs_is_cut_off() {
         let shutdown = Shutdown::by_hand(Duration::from_secs(25));
         shutdown.drain();
         let drained = shutdown.watch(async { Ok::<(), ()>(()) }).await;
         assert_eq!(drained, Ok(Ended::Drained));
-        let cut_off = shutdown
+        let impatient = Shutdown::by_hand(Duration::from_millis(1));
+        impatient.drain();
+        let cut_off = impatient
             .watch(std::future::pending::<Result<(), ()>>())
             .await;
         assert_eq!(cut_off, Ok(Ended::CutOff));
