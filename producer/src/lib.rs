@@ -21,7 +21,6 @@ pub mod listen;
 pub mod logging;
 pub mod plan;
 pub mod pool;
-mod registrar;
 pub mod rights;
 pub mod run;
 pub mod scaffold;

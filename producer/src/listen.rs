@@ -10,11 +10,11 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use paceline_protocol::metrics::{Registrar, gauge};
 use prometheus::{Encoder as _, GaugeVec, IntGaugeVec, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::registrar::{Registrar, gauge};
 use crate::watch::{QuotaLeft, Snapshot};
 
 /// Gauges of one run, and the server that shows them; it stops when dropped.
@@ -81,20 +81,20 @@ impl Listening {
 
 impl Shown {
     fn new() -> prometheus::Result<Self> {
-        let mut r = Registrar::new()?;
+        let mut r = Registrar::new(env!("PACELINE_VERSION"))?;
         Ok(Shown {
-            shards: r.wholes(
+            shards: r.gauges(
                 "shards",
                 "Shards of the run by state: open, loaded.",
                 &["job", "state"],
             )?,
-            progress: r.numbers(
+            progress: r.fractions(
                 "run_progress_ratio",
                 "Share of the run's cells that have ended.",
                 &["job"],
             )?,
-            eta: r.wholes("run_eta_seconds", "Seconds to the run's end.", &["job"])?,
-            quota: r.wholes(
+            eta: r.gauges("run_eta_seconds", "Seconds to the run's end.", &["job"])?,
+            quota: r.gauges(
                 "quota_remaining",
                 "Calls left in the window, over all keys that this process can see.",
                 &["provider", "limit"],

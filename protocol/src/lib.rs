@@ -30,6 +30,8 @@ pub mod version;
 
 #[cfg(feature = "stores")]
 pub mod http;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "parts")]
 pub mod part;
 #[cfg(feature = "stores")]

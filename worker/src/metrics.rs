@@ -2,10 +2,10 @@
 //! an error's text. What concerns the whole fleet (runs, quotas, open shards) is exported by the producer.
 //! `deploy/METRICS.md` is made from what is registered here.
 
-use prometheus::core::Collector;
+use paceline_protocol::metrics::Registrar;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
 
 /// Everything that a worker counts. Share it by `Arc`.
@@ -75,13 +75,12 @@ impl Metrics {
     /// # Errors
     /// When two metrics have one name: a defect.
     pub fn new() -> prometheus::Result<Self> {
-        let metrics = Self::register(&mut Registrar::default())?;
+        let metrics = Self::register(&mut Registrar::new(env!("PACELINE_VERSION"))?)?;
         metrics.begin();
         Ok(metrics)
     }
 
     fn register(r: &mut Registrar) -> prometheus::Result<Self> {
-        r.build_info()?;
         Ok(Metrics {
             requests: r.counters(
                 "requests_total",
@@ -149,6 +148,7 @@ impl Metrics {
             queue_publish_confirm: r.histogram(
                 "queue_publish_confirm_seconds",
                 "From publishing a receipt or a shard that goes back to the broker's confirm.",
+                &SECONDS,
             )?,
             queue_redeliveries: r.counter(
                 "queue_redeliveries_total",
@@ -228,92 +228,6 @@ impl Metrics {
     }
 }
 
-/// Registers metrics and remembers what they are, for the documents.
-#[derive(Default)]
-struct Registrar {
-    registry: Registry,
-    /// Kind and collector's own description.
-    described: Vec<(&'static str, prometheus::core::Desc)>,
-}
-
-impl Registrar {
-    fn build_info(&mut self) -> prometheus::Result<()> {
-        let opts = opts("build_info", "Always 1; the version is a label.")
-            .const_label("version", env!("PACELINE_VERSION"));
-        let info = IntGauge::with_opts(opts)?;
-        info.set(1);
-        self.add("gauge", &info)
-    }
-
-    fn add<C: Collector + Clone + 'static>(
-        &mut self,
-        kind: &'static str,
-        made: &C,
-    ) -> prometheus::Result<()> {
-        let own = made.desc().into_iter().map(|desc| (kind, desc.clone()));
-        self.described.extend(own);
-        self.registry.register(Box::new(made.clone()))
-    }
-
-    fn counter(&mut self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-        let made = IntCounter::with_opts(opts(name, help))?;
-        self.add("counter", &made)?;
-        Ok(made)
-    }
-
-    fn counters(
-        &mut self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<IntCounterVec> {
-        let made = IntCounterVec::new(opts(name, help), labels)?;
-        self.add("counter", &made)?;
-        Ok(made)
-    }
-
-    fn gauge(&mut self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-        let made = IntGauge::with_opts(opts(name, help))?;
-        self.add("gauge", &made)?;
-        Ok(made)
-    }
-
-    fn gauges(
-        &mut self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-    ) -> prometheus::Result<IntGaugeVec> {
-        let made = IntGaugeVec::new(opts(name, help), labels)?;
-        self.add("gauge", &made)?;
-        Ok(made)
-    }
-
-    fn histogram(&mut self, name: &str, help: &str) -> prometheus::Result<Histogram> {
-        let opts = HistogramOpts::from(opts(name, help)).buckets(SECONDS.to_vec());
-        let made = Histogram::with_opts(opts)?;
-        self.add("histogram", &made)?;
-        Ok(made)
-    }
-
-    fn histograms(
-        &mut self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> prometheus::Result<HistogramVec> {
-        let opts = HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
-        let made = HistogramVec::new(opts, labels)?;
-        self.add("histogram", &made)?;
-        Ok(made)
-    }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("paceline")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,22 +235,9 @@ mod tests {
     /// `make metrics` (`UPDATE_DOCS=1`) writes the table instead of comparing it.
     #[test]
     fn the_table_of_the_documents_is_what_is_registered() {
-        let mut registrar = Registrar::default();
+        let mut registrar = Registrar::new(env!("PACELINE_VERSION")).expect("registers");
         Metrics::register(&mut registrar).expect("registers");
-        let mut table =
-            "| metric | type | labels | what moves it |\n|---|---|---|---|\n".to_owned();
-        for (kind, desc) in &registrar.described {
-            let constant = desc.const_label_pairs.iter().map(|pair| pair.name());
-            let labels: Vec<String> = desc
-                .variable_labels
-                .iter()
-                .map(String::as_str)
-                .chain(constant)
-                .map(|label| format!("`{label}`"))
-                .collect();
-            let (name, help) = (&desc.fq_name, &desc.help);
-            table += &format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(" "));
-        }
+        let table = registrar.table();
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/METRICS.md");
         let text = std::fs::read_to_string(path).expect("the document");
         let (before, rest) = text.split_once("<!-- worker -->\n").expect("its beginning");

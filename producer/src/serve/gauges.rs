@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout;
 use paceline_protocol::manifest::Live;
+use paceline_protocol::metrics::{Registrar, gauge};
 use paceline_protocol::spec::Provider;
 use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
@@ -18,7 +19,6 @@ use super::calendar::Calendar;
 use super::need::{self, ProviderNow};
 use super::useful::{CallMeter, LaneNow, WorkerSize, useful_workers};
 use crate::limits::limiter_name;
-use crate::registrar::{Registrar, gauge};
 use crate::run::{RunFiles, StateWord, open_runs_since};
 use crate::watch::{Snapshot, snapshot, whole_provider};
 
@@ -55,70 +55,70 @@ pub(super) struct Gauges {
 
 impl Gauges {
     pub(super) fn new(worker: WorkerSize) -> prometheus::Result<Self> {
-        Self::register(&mut Registrar::new()?, worker)
+        Self::register(&mut Registrar::new(env!("PACELINE_VERSION"))?, worker)
     }
 
     fn register(r: &mut Registrar, worker: WorkerSize) -> prometheus::Result<Self> {
         let gauges = Gauges {
-            ready: r.whole(
+            ready: r.gauge(
                 "serve_ready",
                 "1 while S3 and Redis answer (and RabbitMQ, while a run has several lanes); looked at every 5 s, as everything here.",
             )?,
-            leading: r.whole(
+            leading: r.gauge(
                 "serve_leading",
                 "1 in the process that starts runs, 0 in the other replicas.",
             )?,
-            shards: r.wholes(
+            shards: r.gauges(
                 "shards",
                 "Shards of the open runs by state: open, loaded.",
                 &["job", "state"],
             )?,
-            age: r.wholes(
+            age: r.gauges(
                 "shard_age_seconds",
                 "Age of the oldest shard that is not loaded yet: since the job's oldest open run was opened, paused or resumed.",
                 &["job"],
             )?,
-            progress: r.numbers(
+            progress: r.fractions(
                 "run_progress_ratio",
                 "Share of cells that have ended, of the job's open run.",
                 &["job"],
             )?,
-            eta: r.wholes(
+            eta: r.gauges(
                 "run_eta_seconds",
                 "Seconds to the end of the job's open run at the allowed rate.",
                 &["job"],
             )?,
-            blocked: r.wholes(
+            blocked: r.gauges(
                 "provider_blocked",
                 "1 while every call of the provider is kept back, by an answer, a used up quota or an operator, over all keys that this process can see.",
                 &["provider"],
             )?,
-            utilization: r.numbers(
+            utilization: r.fractions(
                 "limiter_utilization_ratio",
                 "Share that is used now of each limit, over all keys that this process can see: of the last period, of the calls in flight, of the window. Limits by other scopes and spacings are left out.",
                 &["provider", "limit"],
             )?,
-            quota: r.wholes(
+            quota: r.gauges(
                 "quota_remaining",
                 "Calls left in the window, over all keys that this process can see.",
                 &["provider", "limit"],
             )?,
-            quota_reset: r.numbers(
+            quota_reset: r.fractions(
                 "quota_reset_timestamp_seconds",
                 "When the window ends, since 1970.",
                 &["provider", "limit"],
             )?,
-            useful: r.wholes(
+            useful: r.gauges(
                 "useful_workers",
                 "Collectors that are of use now by the egress label that lanes ask for (empty: none asked): the smaller of what open budgets keep busy (calls a second x seconds of a call / `--worker-concurrency`) and what finds work (shards / `--worker-shards`). 0 for a closed budget.",
                 &["egress"],
             )?,
-            success: r.numbers(
+            success: r.fractions(
                 "run_last_success_timestamp_seconds",
                 "When the job's newest good run was planned, since 1970.",
                 &["job"],
             )?,
-            interval: r.wholes(
+            interval: r.gauges(
                 "schedule_interval_seconds",
                 "The longest time between the next ten planned starts of a job with a schedule.",
                 &["job"],
@@ -417,7 +417,7 @@ mod tests {
     /// `make metrics` (`UPDATE_DOCS=1`) writes the table instead of comparing it.
     #[test]
     fn the_table_of_the_documents_is_what_is_registered() {
-        let mut registrar = Registrar::new().expect("registers");
+        let mut registrar = Registrar::new(env!("PACELINE_VERSION")).expect("registers");
         let worker = WorkerSize {
             concurrency: 64,
             shards: 2,
