@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use paceline_protocol::connector::cooldown::{self, DrawnLimit};
 use paceline_protocol::connector::{
-    Answer, CallContext, Connector, Credential, HttpRequest, Judged, Pool, in_environment,
-    provider_trace,
+    CallContext, Connector, Credential, HttpRequest, Judged, Pool, in_environment,
 };
 use paceline_protocol::http::{HttpAnswer, HttpClient, HttpError};
 use paceline_protocol::ledger::LedgerRow;
@@ -279,13 +278,7 @@ impl<'a> Caller<'a> {
 
     /// What an answer means by the provider's file.
     pub fn judge(&self, answer: &HttpAnswer, now_us: i64) -> Judged {
-        let header = |name: &str| header_of(answer, name);
-        self.connector.judge(&Answer {
-            status: answer.status,
-            header: &header,
-            body: &answer.body,
-            now_us,
-        })
+        answer.judge(&self.connector, now_us)
     }
 
     /// Tells the fleet what the answer closes or opens again.
@@ -401,8 +394,7 @@ impl<'a> Caller<'a> {
             duration_us: u64::try_from(sent.took.as_micros()).unwrap_or(u64::MAX),
             bytes: answer.map_or(0, |answer| answer.body.len() as u64),
             reason,
-            trace: answer
-                .and_then(|answer| provider_trace(|name| answer.headers.get(name)?.to_str().ok())),
+            trace: answer.and_then(HttpAnswer::trace),
         };
         if let Ok(mut calls) = self.calls.lock() {
             calls.push(row);
@@ -435,10 +427,4 @@ impl<'a> Caller<'a> {
             format!("the file of credentials has none called {name:?}")
         })?))
     }
-}
-
-/// A header's value as a template or rule sees it.
-pub fn header_of(answer: &HttpAnswer, name: &str) -> Option<String> {
-    let value = answer.headers.get(name)?;
-    value.to_str().ok().map(str::to_owned)
 }

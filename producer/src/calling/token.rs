@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use paceline_protocol::connector::{
-    Answer, CallContext, Credential, Granted, HttpRequest, Secret, Token, TokenAnswer,
-    TokenTemplates,
+    CallContext, Credential, Granted, HttpRequest, Secret, Token, TokenAnswer, TokenTemplates,
 };
 use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::stores::objects::PutNew;
 use paceline_protocol::stores::refresh_tokens::RefreshTokens;
 use paceline_protocol::stores::state::KeptToken;
 
-use super::{Caller, Sent, header_of};
+use super::{Caller, Sent};
 
 /// How long a lease lasts without being kept.
 const LEASE: Duration = Duration::from_secs(10);
@@ -195,18 +194,7 @@ impl Caller<'_> {
                 });
             }
         };
-        let header = |name: &str| header_of(answer, name);
-        let cookies = answer.headers.get_all("set-cookie").iter();
-        let cookies: Vec<String> = cookies
-            .filter_map(|value| value.to_str().ok().map(str::to_owned))
-            .collect();
-        let judged = Answer {
-            status: answer.status,
-            header: &header,
-            body: &answer.body,
-            now_us: sent.answered_us,
-        };
-        self.connector.judge_token(tokens, &judged, &cookies)
+        answer.judge_token(&self.connector, tokens, sent.answered_us)
     }
 
     /// Keeps what the provider gave: first what cannot be had again, then the token.

@@ -21,7 +21,7 @@ use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{Endpoint, Provider};
 use serde_json::Value;
 
-use crate::calling::{Called, Caller, Fleet, Sent, header_of};
+use crate::calling::{Called, Caller, Fleet, Sent};
 use crate::exit::Refusal;
 use places::Places;
 
@@ -156,7 +156,7 @@ impl<'a> Trying<'a> {
                     break;
                 }
             };
-            let header = |name: &str| header_of(answer, name);
+            let header = |name: &str| answer.header(name);
             let step = StepAnswer {
                 body,
                 header: &header,

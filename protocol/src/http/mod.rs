@@ -1,6 +1,7 @@
 //! One HTTP attempt: no redirects, no hidden retries, no proxies, a time limit and a cap on the body.
 
 mod in_time;
+mod judged;
 mod passed;
 
 use std::sync::Arc;

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::clock::SendDecision;
-use paceline_protocol::connector::{
-    Answer, Credential, HttpRequest, NotRequestable, TokenAnswer, provider_trace,
-};
+use paceline_protocol::connector::{Credential, HttpRequest, NotRequestable, TokenAnswer};
 use paceline_protocol::http::{HttpAnswer, HttpError};
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::limit::{Grant, Instance, Probed, Refusal, Why};
@@ -86,7 +84,7 @@ impl Seen {
         Seen {
             status: answer.status,
             bytes: answer.body.len() as u64,
-            trace: provider_trace(|name| answer.headers.get(name)?.to_str().ok()),
+            trace: answer.trace(),
         }
     }
 }
@@ -403,25 +401,8 @@ impl Work<'_> {
     }
 
     fn judge(&self, answer: &HttpAnswer) -> TokenAnswer {
-        let header = |name: &str| {
-            let value = answer.headers.get(name)?;
-            value.to_str().ok().map(str::to_owned)
-        };
-        let cookies = answer.headers.get_all("set-cookie").iter();
-        let cookies: Vec<String> = cookies
-            .filter_map(|value| value.to_str().ok().map(str::to_owned))
-            .collect();
-        let judged = Answer {
-            status: answer.status,
-            header: &header,
-            body: &answer.body,
-            now_us: self.of.lane.fleet_us(Instant::now()),
-        };
-        self.of
-            .shard
-            .at
-            .connector
-            .judge_token(self.tokens, &judged, &cookies)
+        let now_us = self.of.lane.fleet_us(Instant::now());
+        answer.judge_token(&self.of.shard.at.connector, self.tokens, now_us)
     }
 
     /// Ledger and metrics.
