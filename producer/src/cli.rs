@@ -133,40 +133,40 @@ Examples:
   producer watch fares/2026-11-21
   producer watch 2026-11-21 --listen 127.0.0.1:9100   and serve /metrics, /healthz, /readyz meanwhile")]
     Watch(WatchArgs),
-    /// Send only the cells of an ended run that failed or never came
+    /// Send only the cells of a run that failed or never came
     #[command(after_help = "\
-What a provider's answer had closed (a cooldown, a quota said to be gone) is opened again; our own
-count of a quota stays.
+An open run goes on as it is. What a provider's answer had closed (a cooldown, a quota said to be gone) is opened \
+again; our own count of a quota stays.
 
 Examples:
   producer retry 2026-11-21 --wait")]
     Retry(RetryArgs),
     /// Make a run's sorted sets, index and alias again from what lies in S3
     #[command(after_help = "\
-For when Redis or Elasticsearch lost them. Nothing is called, the documents get the versions that they had, and
-the manifest stays as it is. `worker load` does it; when none takes receipts, one beside this program is
-started for as long as that takes. With `mode: upsert` a run gives its own documents: after the loss of an index,
-rebuild the runs that it was made of.
+For when Redis or Elasticsearch lost them. Nothing is called, the documents get the versions that \
+they had, and the manifest stays as it is. `worker load` does it; when none takes receipts, one \
+beside this program is started for as long as that takes. With `mode: upsert` a run gives its own \
+documents: after the loss of an index, rebuild the runs that it was made of.
 
 Ends with 4 when the run did not pass its gate: what it collected was never published.
 
 Examples:
   producer rebuild fares/2026-11-21
-  producer rebuild 2026-11-20 --force         also when a run that was planned later is live: it takes its place")]
+  producer rebuild 2026-11-20 --force         also in the place of a live run that was planned later")]
     Rebuild(RebuildArgs),
     /// Take old runs out of S3, with their indices and what Redis has of them
     #[command(after_help = "\
-A run is as old as its end. Jobs that say `retention:` keep to that, the others to --older-than. What stays,
-however old: open runs; of each job the live run, the last good one and the newest one; the runs that the plan
-of a run that stays names (its base, what it reads); what a job behind it has not read yet; and ledgers, plans
-and manifests for the window of the longest quota and a day. Objects that a job names with `key` or `merged`
-are its readers' and stay.
+A run is as old as its end. Jobs that say `retention:` keep to that, the others to --older-than. \
+What stays, however old: open runs; of each job the live run, the last good one and the newest one; \
+the runs that the plan of a run that stays names (its base, what it reads); what a job behind it \
+has not read yet; and ledgers, plans and manifests for the window of the longest quota and a day. \
+Objects that a job names with `key` or `merged` are its readers' and stay.
 
 Examples:
   producer clean --older-than 30d --dry-run   what would go, and why the rest stays
   producer clean --older-than 30d
-  producer clean orders --older-than 7d --yes also when documents could not be made again any more
-  producer clean --json --dry-run | jq .bytes jobs that say `retention:` alone")]
+  producer clean orders --older-than 7d --yes  also when documents could not be made again any more
+  producer clean --json --dry-run | jq .bytes  jobs that say `retention:` alone")]
     Clean(CleanArgs),
     /// End a run now; what has been collected stays in S3
     #[command(after_help = "\
@@ -680,27 +680,83 @@ mod tests {
         }
     }
 
-    /// Every `producer` line in a shell block of the guide, the READMEs and the runbooks is one that is understood.
+    /// What a shell makes of a line, up to a comment, a pipe or a file.
+    fn words(line: &str) -> Vec<String> {
+        let line = line
+            .replace("DATE", "2026-11-21")
+            .replace("SERVER", "s3")
+            .replace("ADDR", ":9100");
+        let words = shlex::split(&line).unwrap_or_else(|| panic!("quotes: {line}"));
+        let ends = |word: &String| ["|", ">", ">>", "#"].contains(&word.as_str());
+        words.into_iter().take_while(|word| !ends(word)).collect()
+    }
+
+    /// Every `producer` line in a shell block or between backticks of the documents is one that is understood.
     #[test]
-    fn the_guides_lines_are_understood() {
+    fn the_documents_lines_are_understood() {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-        let mut files = vec![format!("{root}/README.md"), format!("{root}/README.ko.md")];
-        let pages = std::fs::read_dir(format!("{root}/docs/src")).expect("the guide");
-        files.extend(pages.map(|page| page.expect("a page").path().display().to_string()));
+        let files = [
+            "README.md",
+            "README.ko.md",
+            "CONTRIBUTING.md",
+            "deploy/README.md",
+        ];
+        let mut files: Vec<_> = files.map(|file| format!("{root}/{file}")).into();
+        for folder in ["docs/src", "deploy/runbooks"] {
+            let pages = std::fs::read_dir(format!("{root}/{folder}")).expect(folder);
+            files.extend(pages.map(|page| page.expect("a page").path().display().to_string()));
+        }
         let mut lines = 0;
         for file in files {
             let text = std::fs::read_to_string(&file).expect(&file);
-            for block in text.split("```sh\n").skip(1) {
-                let block = block.split("```").next().unwrap_or_default();
-                for line in block.lines().filter(|line| line.starts_with("producer ")) {
-                    let line = line.split('#').next().unwrap_or_default();
-                    let parsed = Cli::try_parse_from(line.split_whitespace());
-                    assert!(parsed.is_ok(), "{file}: {line}");
-                    lines += 1;
-                }
+            let typed = text.lines().map(str::trim);
+            let said = text.split('`').skip(1).step_by(2);
+            // `[...]` and `|` are how a table writes what may be left out; one word is the program's name.
+            let whole = |line: &&str| !line.contains(['[', '|', '\n']) && !line.contains("...");
+            let ours = typed
+                .chain(said)
+                .filter(|line| line.starts_with("producer "));
+            for line in ours.filter(whole) {
+                let parsed = Cli::try_parse_from(words(line)).map(drop);
+                // A sentence may name a command without its arguments.
+                let incomplete = |kind| {
+                    use clap::error::ErrorKind::*;
+                    matches!(
+                        kind,
+                        MissingRequiredArgument | DisplayHelpOnMissingArgumentOrSubcommand
+                    )
+                };
+                let understood = parsed.map_err(|error| error.kind());
+                let understood = understood.is_ok() || understood.is_err_and(incomplete);
+                assert!(understood, "{file}: {line}");
+                lines += 1;
             }
         }
-        assert!(lines > 20, "{lines} lines");
+        assert!(lines > 50, "{lines} lines");
+    }
+
+    /// So is every example of a command's help.
+    #[test]
+    fn the_examples_are_understood() {
+        fn examples(command: &clap::Command, found: &mut Vec<String>) {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
+            let lines = lines.filter(|line| line.starts_with("producer "));
+            // Two spaces part a line from what is said of it.
+            let typed = lines.map(|line| line.split("  ").next().unwrap_or(line));
+            found.extend(typed.map(str::to_owned));
+            command
+                .get_subcommands()
+                .for_each(|one| examples(one, found));
+        }
+        let mut found = Vec::new();
+        examples(&Cli::command(), &mut found);
+        assert!(found.len() > 40, "{} examples", found.len());
+        for line in found {
+            let parsed = Cli::try_parse_from(words(&line));
+            assert!(parsed.is_ok(), "{line}: {parsed:?}");
+        }
     }
 
     #[test]

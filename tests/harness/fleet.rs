@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use paceline_protocol::ids::RunRef;
+use paceline_protocol::layout::RunLayout;
 use paceline_stack::{Process, ServerKind, Stack, StackOptions};
+use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use crate::{Binaries, SpecFolder, shared};
@@ -99,6 +102,11 @@ impl Fleet {
         self.env.insert(name.to_owned(), value.into());
     }
 
+    /// The environment of its processes.
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
     /// One name of the environment.
     pub fn value(&self, name: &str) -> &str {
         self.env.get(name).map_or("", String::as_str)
@@ -107,6 +115,26 @@ impl Fleet {
     /// The URL of the broker's management plugin, with user and password; only of a private one.
     pub fn management(&self) -> Option<&str> {
         self.management.as_deref()
+    }
+
+    /// Where a run of `job` lies in S3.
+    ///
+    /// # Panics
+    /// When `run` is no run id.
+    pub fn layout(&self, job: &str, run: &str) -> RunLayout {
+        let run = RunRef {
+            job: job.to_owned(),
+            run: run.parse().expect("a run id"),
+        };
+        RunLayout::new(self.value("PACELINE_PREFIX"), &run)
+    }
+
+    /// A plain connection to the fleet's own database of Redis.
+    ///
+    /// # Panics
+    /// When Redis does not answer.
+    pub async fn redis(&self) -> MultiplexedConnection {
+        redis_at(self.value("REDIS_URL")).await
     }
 
     /// Where the processes' logs are.
@@ -208,6 +236,16 @@ impl Fleet {
             .path()
             .join(format!("{number}-{binary}-{role}.log"))
     }
+}
+
+/// A plain connection to a Redis.
+///
+/// # Panics
+/// When it does not answer.
+pub async fn redis_at(url: &str) -> MultiplexedConnection {
+    let client = redis::Client::open(url).expect("a URL");
+    let connection = client.get_multiplexed_async_connection().await;
+    connection.expect("Redis answers")
 }
 
 /// How a process ended and what it said.

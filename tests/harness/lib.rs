@@ -18,7 +18,7 @@ pub use binaries::Binaries;
 pub use bucket::Bucket;
 pub use calendar::{Calendar, Shape};
 pub use checker::{Checker, Verdict};
-pub use fleet::Fleet;
+pub use fleet::{Fleet, redis_at};
 pub use parent::Parent;
 pub use proxy::{Fault, Proxy};
 pub use spec::SpecFolder;

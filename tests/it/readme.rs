@@ -1,54 +1,60 @@
-//! The files of README.md's first job, as a reader types them: they are right, and can be planned.
+//! README.md's first job as a reader types it, line by line.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
-use harness::Binaries;
+use harness::{Binaries, Fleet, binaries};
 
-/// Where README.md puts them.
-const FOLDER: &str = "/tmp/first/";
+/// What comes before each block that is typed.
+const TYPED: &str = "<!-- first job: run -->\n```sh\n";
+/// Where README.md puts its files.
+const FOLDER: &str = "/tmp/first";
+/// What is done already where tests run: the programs are built, and the servers known.
+const DONE: [&str; 3] = ["cargo build", "export PATH", "eval"];
 
-/// The files that README.md writes with `cat > FILE <<'YAML'`: path below [`FOLDER`], text.
-fn files(readme: &str) -> Vec<(&str, &str)> {
-    let begin = format!("cat > {FOLDER}");
-    let written = readme.split(begin.as_str()).skip(1);
-    let file = |text| {
-        let (path, rest) = str::split_once(text, " <<'YAML'\n")?;
-        Some((path, rest.split_once("YAML\n")?.0))
-    };
-    written.filter_map(file).collect()
-}
-
-fn producer(spec: &Path, arguments: &[&str]) -> Output {
-    let binaries = Binaries::find().expect("they are built");
-    Command::new(binaries.path("producer"))
-        .args(arguments)
-        .env("PACELINE_SPEC", spec)
-        .env("FLIGHTS_URL", "http://127.0.0.1:1")
-        .env("FLIGHTS_KEYS", "one,two")
-        .output()
-        .expect("it starts")
+/// The lines of README.md as a script that leaves nothing running.
+fn script(readme: &str, folder: &Path) -> String {
+    let block = |text| Some(str::split_once(text, "\n```")?.0);
+    let typed = readme.split(TYPED).skip(1).map_while(block);
+    let lines = typed.flat_map(str::lines);
+    let lines = lines.filter(|line| !DONE.iter().any(|done| line.starts_with(done)));
+    let lines: Vec<&str> = lines.collect();
+    let folder = folder.to_string_lossy();
+    format!(
+        "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n{}\n",
+        lines.join("\n").replace(FOLDER, &folder)
+    )
 }
 
 #[test]
-fn the_first_job_is_right_and_can_be_planned() {
-    let readme = harness::binaries::repository().join("README.md");
+fn the_first_job_can_be_typed_as_it_stands() {
+    let readme = binaries::repository().join("README.md");
     let readme = std::fs::read_to_string(readme).expect("README.md");
     let folder = tempfile::tempdir().expect("a folder");
-    let files = files(&readme);
-    assert_eq!(files.len(), 2, "a provider and a job");
-    for (path, text) in files {
-        let path = folder.path().join(path);
-        let parent = path.parent().expect("a file lies in a folder");
-        std::fs::create_dir_all(parent).expect("folders");
-        std::fs::write(path, text).expect("a file");
+    let fleet = Fleet::new("readme").expect("a fleet");
+    let programs = Binaries::find().expect("built").path("");
+    let path = std::env::var("PATH").expect("a path");
+    let typed = Command::new("timeout")
+        .args(["120", "bash", "-c"])
+        .arg(script(&readme, folder.path()))
+        .env_clear()
+        .envs(fleet.env())
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .current_dir(folder.path())
+        .output();
+    let typed = typed.expect("it runs");
+    let said = String::from_utf8_lossy(&typed.stderr);
+    let shown = String::from_utf8_lossy(&typed.stdout);
+    assert!(typed.status.success(), "{shown}\n{said}");
+    let all = "of 120 cells succeeded";
+    assert!(said.contains(all) || shown.contains(all), "{shown}\n{said}");
+    let words: Vec<&str> = shown.split_whitespace().collect();
+    let words = words.join(" ");
+    for said in ["refused 0", "repeated 0", "% kept", "\"KIX\""] {
+        assert!(words.contains(said), "no {said:?} in\n{shown}");
     }
-    for command in [&["check"][..], &["plan", "getaways"]] {
-        let output = producer(folder.path(), command);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command:?}: {said}");
-    }
-    let planned = producer(folder.path(), &["plan", "getaways", "--json"]);
-    let planned: serde_json::Value = serde_json::from_slice(&planned.stdout).expect("JSON");
-    assert_eq!(planned["cells"], 120);
+    let members = shown
+        .lines()
+        .filter(|line| line.ends_with("/2") || line.ends_with("/3"));
+    assert_eq!(members.count(), 3, "the cheapest three:\n{shown}");
 }
