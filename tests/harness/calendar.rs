@@ -9,7 +9,6 @@ use paceline_loadtest::simulator::{
     Call, Expected, FaultRule, Faults, Latency, Limits, Simulator, SimulatorConfig,
     SimulatorHandle, Verdict as Seen,
 };
-use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::Manifest;
 use paceline_protocol::plan::Plan;
@@ -238,7 +237,7 @@ impl Calendar {
     /// # Errors
     /// When S3 does not answer.
     pub async fn collected(&self, run: &str) -> anyhow::Result<Collected> {
-        Collected::read(&self.bucket(), &self.layout(run)?).await
+        Collected::read(&self.bucket(), &self.layout(run)).await
     }
 
     /// The run's manifest.
@@ -246,7 +245,7 @@ impl Calendar {
     /// # Errors
     /// When there is none.
     pub async fn manifest(&self, run: &str) -> anyhow::Result<Manifest> {
-        let object = self.bucket().get(&self.layout(run)?.manifest()).await?;
+        let object = self.bucket().get(&self.layout(run).manifest()).await?;
         Ok(serde_json::from_slice(&object.body)?)
     }
 
@@ -256,15 +255,8 @@ impl Calendar {
     }
 
     /// Where the run lies.
-    ///
-    /// # Errors
-    /// When `run` is no run id.
-    pub fn layout(&self, run: &str) -> anyhow::Result<RunLayout> {
-        let run = RunRef {
-            job: "fares".into(),
-            run: run.parse()?,
-        };
-        Ok(RunLayout::new(self.fleet.value("PACELINE_PREFIX"), &run))
+    pub fn layout(&self, run: &str) -> RunLayout {
+        self.fleet.layout("fares", run)
     }
 
     /// The index that the alias leads to; none when there is no alias.
@@ -311,7 +303,7 @@ impl Calendar {
     /// # Errors
     /// When S3 does not answer, or a cell differs.
     pub async fn compare_with_the_truth(&self, run: &str) -> anyhow::Result<u64> {
-        let object = self.bucket().get(&self.layout(run)?.plan()).await?;
+        let object = self.bucket().get(&self.layout(run).plan()).await?;
         let plan: Plan = serde_json::from_slice(&object.body)?;
         let names: Vec<&str> = plan.matrix.names().map(|name| &**name).collect();
         let collected = self.collected(run).await?;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::{PartName, RunLayout, part_suffix};
 use paceline_protocol::manifest::{Manifest, ManifestPart, RunEnd};
 use paceline_protocol::plan::{
@@ -37,7 +36,7 @@ impl Parent<'_> {
     ) -> anyhow::Result<()> {
         self.run(run, planned_at, parts).await?;
         let bucket = Bucket::of(self.fleet);
-        bucket.put(&self.layout(run)?.success(), b"").await
+        bucket.put(&self.layout(run).success(), b"").await
     }
 
     /// The same without the mark of success.
@@ -51,7 +50,7 @@ impl Parent<'_> {
         parts: &[Vec<Value>],
     ) -> anyhow::Result<()> {
         let bucket = Bucket::of(self.fleet);
-        let layout = self.layout(run)?;
+        let layout = self.layout(run);
         let plan = self.plan(run, planned_at, parts.len() as u64)?;
         let output = &plan.job.outputs.s3;
         let mut manifest = empty_manifest(&plan);
@@ -81,15 +80,8 @@ impl Parent<'_> {
     }
 
     /// Where the run lies.
-    ///
-    /// # Errors
-    /// When `run` is no run id.
-    pub fn layout(&self, run: &str) -> anyhow::Result<RunLayout> {
-        let run = RunRef {
-            job: self.job.to_owned(),
-            run: run.parse()?,
-        };
-        Ok(RunLayout::new(self.fleet.value("PACELINE_PREFIX"), &run))
+    pub fn layout(&self, run: &str) -> RunLayout {
+        self.fleet.layout(self.job, run)
     }
 
     fn plan(&self, run: &str, planned_at: &str, cells: u64) -> anyhow::Result<Plan> {

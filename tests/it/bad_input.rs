@@ -8,8 +8,6 @@ use harness::checker::{Collected, Outputs};
 use harness::fleet::metrics_address;
 use harness::{Bucket, Checker, Fleet};
 use paceline_loadtest::providers::canned::{self, Answers};
-use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::RunLayout;
 use serde_json::Value;
 
 const RUN: &str = "bad";
@@ -299,11 +297,7 @@ async fn bad_answers_of_every_format_fail_their_cells_and_nothing_else() {
     };
     let checker = Checker::new(&fleet, "bad", RUN, outputs).expect("a run id");
     checker.check().await.expect("checked").assert_kept();
-    let run = RunRef {
-        job: "bad".into(),
-        run: RUN.parse().expect("a run id"),
-    };
-    let layout = RunLayout::new(fleet.value("PACELINE_PREFIX"), &run);
+    let layout = fleet.layout("bad", RUN);
     let bucket = Bucket::of(&fleet);
     let named = |row: &Value| {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();

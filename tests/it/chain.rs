@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use harness::checker::{Collected, Outputs};
 use harness::{Bucket, Calendar, Checker, Parent, Shape};
 use paceline_loadtest::simulator::Expected;
-use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::Manifest;
 use paceline_protocol::plan::Plan;
@@ -44,11 +43,7 @@ fn calendar(test: &str) -> Calendar {
 }
 
 fn layout(calendar: &Calendar, run: &str) -> RunLayout {
-    let run = RunRef {
-        job: JOB.into(),
-        run: run.parse().expect("a run id"),
-    };
-    RunLayout::new(calendar.fleet.value("PACELINE_PREFIX"), &run)
+    calendar.fleet.layout(JOB, run)
 }
 
 async fn object<T: serde::de::DeserializeOwned>(calendar: &Calendar, key: &str) -> T {

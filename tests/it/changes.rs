@@ -10,7 +10,6 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use harness::{Bucket, Fleet};
-use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::Manifest;
 use paceline_protocol::plan::Plan;
@@ -131,11 +130,7 @@ impl Things {
     }
 
     fn layout(&self, run: &str) -> RunLayout {
-        let run = RunRef {
-            job: "things".to_owned(),
-            run: run.parse().expect("a run id"),
-        };
-        RunLayout::new(self.fleet.value("PACELINE_PREFIX"), &run)
+        self.fleet.layout("things", run)
     }
 
     async fn manifest(&self, run: &str) -> Manifest {
@@ -220,11 +215,7 @@ impl Things {
 
     /// Members of a published set.
     async fn members(&self, set: &str) -> BTreeMap<String, f64> {
-        let client = redis::Client::open(self.fleet.value("REDIS_URL")).expect("a URL");
-        let mut redis = client
-            .get_multiplexed_async_connection()
-            .await
-            .expect("there");
+        let mut redis = self.fleet.redis().await;
         let members: Vec<(String, f64)> = redis.zrange_withscores(set, 0, -1).await.expect("a set");
         members.into_iter().collect()
     }

@@ -235,12 +235,12 @@ async fn the_loader_dies_in_the_middle_and_at_its_finish() {
     in_the_middle.kill().expect("killed");
 
     let mut at_the_finish = calendar.load().expect("started");
-    until_there(&calendar, &calendar.layout(RUN).expect("a run").manifest()).await;
+    until_there(&calendar, &calendar.layout(RUN).manifest()).await;
     at_the_finish.kill().expect("killed");
 
     let _third = calendar.load().expect("started");
     calendar.watch(RUN).expect("it ends").expect_code(0);
-    until_there(&calendar, &calendar.layout(RUN).expect("a run").success()).await;
+    until_there(&calendar, &calendar.layout(RUN).success()).await;
     calendar.check(RUN).await.expect("checked").assert_kept();
     assert_eq!(calendar.provider.report().repeated, 0);
 }

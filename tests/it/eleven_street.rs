@@ -7,8 +7,6 @@ use harness::checker::Outputs;
 use harness::{Bucket, Checker, Fleet};
 use jiff::civil::{Date, DateTime};
 use paceline_loadtest::providers::eleven_street::{Config, ElevenStreet, orders};
-use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::RunLayout;
 
 const RUN: &str = "2026-11-21";
 const DATE: &str = "2026-11-21";
@@ -107,11 +105,7 @@ async fn a_marketplace_of_korean_xml_is_collected_exactly() {
 
 /// The lines of the run's parts, by order number.
 async fn collected(fleet: &Fleet) -> BTreeMap<String, String> {
-    let run = RunRef {
-        job: "market".into(),
-        run: RUN.parse().expect("a run id"),
-    };
-    let layout = RunLayout::new(fleet.value("PACELINE_PREFIX"), &run);
+    let layout = fleet.layout("market", RUN);
     let bucket = Bucket::of(fleet);
     let mut lines = BTreeMap::new();
     for key in bucket.keys(&layout.data()).await.expect("a list") {

@@ -10,7 +10,6 @@ use harness::{Bucket, Calendar, Shape};
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan};
 use paceline_loadtest::providers::world_events::{Event, World, WorldEvents, places};
-use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::Manifest;
 use redis::AsyncCommands;
@@ -182,11 +181,7 @@ impl Nights {
     }
 
     fn layout(&self, job: &str, run: &str) -> RunLayout {
-        let run = RunRef {
-            job: job.to_owned(),
-            run: run.parse().expect("a run id"),
-        };
-        RunLayout::new(self.calendar.fleet.value("PACELINE_PREFIX"), &run)
+        self.calendar.fleet.layout(job, run)
     }
 
     async fn manifest(&self, job: &str, run: &str) -> Manifest {
@@ -276,13 +271,8 @@ impl Nights {
     }
 
     async fn members(&self, set: &str) -> BTreeMap<String, f64> {
-        let client = redis::Client::open(self.calendar.fleet.value("REDIS_URL")).expect("a URL");
-        let redis = client.get_multiplexed_async_connection().await;
-        let members: Vec<(String, f64)> = redis
-            .expect("there")
-            .zrange_withscores(set, 0, -1)
-            .await
-            .expect("a set");
+        let mut redis = self.calendar.fleet.redis().await;
+        let members: Vec<(String, f64)> = redis.zrange_withscores(set, 0, -1).await.expect("a set");
         members.into_iter().collect()
     }
 

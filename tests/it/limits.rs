@@ -114,7 +114,7 @@ async fn limits_are_set_held_and_reset_while_a_run_goes_on_and_outlive_redis() {
     calendar.until("calls at 20/s", more(30)).await.expect("on");
 
     // Redis loses what operators set: it comes back from S3 before anything is granted.
-    let mut redis = redis(&calendar).await;
+    let mut redis = calendar.fleet.redis().await;
     let closures = format!(
         "{}:{{fare-search}}:closed",
         calendar.fleet.value("PACELINE_NAMESPACE")
@@ -264,10 +264,4 @@ async fn two_providers_share_one_limit() {
         all[0]["held"].is_object()
     };
     assert!(held("fare-two") && !held("fare-search"));
-}
-
-async fn redis(calendar: &Calendar) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(calendar.fleet.value("REDIS_URL")).expect("a URL");
-    let connection = client.get_multiplexed_async_connection().await;
-    connection.expect("connects")
 }

@@ -10,8 +10,6 @@ use harness::{Bucket, Checker, Fleet};
 use jiff::civil::{Date, DateTime};
 use paceline_loadtest::providers::eleven_street::{self, ElevenStreet};
 use paceline_loadtest::providers::{Server, coupang, naver_commerce};
-use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::RunLayout;
 use redis::AsyncCommands;
 use serde_json::Value;
 
@@ -117,11 +115,7 @@ impl Markets {
     }
 
     async fn collected(&self, run: &str) -> BTreeMap<String, String> {
-        let run = RunRef {
-            job: "orders".into(),
-            run: run.parse().expect("a run id"),
-        };
-        let layout = RunLayout::new(self.fleet.value("PACELINE_PREFIX"), &run);
+        let layout = self.fleet.layout("orders", run);
         let bucket = Bucket::of(&self.fleet);
         let mut lines = BTreeMap::new();
         for key in bucket.keys(&layout.data()).await.expect("a list") {
@@ -179,11 +173,7 @@ impl Markets {
             *sales.entry((order.market, order.seller)).or_default() +=
                 order.amount.parse::<f64>().expect("a number");
         }
-        let client = redis::Client::open(self.fleet.value("REDIS_URL")).expect("a URL");
-        let mut plain = client
-            .get_multiplexed_async_connection()
-            .await
-            .expect("connected");
+        let mut plain = self.fleet.redis().await;
         for ((market, seller), sum) in sales {
             let key = format!("sales:{market}:{DATE}");
             let found: Option<f64> = plain.zscore(&key, seller).await.expect("a set");

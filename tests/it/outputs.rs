@@ -62,7 +62,7 @@ async fn parts_as_parquet_keep_the_promise_over_a_kill() {
 /// pyarrow and DuckDB read what we read, when this machine has them.
 async fn others_read_the_same(calendar: &Calendar) {
     let folder = tempfile::tempdir().expect("a folder");
-    let layout = calendar.layout(RUN).expect("a run id");
+    let layout = calendar.layout(RUN);
     let bucket = calendar.bucket();
     for key in bucket.keys(&layout.data()).await.expect("a list") {
         let body = bucket.get_as_it_is(&key).await.expect("a part").body;
@@ -147,7 +147,7 @@ async fn named_objects_and_normalised_sets_come_from_the_parts() {
 /// Every cell has its object, also those without records, and its parts hold every field.
 async fn check_objects(calendar: &Calendar) {
     let mut expected: BTreeMap<String, String> = BTreeMap::new();
-    let (bucket, layout) = (calendar.bucket(), calendar.layout(RUN).expect("a run id"));
+    let (bucket, layout) = (calendar.bucket(), calendar.layout(RUN));
     let plan = bucket.get(&layout.plan()).await.expect("a plan");
     let plan: paceline_protocol::plan::Plan = serde_json::from_slice(&plan.body).expect("a plan");
     let key = |text: &dyn Fn(&str) -> String| {
@@ -230,11 +230,7 @@ async fn check_merged(calendar: &Calendar) {
         assert!((score - shares[carrier]).abs() < 1e-9, "{carrier} {score}");
     }
 
-    let client = redis::Client::open(calendar.fleet.value("REDIS_URL")).expect("a URL");
-    let mut redis = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("Redis");
+    let mut redis = calendar.fleet.redis().await;
     let mut published: Vec<(String, f64)> = redis
         .zrevrange_withscores("shares:ICN", 0, -1)
         .await

@@ -300,11 +300,7 @@ async fn a_run_is_shown_from_its_start_to_its_end() {
 
 /// The map of what is live: its best cell is the set's, and a cell tells its records and where it stood.
 async fn the_calendar_is_shown(scene: &Scene, visitor: &Visitor) {
-    let client = redis::Client::open(scene.fleet.value("REDIS_URL")).expect("a URL");
-    let mut connection = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("connected");
+    let mut connection = scene.fleet.redis().await;
     let mut range = redis::cmd("ZRANGE");
     range.arg("fares:NRT").arg(0).arg(0).arg("WITHSCORES");
     let best: Vec<(String, f64)> = range.query_async(&mut connection).await.expect("a set");

@@ -118,7 +118,7 @@ async fn posts_are_the_newest_search_without_doubles() {
         fleet: &fleet,
         job: "posts",
     };
-    let layout = posts.layout(RUN).expect("a run id");
+    let layout = posts.layout(RUN);
     let bucket = Bucket::of(&fleet);
     let kept = Collected::read(&bucket, &layout).await.expect("parts");
     let young = search().into_iter().flatten();

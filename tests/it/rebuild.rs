@@ -46,15 +46,9 @@ impl Made {
         rebuilt.expect("it ends").expect_code(code).stderr
     }
 
-    async fn redis(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.calendar.fleet.value("REDIS_URL")).expect("a URL");
-        let connection = client.get_multiplexed_async_connection().await;
-        connection.expect("Redis answers")
-    }
-
     /// What there is of it in index `name`, and in Redis under the job's names.
     async fn published(&self, name: &str) -> Published {
-        let mut redis = self.redis().await;
+        let mut redis = self.calendar.fleet.redis().await;
         let names: Vec<String> = redis.keys("fares:*").await.expect("keys");
         let mut sets = BTreeMap::new();
         for name in names {
@@ -92,7 +86,7 @@ impl Made {
 
     /// Everything in Redis, and these indices.
     async fn wipe(&self, indices: &[&str]) {
-        let mut redis = self.redis().await;
+        let mut redis = self.calendar.fleet.redis().await;
         let flushed = redis::cmd("FLUSHDB").query_async::<()>(&mut redis).await;
         flushed.expect("flushed");
         self.wipe_indices(indices).await;
@@ -206,7 +200,7 @@ async fn what_was_never_published_or_is_no_longer_live_is_refused() {
         let said = made.rebuild(&["n3"], 4);
         assert!(said.contains("did not pass its gate"), "{said}");
     }
-    let key = calendar.layout("n2").expect("a layout").data();
+    let key = calendar.layout("n2").data();
     let part = calendar.bucket().keys(&key).await.expect("a list")[0].clone();
     calendar.bucket().delete(&part).await.expect("deleted");
     let said = made.rebuild(&["n2", "--force"], 1);

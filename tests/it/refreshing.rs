@@ -7,8 +7,7 @@ use harness::checker::Outputs;
 use harness::{Bucket, Checker, Fleet};
 use paceline_loadtest::providers::Server;
 use paceline_loadtest::providers::rotating_shop::{self, Config, ORDERS};
-use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::{self, RunLayout};
+use paceline_protocol::layout;
 use paceline_protocol::manifest::Manifest;
 use redis::AsyncCommands;
 
@@ -111,11 +110,7 @@ impl Shop {
             .breaches
             .retain(|breach| !breach.starts_with("manifest: sets"));
         verdict.assert_kept();
-        let run = RunRef {
-            job: "shop".into(),
-            run: run.parse().expect("a run id"),
-        };
-        let layout = RunLayout::new(self.fleet.value("PACELINE_PREFIX"), &run);
+        let layout = self.fleet.layout("shop", run);
         let manifest = Bucket::of(&self.fleet).get(&layout.manifest()).await;
         serde_json::from_slice(&manifest.expect("it is there").body).expect("a manifest")
     }
@@ -136,12 +131,6 @@ impl Shop {
         let keys = Bucket::of(&self.fleet).keys(folder).await.expect("a list");
         let number = |key: &String| key.rsplit_once("refresh-")?.1.parse().ok();
         keys.iter().filter_map(number).max().unwrap_or(0)
-    }
-
-    async fn redis(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(self.fleet.value("REDIS_URL")).expect("a URL");
-        let plain = client.get_multiplexed_async_connection().await;
-        plain.expect("connected")
     }
 }
 
@@ -170,7 +159,7 @@ async fn a_rotated_refresh_token_outlives_kill_and_redis() {
 
     // The environment's value stands in name and member as it is.
     let set = format!("sales:{REGION}");
-    let mut redis = shop.redis().await;
+    let mut redis = shop.fleet.redis().await;
     let members: usize = redis.zcard(&set).await.expect("a set");
     assert_eq!(members as u64, DAYS * ORDERS, "{:?}", manifest.sets);
     let score: Option<f64> = redis

@@ -9,8 +9,6 @@ use harness::{Bucket, Checker, Fleet};
 use jiff::civil::Date;
 use paceline_loadtest::providers::seller_portal::{self, Account, Config, reviews};
 use paceline_loadtest::providers::{Seen, Server};
-use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::RunLayout;
 use serde_json::Value;
 
 const DATE: &str = "2026-11-21";
@@ -110,11 +108,7 @@ impl Portal {
 
     /// The lines of the run's parts, by number.
     async fn collected(&self, run: &str) -> BTreeMap<String, String> {
-        let run = RunRef {
-            job: "reviews".into(),
-            run: run.parse().expect("a run id"),
-        };
-        let layout = RunLayout::new(self.fleet.value("PACELINE_PREFIX"), &run);
+        let layout = self.fleet.layout("reviews", run);
         let bucket = Bucket::of(&self.fleet);
         let mut lines = BTreeMap::new();
         for key in bucket.keys(&layout.data()).await.expect("a list") {
@@ -218,11 +212,7 @@ async fn reviews_of_a_portal_by_one_log_in_for_each_account() {
     // Sessions and the steps of their codes go with Redis (and those that workers have in memory with them): who logs
     // in next waits for another code.
     drop((first, second));
-    let client = redis::Client::open(portal.fleet.value("REDIS_URL")).expect("a URL");
-    let mut plain = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("connected");
+    let mut plain = portal.fleet.redis().await;
     let () = redis::cmd("FLUSHDB")
         .query_async(&mut plain)
         .await

@@ -91,11 +91,7 @@ async fn a_fleet_works_with_the_least_rights() {
         assert!(own.put(foreign, b"ours").await.is_err());
         assert!(own.keys(&scene.fleet.name).await.is_ok());
     }
-    let client = redis::Client::open(redis).expect("a URL");
-    let mut connection = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("connected");
+    let mut connection = harness::redis_at(&redis).await;
     let mut foreign = redis::cmd("SET");
     foreign.arg("somebody-else").arg(1);
     let refused = foreign.query_async::<()>(&mut connection).await;
@@ -108,11 +104,7 @@ async fn a_fleet_works_with_the_least_rights() {
 
 /// Makes the user of an ACL file's line; returns the URL for it.
 async fn redis_user(url: &str, line: &str) -> String {
-    let client = redis::Client::open(url).expect("a URL");
-    let mut connection = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("connected");
+    let mut connection = harness::redis_at(url).await;
     let line = line.replace(">PASSWORD", &format!(">{PASSWORD}"));
     let mut words = line.split_whitespace();
     assert_eq!(words.next(), Some("user"));

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use harness::checker::Outputs;
 use harness::{Bucket, Checker, Fleet, Verdict};
 use paceline_loadtest::simulator::{Limits, Simulator, SimulatorConfig, SimulatorHandle};
-use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::Manifest;
 use paceline_stack::Process;
@@ -199,11 +198,7 @@ impl Scene {
 
     /// The run's place in S3.
     pub fn layout(&self) -> RunLayout {
-        let run = RunRef {
-            job: "fares".to_owned(),
-            run: RUN.parse().expect("a run id"),
-        };
-        RunLayout::new(self.fleet.value("PACELINE_PREFIX"), &run)
+        self.fleet.layout("fares", RUN)
     }
 
     /// The run's manifest.

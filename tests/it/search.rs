@@ -8,8 +8,6 @@ use harness::checker::Outputs;
 use harness::{Bucket, Checker, Fleet};
 use paceline_loadtest::providers::search::{self, Posts};
 use paceline_loadtest::providers::{Seen, Server};
-use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::Manifest;
 
 const RUN: &str = "2026-11-21";
@@ -98,11 +96,7 @@ impl Engines {
     /// The output holds exactly what the engines have, once and in order.
     async fn compare_with_the_truth(&self) {
         let bucket = Bucket::of(&self.fleet);
-        let run = RunRef {
-            job: "search".to_owned(),
-            run: RUN.parse().expect("a run id"),
-        };
-        let layout = RunLayout::new(self.fleet.value("PACELINE_PREFIX"), &run);
+        let layout = self.fleet.layout("search", RUN);
         let mut found: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
         let plan = layout.plan();
         let data = plan.replace("plan.json", "data/");

@@ -230,11 +230,7 @@ async fn runs_start_by_message_and_by_api_and_the_same_id_is_the_same_run() {
 async fn remember(fleet: &Fleet, seen: jiff::Timestamp) {
     let keys = paceline_protocol::keys::Keys::new(fleet.name.clone());
     let note = json!({ "seen": seen, "waiting": [] }).to_string();
-    let client = redis::Client::open(fleet.value("REDIS_URL")).expect("a URL");
-    let mut connection = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("connected");
+    let mut connection = fleet.redis().await;
     let mut set = redis::cmd("HSET");
     set.arg(keys.serve_notes()).arg("agenda/fares").arg(note);
     set.query_async::<()>(&mut connection).await.expect("noted");

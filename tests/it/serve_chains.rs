@@ -90,11 +90,7 @@ async fn a_child_follows_each_run_of_its_parent_one_after_the_other() {
 }
 
 async fn records(fleet: &Fleet, job: &str, run: &str) -> Vec<harness::checker::Row> {
-    let run = paceline_protocol::ids::RunRef {
-        job: job.into(),
-        run: run.parse().expect("a run id"),
-    };
-    let layout = paceline_protocol::layout::RunLayout::new(fleet.value("PACELINE_PREFIX"), &run);
+    let layout = fleet.layout(job, run);
     let bucket = harness::Bucket::of(fleet);
     let collected = harness::checker::Collected::read(&bucket, &layout).await;
     let collected = collected.expect("parts");

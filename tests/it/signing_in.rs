@@ -9,8 +9,6 @@ use harness::{Bucket, Checker, Fleet};
 use jiff::civil::Date;
 use paceline_loadtest::providers::naver_commerce::{self, Config, orders};
 use paceline_loadtest::providers::{Seen, Server};
-use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::RunLayout;
 
 const RUN: &str = "2026-11-21";
 const DATE: &str = "2026-11-21";
@@ -165,11 +163,7 @@ fn truth(sellers: &[&str]) -> BTreeMap<String, String> {
 
 /// The lines of the run's parts, by order number.
 async fn collected(fleet: &Fleet) -> BTreeMap<String, String> {
-    let run = RunRef {
-        job: "market".into(),
-        run: RUN.parse().expect("a run id"),
-    };
-    let layout = RunLayout::new(fleet.value("PACELINE_PREFIX"), &run);
+    let layout = fleet.layout("market", RUN);
     let bucket = Bucket::of(fleet);
     let mut lines = BTreeMap::new();
     for key in bucket.keys(&layout.data()).await.expect("a list") {
@@ -325,14 +319,7 @@ async fn a_credential_whose_first_call_is_refused_is_not_tried_again() {
     market.compare(&SELLERS[..1]).await;
     assert_eq!(market.tokens(SELLERS[1], 200), 1);
     let run = format!("market/{RUN}");
-    let failures = RunLayout::new(
-        market.fleet.value("PACELINE_PREFIX"),
-        &RunRef {
-            job: "market".into(),
-            run: RUN.parse().expect("a run id"),
-        },
-    )
-    .all_failures();
+    let failures = market.fleet.layout("market", RUN).all_failures();
     let bucket = Bucket::of(&market.fleet);
     let mut failed = 0;
     for key in bucket.keys(&failures).await.expect("a list") {

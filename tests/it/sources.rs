@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 
 use harness::checker::{Collected, Outputs, Row};
 use harness::{Checker, Fleet, Parent};
-use paceline_protocol::ids::RunRef;
-use paceline_protocol::layout::RunLayout;
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 
@@ -43,11 +41,7 @@ async fn ends_well(fleet: &Fleet, job: &str, point: &str, index: Option<&str>) -
 }
 
 async fn rows(fleet: &Fleet, job: &str) -> Vec<Row> {
-    let run = RunRef {
-        job: job.into(),
-        run: RUN.parse().expect("a run id"),
-    };
-    let layout = RunLayout::new(fleet.value("PACELINE_PREFIX"), &run);
+    let layout = fleet.layout(job, RUN);
     let collected = Collected::read(&harness::Bucket::of(fleet), &layout).await;
     let collected = collected.expect("parts");
     collected.rows().map(|(row, _)| row.clone()).collect()
@@ -121,11 +115,7 @@ async fn a_regions_sorted_set_becomes_records() {
     spec.replace("jobs/votes-push.yaml", csv, "format: ndjson")
         .expect("replaced");
     fleet.set("REGION_REDIS_URL", &url);
-    let client = redis::Client::open(url).expect("a URL");
-    let mut redis = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("Redis");
+    let mut redis = harness::redis_at(&url).await;
     let mut votes: Vec<(i64, String)> =
         (0..2_500).map(|n| (n * 7 % 911, format!("k{n}"))).collect();
     for chunk in votes.chunks(500) {
@@ -200,11 +190,7 @@ async fn a_region_pushes_its_votes_with_the_example_as_it_stands() {
     fleet.set("REGION", "jp");
     fleet.set("VOTES_BUCKET", bucket);
     fleet.set("REGION_REDIS_URL", &region);
-    let client = redis::Client::open(region).expect("a URL");
-    let mut redis = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("Redis");
+    let mut redis = harness::redis_at(&region).await;
     let votes = [(12_345, "후보, \"A\""), (7, "k1"), (7, "k2")];
     let _: i64 = redis
         .zadd_multiple("votes:104", &votes)

@@ -67,11 +67,7 @@ async fn rabbitmq_confirms_and_delivers_from_a_quorum_queue() {
 
 #[tokio::test]
 async fn redis_never_evicts_and_keeps_a_log() {
-    let client = redis::Client::open(value("REDIS_URL")).expect("a URL");
-    let mut redis = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("a connection");
+    let mut redis = harness::redis_at(value("REDIS_URL")).await;
     let setting = async |name: &str, redis: &mut redis::aio::MultiplexedConnection| {
         let pair: Vec<String> = redis::cmd("CONFIG")
             .arg("GET")
@@ -134,10 +130,8 @@ async fn redis_comes_back_on_its_port_with_its_data_after_kill_9() {
     let stack = private(ServerKind::Redis);
     let server = stack.redis().expect("a private Redis");
     let client = redis::Client::open(stack.value("REDIS_URL").expect("set")).expect("a URL");
-    let mut redis = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("a connection");
+    let connection = client.get_multiplexed_async_connection().await;
+    let mut redis = connection.expect("a connection");
     // Once appended, everysec leaves it to the system to write it down; a killed process loses nothing.
     redis.set::<_, _, ()>("kept", 7).await.expect("set");
     server.kill().expect("killed");

@@ -86,8 +86,7 @@ impl Outputs {
             .map(|(name, members)| (name.clone(), members.len() as u64))
             .collect();
         verdict.demand_equal("manifest: sets", &manifest.sets, &sizes);
-        let client = redis::Client::open(fleet.value("REDIS_URL"))?;
-        let mut redis = client.get_multiplexed_async_connection().await?;
+        let mut redis = fleet.redis().await;
         for (name, members) in expected {
             let found: BTreeMap<String, f64> = redis
                 .zrange_withscores::<_, Vec<(String, f64)>>(&name, 0, -1)

@@ -54,11 +54,7 @@ async fn a_run_finishes_although_all_servers_go_away_at_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_finishes_although_redis_forgets_everything_at_its_end() {
     let (stack, fleet) = Fleet::beside(ServerKind::Redis, "forgets").expect("a fleet");
-    let client = redis::Client::open(stack.value("REDIS_URL").expect("set")).expect("a URL");
-    let mut redis = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("a connection");
+    let mut redis = harness::redis_at(stack.value("REDIS_URL").expect("set")).await;
     let mut scene = Scene::new(fleet, &CALENDAR);
     scene.start();
     scene.after_calls(CALLS).await;

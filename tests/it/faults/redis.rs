@@ -48,11 +48,7 @@ async fn flushall_every_two_seconds_neither_doubles_the_rate_nor_loses_anything(
         rate: 100,
     };
     let (stack, fleet) = Fleet::beside(ServerKind::Redis, "flushed").expect("a fleet");
-    let client = redis::Client::open(stack.value("REDIS_URL").expect("set")).expect("a URL");
-    let mut redis = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("a connection");
+    let mut redis = harness::redis_at(stack.value("REDIS_URL").expect("set")).await;
     let mut scene = Scene::new(fleet, &CALENDAR);
     scene.start();
     for calls in [100, 200, 300, 400, 500] {

@@ -29,13 +29,11 @@ impl Redis {
         let (url, name) = (value("REDIS_URL"), own_name(test));
         let keys = Keys::new(name.clone());
         let state = State::connect(url, keys.clone()).await;
-        let client = redis::Client::open(url).expect("a URL");
-        let plain = client.get_multiplexed_async_connection().await;
         Redis {
             state: state.expect("connected"),
             keys,
             name,
-            plain: plain.expect("connected"),
+            plain: harness::redis_at(url).await,
         }
     }
 
