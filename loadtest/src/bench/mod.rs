@@ -16,7 +16,7 @@ mod stage;
 
 pub use audit::LedgerOfRun;
 pub use changes::ComparedRun;
-pub use cpu::{children_cpu, cpu_of};
+pub use cpu::{children_cpu, cpu_of, cpu_of_group};
 pub use ended::write_ended_runs;
 pub use fleet::{Fleet, Programs, Servers};
 pub use load::{CollectedRun, RunStores, two_at_once};

@@ -46,9 +46,9 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let stack = servers_to_collect()?;
     println!(
-        "| processes | rate/s | calls/s | round trips a call | Redis CPU us/call | Redis busy |"
+        "| processes | rate/s | calls/s | round trips a call | of the limiter | Redis CPU us/call | Redis busy |"
     );
-    println!("|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|");
     for &rate in &arguments.rates {
         fleet(&arguments, &stack, rate)?;
     }
@@ -106,21 +106,29 @@ fn fleet(arguments: &Arguments, stack: &Stack, rate: u32) -> anyhow::Result<()> 
     let made = (simulator.report().calls - calls) as f64;
     let used = (self::cpu(redis)? - cpu).as_secs_f64();
     let before = simulator.report().calls;
-    let trips = round_trips(redis)? as f64;
-    let listened = (simulator.report().calls - before) as f64;
+    let trips = round_trips(redis)?;
+    let listened = (simulator.report().calls - before).max(1) as f64;
     println!(
-        "| {} | {rate} | {:.0} | {:.3} | {:.1} | {:.1} % |",
+        "| {} | {rate} | {:.0} | {:.3} | {:.3} | {:.1} | {:.1} % |",
         arguments.processes,
         made / seconds,
-        trips / listened.max(1.0),
+        trips.all as f64 / listened,
+        trips.for_grants as f64 / listened,
         used * 1e6 / made.max(1.0),
         used / seconds * 100.0,
     );
     Ok(())
 }
 
-/// Commands that came over the wire in a while; what scripts call is marked and left out.
-fn round_trips(url: &str) -> anyhow::Result<u64> {
+/// Commands that came over the wire in a while.
+struct Trips {
+    all: usize,
+    /// Requests for grants, which renew leases and claims too.
+    for_grants: usize,
+}
+
+/// What scripts call is marked and left out.
+fn round_trips(url: &str) -> anyhow::Result<Trips> {
     let mut monitor = Command::new("redis-cli")
         .args(["-u", url, "MONITOR"])
         .stdout(Stdio::piped())
@@ -128,14 +136,25 @@ fn round_trips(url: &str) -> anyhow::Result<u64> {
     let lines = monitor.stdout.take().context("a pipe")?;
     let counting = std::thread::spawn(move || {
         let lines = BufReader::new(lines).lines().map_while(Result::ok);
-        lines
-            .filter(|line| line.contains('[') && !line.contains(" lua] "))
-            .count()
+        let sent = lines.filter(|line| line.contains('[') && !line.contains(" lua] "));
+        let of_grants = sent.map(|line| line.contains(r#"\"groups\""#));
+        of_grants.fold(
+            Trips {
+                all: 0,
+                for_grants: 0,
+            },
+            |trips, of_grants| Trips {
+                all: trips.all + 1,
+                for_grants: trips.for_grants + usize::from(of_grants),
+            },
+        )
     });
     std::thread::sleep(LISTEN);
     monitor.kill()?;
     monitor.wait()?;
-    Ok(counting.join().unwrap_or(0) as u64)
+    counting
+        .join()
+        .map_err(|_| anyhow::anyhow!("counting failed"))
 }
 
 /// CPU time that Redis has used.

@@ -25,7 +25,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::run::{
     BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, base_of, left_to_do, new_entry,
-    publish_receipts, publish_shards, put_entry, register, zero_shards,
+    publish_receipts, publish_shards, publishing_order, put_entry, register, zero_shards,
 };
 use crate::stores::{Archive, Stores};
 use paceline_protocol::spec::LoadedJob;
@@ -299,7 +299,8 @@ impl Enqueueing<'_> {
 
     async fn publish_lanes(&self, plan: &Plan, providers: &[&str]) -> Result<()> {
         let of_lane = |shard: &Shard<'_>| providers.contains(&shard.provider);
-        let mut shards = plan.all_shards().filter(of_lane);
+        let order = publishing_order(plan, plan.shards());
+        let mut shards = order.filter_map(|n| plan.shard(n)).filter(of_lane);
         publish_shards(
             self.context,
             self.stores,
@@ -426,7 +427,7 @@ async fn go_on_at(
     }
     let total = left.open.len() as u64;
     let here = |shard: &Shard<'_>| providers.is_none_or(|named| named.contains(&shard.provider));
-    let shards = left.open.iter().filter_map(|number| plan.shard(*number));
+    let shards = publishing_order(plan, total).filter_map(|n| left.shard(plan, n));
     let mut shards = shards.filter(here);
     publish_shards(context, stores, plan, entry.round, total, &mut shards).await?;
     stores.publisher.control(&Control::RunsChanged).await?;

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::run::{
     Left, PartsFound, RunFiles, find, left_to_do, new_entry, newest_round, publish_shards,
-    put_entry, register,
+    publishing_order, put_entry, register,
 };
 use crate::show;
 use crate::stores::Stores;
@@ -121,8 +121,8 @@ async fn publish_round(
     put_entry(stores, &entry).await?;
     register(stores, &entry).await?;
     reopen(stores, plan).await?;
-    let mut shards = left.open.iter().filter_map(|number| plan.shard(*number));
     let total = left.open.len() as u64;
+    let mut shards = publishing_order(plan, total).filter_map(|n| left.shard(plan, n));
     publish_shards(context, stores, plan, round, total, &mut shards).await?;
     Ok(stores.publisher.control(&Control::RunsChanged).await?)
 }

@@ -58,6 +58,11 @@ pub async fn left_to_do(
 }
 
 impl Left {
+    /// The shard at a place of [`Left::open`].
+    pub fn shard<'p>(&self, plan: &'p Plan, place: u64) -> Option<Shard<'p>> {
+        plan.shard(*self.open.get(usize::try_from(place).ok()?)?)
+    }
+
     fn note(&mut self, shard: u64, cells: u64, whole: bool) {
         if cells > 0 {
             self.cells += cells;

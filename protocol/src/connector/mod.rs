@@ -34,7 +34,7 @@ pub use in_environment::{in_environment, outputs_in_environment};
 pub use learn::LearnPlaces;
 pub use pool::{Pool, PoolError};
 pub use request::{HttpRequest, NotRequestable};
-pub use scope::{ScopeTemplate, Scopes};
+pub use scope::{ScopeTemplate, Scopes, is_by_cell};
 pub use seal::Sealer;
 pub use steps::{Advance, Gathered, Position, Progress, StepAnswer, StepError, digest};
 pub use tokens::{Granted, Secret, Token, TokenAnswer, TokenTemplates};

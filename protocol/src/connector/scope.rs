@@ -66,7 +66,7 @@ pub(super) fn compile(
         };
         scopes.push(ScopeTemplate {
             by_credential: names.iter().any(|n| n == "credential"),
-            by_cell: names.iter().any(|n| n != "credential" && n != "endpoint"),
+            by_cell: limit.per.as_deref().is_some_and(is_by_cell),
             names: names.len(),
             learn: limit.learn.as_ref().map(LearnPlaces::compile).transpose()?,
             name: limit.name.clone(),
@@ -78,6 +78,12 @@ pub(super) fn compile(
         });
     }
     Ok(scopes)
+}
+
+/// Whether a `per:` names anything of the cell, so that the cells of one run draw from several scopes.
+pub fn is_by_cell(per: &str) -> bool {
+    let names = names_in(per);
+    names.iter().any(|n| n != "credential" && n != "endpoint")
 }
 
 /// Points are whole ones; a part of one counts as one.

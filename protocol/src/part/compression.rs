@@ -10,22 +10,47 @@ use crate::spec::Compression;
 /// Level 3: the library's own default, fast enough for a worker and half the size of level 1.
 const LEVEL: i32 = 3;
 
+/// A body of more than this (64 MiB) is read in pieces, whatever it says of its size.
+const WHOLE_AT_MOST: u64 = 64 << 20;
+
 thread_local! {
     /// Tables of a megabyte, made once for each thread that writes bodies.
     static ZSTD: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    /// The same for each thread that reads them.
+    static UNZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
 /// The plain bytes of a body.
 pub(super) fn read(compress: Compression, body: &[u8]) -> Result<Vec<u8>> {
     match compress {
         Compression::None => Ok(body.to_vec()),
-        Compression::Zstd => zstd::decode_all(body),
+        Compression::Zstd => match size_of_one_frame(body) {
+            Some(size) => read_whole(body, size),
+            None => zstd::decode_all(body),
+        },
         Compression::Gzip => {
             let mut plain = Vec::new();
             flate2::read::MultiGzDecoder::new(body).read_to_end(&mut plain)?;
             Ok(plain)
         }
     }
+}
+
+/// The plain size of a body that is one frame and tells it: so are those of [`write`], not those of a stream.
+fn size_of_one_frame(body: &[u8]) -> Option<usize> {
+    let frame = zstd::zstd_safe::find_frame_compressed_size(body);
+    let size = zstd::zstd_safe::get_frame_content_size(body).ok()??;
+    let whole = frame == Ok(body.len()) && size <= WHOLE_AT_MOST;
+    usize::try_from(size).ok().filter(|_| whole)
+}
+
+fn read_whole(body: &[u8], size: usize) -> Result<Vec<u8>> {
+    UNZSTD.with_borrow_mut(|kept| match kept {
+        Some(zstd) => zstd.decompress(body, size),
+        None => kept
+            .insert(zstd::bulk::Decompressor::new()?)
+            .decompress(body, size),
+    })
 }
 
 /// A body out of its plain bytes. Its size is known, so zstd needs tables for that size alone, where a stream
@@ -85,6 +110,37 @@ impl<W: Write> Write for Compressor<W> {
             Compressor::Plain(into) => into.flush(),
             Compressor::Gzip(encoder) => encoder.flush(),
             Compressor::Zstd(encoder) => encoder.flush(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zstd_is_read_however_it_was_written() {
+        let plain = b"a line\n".repeat(1_000);
+        let whole = write(Compression::Zstd, &plain).expect("written");
+        assert_eq!(size_of_one_frame(&whole), Some(plain.len()));
+        let mut stream = Compressor::new(Compression::Zstd, Vec::new()).expect("a stream");
+        stream.write_all(&plain).expect("written");
+        let stream = stream.finish().expect("written");
+        assert_eq!(size_of_one_frame(&stream), None);
+        let two_frames = [whole.clone(), whole.clone()].concat();
+        assert_eq!(size_of_one_frame(&two_frames), None);
+        let read = |body: &[u8]| read(Compression::Zstd, body).expect("read");
+        assert_eq!(read(&whole), plain);
+        assert_eq!(read(&stream), plain);
+        assert_eq!(read(&two_frames), [plain.clone(), plain.clone()].concat());
+        assert_eq!(read(&write(Compression::Zstd, b"").expect("written")), b"");
+    }
+
+    #[test]
+    fn a_truncated_body_is_an_error() {
+        let whole = write(Compression::Zstd, &b"a line\n".repeat(100)).expect("written");
+        for body in [&whole[..whole.len() - 1], &whole[..4], b"no zstd"] {
+            assert!(read(Compression::Zstd, body).is_err(), "{body:?}");
         }
     }
 }

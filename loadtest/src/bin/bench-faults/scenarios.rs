@@ -74,14 +74,37 @@ pub fn all(arguments: &Arguments) -> Vec<Scenario> {
             strict: vec![],
             each: Some(Each {
                 calls: 2,
-                of: seller,
+                of: route_and_nights,
             }),
-            job: job(
-                400,
-                arguments.seconds,
-                Some("  - {name: seller, rate: 2/s, per: \"{{ destination }}/{{ nights }}\"}"),
-            ),
+            job: BenchJob {
+                // Ten destinations of twenty lengths of stay.
+                wanted: 20_000,
+                ..job(
+                    400,
+                    arguments.seconds,
+                    Some("  - {name: seller, rate: 2/s, per: \"{{ destination }}/{{ nights }}\"}"),
+                )
+            },
             ..base("200 sellers", undisturbed)
+        },
+        Scenario {
+            told: "200 sellers x 10/s".to_owned(),
+            rate: 2_000.0,
+            strict: vec![],
+            each: Some(Each {
+                calls: 10,
+                of: route,
+            }),
+            job: BenchJob {
+                // Two hundred destinations.
+                wanted: 400_000,
+                ..job(
+                    2_000,
+                    arguments.seconds,
+                    Some("  - {name: seller, rate: 10/s, per: \"{{ destination }}\"}"),
+                )
+            },
+            ..base("200 sellers of 20 shards", undisturbed)
         },
         Scenario {
             told: "5/s".to_owned(),
@@ -126,10 +149,15 @@ fn latency(text: &str) -> Latency {
     text.parse().unwrap_or_default()
 }
 
-/// The part of `ICN-NRT/2026-11-22/2026-11-25` that stands for a seller: destination and nights.
-fn seller(cell: &str) -> String {
-    let mut parts = cell.split('/');
-    let route = parts.next().unwrap_or_default();
+/// The part of `ICN-NRT/2026-11-22/2026-11-25` that stands for a seller: the destination.
+fn route(cell: &str) -> String {
+    cell.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// The same with the nights.
+fn route_and_nights(cell: &str) -> String {
+    let route = route(cell);
+    let mut parts = cell.split('/').skip(1);
     let mut day = || parts.next()?.parse::<jiff::civil::Date>().ok();
     let nights = day()
         .zip(day())

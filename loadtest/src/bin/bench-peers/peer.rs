@@ -1,13 +1,15 @@
 //! The others: how each is installed, fed and started.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use paceline_loadtest::bench::Fleet;
-use paceline_loadtest::bench::cpu_of;
+use paceline_loadtest::bench::{cpu_of, cpu_of_group};
 use paceline_stack::Stack;
 
 /// Somebody else's way to share a rate.
@@ -92,12 +94,17 @@ impl Peer {
                 }
             }
             Peer::Bento => {
-                ensure!(
-                    bento(&folder).is_some(),
-                    "no `bento` in PATH or {}; its release, or GOBIN={} go install github.com/warpstreamlabs/bento/cmd/bento@latest (a quarter of an hour)",
-                    folder.display(),
-                    folder.display()
-                );
+                if bento(&folder).is_none() {
+                    eprintln!(
+                        "bento is built with Go, which takes a quarter of an hour; a `bento` in PATH spares that"
+                    );
+                    let mut go = Command::new("go");
+                    go.args([
+                        "install",
+                        "github.com/warpstreamlabs/bento/cmd/bento@latest",
+                    ]);
+                    run(go.env("GOBIN", &folder).env("GOFLAGS", "-mod=mod"))?;
+                }
             }
         }
         Ok(())
@@ -107,7 +114,7 @@ impl Peer {
         match self {
             Peer::Celery => {
                 let mut celery = Command::new(folder.join("venv/bin/celery"));
-                celery.args(["-A", "celery_calls", "worker", "-P", "threads", "-c", "32"]);
+                celery.args(["-A", "celery_calls", "worker", "-P", "prefork", "-c", "4"]);
                 celery.args([
                     "--without-gossip",
                     "--without-mingle",
@@ -174,6 +181,14 @@ fn run(command: &mut Command) -> anyhow::Result<()> {
     let last = said.lines().last().unwrap_or_default();
     ensure!(output.status.success(), "{shown}: {last}");
     Ok(())
+}
+
+/// Kills a process with those that it started.
+fn kill(process: &mut Child) {
+    let group = Pid::from_raw(-process.id().cast_signed());
+    // Either may find them gone, which is what is wanted.
+    nix::sys::signal::kill(group, Signal::SIGKILL).ok();
+    process.wait().ok();
 }
 
 /// Processes at work.
@@ -260,6 +275,7 @@ impl Crew {
             } => {
                 let mut worker = peer.worker(folder);
                 worker
+                    .process_group(0)
                     .envs(environment.iter().cloned())
                     .stdin(Stdio::null())
                     .stdout(Stdio::null())
@@ -279,10 +295,7 @@ impl Crew {
             Crew::Ours(fleet) => fleet.signal_oldest(Signal::SIGKILL)?,
             Crew::Theirs { processes, .. } => {
                 ensure!(!processes.is_empty(), "no process");
-                let mut oldest = processes.remove(0);
-                // Either may find the process gone, which is what is wanted.
-                oldest.kill().ok();
-                oldest.wait().ok();
+                kill(&mut processes.remove(0));
             }
         }
         self.add()
@@ -290,22 +303,19 @@ impl Crew {
 
     /// CPU time of those that run.
     pub fn cpu(&self) -> Duration {
-        let ids: Vec<u32> = match self {
-            Crew::Ours(fleet) => fleet.ids(),
-            Crew::Theirs { processes, .. } => processes.iter().map(Child::id).collect(),
-        };
-        ids.into_iter().map(cpu_of).sum()
+        match self {
+            Crew::Ours(fleet) => fleet.ids().into_iter().map(cpu_of).sum(),
+            Crew::Theirs { processes, .. } => {
+                processes.iter().map(Child::id).map(cpu_of_group).sum()
+            }
+        }
     }
 }
 
 impl Drop for Crew {
     fn drop(&mut self) {
         if let Crew::Theirs { processes, .. } = self {
-            for process in processes {
-                // Either may find the process gone, which is what is wanted.
-                process.kill().ok();
-                process.wait().ok();
-            }
+            processes.iter_mut().for_each(kill);
         }
     }
 }

@@ -8,26 +8,35 @@ const MORE: usize = 16;
 
 /// The next request's size.
 #[derive(Debug)]
-pub struct Appetite(usize);
+pub struct Appetite {
+    cells: usize,
+    /// Calls granted by requests that were followed at once by another one.
+    so_far: usize,
+}
 
 impl Default for Appetite {
     fn default() -> Self {
-        Appetite(MOST)
+        Appetite {
+            cells: MOST,
+            so_far: 0,
+        }
     }
 }
 
 impl Appetite {
     /// How many cells to ask for.
     pub fn cells(&self) -> usize {
-        self.0
+        self.cells
     }
 
-    /// Learns from an answer that granted `granted` calls of `asked`. Where scopes were refused alone (`scoped`), the
-    /// cells behind them draw from other limits: all of them may be served.
+    /// Learns from an answer that granted `granted` calls of `asked`. Who got all of them asks again at once, so the
+    /// next time one request asks for what both were granted. Where scopes were refused alone (`scoped`), the cells
+    /// behind them draw from other limits: all of them may be served.
     pub fn learn(&mut self, asked: usize, granted: usize, scoped: bool) {
-        self.0 = match scoped || granted >= asked {
-            true => MOST,
-            false => MOST.min(2 * granted + MORE),
+        let at_once = self.so_far + granted;
+        (self.cells, self.so_far) = match scoped || granted >= asked {
+            true => (MOST, if scoped { 0 } else { at_once }),
+            false => (MOST.min(2 * at_once + MORE), 0),
         };
     }
 }
@@ -49,9 +58,22 @@ mod tests {
     #[test]
     fn who_got_everything_or_has_other_scopes_asks_for_all() {
         for (asked, granted, scoped) in [(16, 16, false), (40, 3, true), (256, 200, false)] {
-            let mut appetite = Appetite(16);
+            let mut appetite = Appetite::default();
+            appetite.learn(16, 0, false);
             appetite.learn(asked, granted, scoped);
             assert_eq!(appetite.cells(), 256);
         }
+    }
+
+    #[test]
+    fn what_two_requests_in_a_row_brought_is_asked_for_in_one_the_next_time() {
+        let mut appetite = Appetite::default();
+        appetite.learn(256, 1, false);
+        assert_eq!(appetite.cells(), 18);
+        appetite.learn(18, 18, false);
+        appetite.learn(256, 82, false);
+        assert_eq!(appetite.cells(), 216);
+        appetite.learn(216, 3, false);
+        assert_eq!(appetite.cells(), 22);
     }
 }
