@@ -12,11 +12,15 @@ const NEAREST_US: i64 = 100_000;
 /// How many calls of a slow limit one batch may plan, as long as they fit below [`FURTHEST_US`].
 const BATCH_CALLS: i64 = 5;
 
-/// Share of a window that is kept free, in thousandths: pace 99.4 %.
-const ROOM_PER_MILLE: i64 = 6;
+/// Share of a window that is kept free, in thousandths: pace 99.2 %.
+const ROOM_PER_MILLE: i64 = 8;
+/// Windows of more calls than this lose some to lateness, so that less of the hundredth is left to be kept free.
+const MANY_CALLS: i64 = 500;
+/// What those keep: pace 99.4 %.
+const MANY_ROOM_PER_MILLE: i64 = 6;
 /// Limits of fewer calls a window keep at least 2 % free, up to [`FEW_ROOM_US`].
 const FEW_CALLS: i64 = 5;
-/// The most that a window of few calls keeps free beyond [`ROOM_PER_MILLE`].
+/// The most that a window of few calls keeps free.
 const FEW_ROOM_US: i64 = 20_000;
 /// Below this, timers of a millisecond's grain would miss more starts than they make.
 const LEAST_ROOM_US: i64 = 2_000;
@@ -164,17 +168,19 @@ impl Pace {
     }
 }
 
-/// What of a room is kept for what the way to the provider may vary by: a third of it, half of it where a worker
-/// still has 3 ms to send in, at most 5 ms.
+/// What of a room is kept for what the way to the provider may vary by: a third of it, and all that leaves a worker 3 ms
+/// to send in, at most 5 ms.
 fn kept_for_the_way(room_us: i64) -> i64 {
-    (room_us / 3)
-        .max((room_us - ENOUGH_SLACK_US).min(room_us / 2))
-        .min(5_000)
+    (room_us / 3).max(room_us - ENOUGH_SLACK_US).min(5_000)
 }
 
 /// The room that a window of `calls` in `period_us` should keep.
 fn wanted_room(calls: i64, period_us: i64) -> i64 {
-    let share = period_us * ROOM_PER_MILLE / 1000;
+    let per_mille = match calls > MANY_CALLS {
+        true => MANY_ROOM_PER_MILLE,
+        false => ROOM_PER_MILLE,
+    };
+    let share = period_us * per_mille / 1000;
     let few = if calls < FEW_CALLS {
         (period_us / 50).min(FEW_ROOM_US)
     } else {
@@ -252,8 +258,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_limit_keeps_half_of_its_room_for_the_way() {
-        assert_eq!(rate(50, 1_000_000).slack_us, 3_000);
+    fn what_is_not_needed_to_send_in_is_kept_for_the_way() {
+        let way = |pace: Pace| pace.room_us - pace.slack_us;
+        let (fifty, many) = (rate(50, 1_000_000), rate(2_000, 1_000_000));
+        assert_eq!((fifty.slack_us, way(fifty)), (3_000, 5_000));
+        assert_eq!((many.slack_us, way(many)), (3_000, 3_000));
         assert_eq!(rate(1, 1_000_000).slack_us, 15_000);
         let spacing = Pace::of(&Rule::Spacing { least_us: 40_000 }).expect("paced");
         assert_eq!((spacing.room_us, spacing.slack_us), (2_000, 1_334));
@@ -275,7 +284,7 @@ mod tests {
     #[test]
     fn slow_limits_are_planned_further_ahead() {
         assert_eq!(rate(2_000, 1_000_000).horizon_us, 100_000);
-        assert_eq!(rate(50, 1_000_000).horizon_us, 100_600);
+        assert_eq!(rate(50, 1_000_000).horizon_us, 100_800);
         assert_eq!(rate(1, 1_000_000).horizon_us, 1_000_000);
         assert_eq!(rate(5, 1_000_000).horizon_us, 500_000);
         assert_eq!(rate(50, 60_000_000).horizon_us, 1_000_000);
