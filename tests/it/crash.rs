@@ -185,37 +185,52 @@ async fn kill_9_at_random_moments() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_loader_dies_while_it_loads() {
-    a_loader_dies_at(0..3).await;
+#[test]
+fn a_loader_dies_while_it_loads() {
+    loaders_die_at(&LOADER[..3]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_loader_dies_before_it_has_published() {
-    a_loader_dies_at(3..7).await;
+#[test]
+fn a_loader_dies_before_it_has_published() {
+    loaders_die_at(&LOADER[3..7]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_loader_dies_while_it_ends_the_run() {
-    a_loader_dies_at(7..13).await;
+#[test]
+fn a_loader_dies_while_it_ends_the_run() {
+    loaders_die_at(&LOADER[7..10]);
+}
+
+#[test]
+fn a_loader_dies_while_it_leaves_the_run() {
+    loaders_die_at(&LOADER[10..]);
 }
 
 /// One run for each of these points: a loader dies there, another one goes on.
-async fn a_loader_dies_at(points: std::ops::Range<usize>) {
-    for (point, nth) in &LOADER[points] {
-        println!("dying at {point}@{nth}");
-        let calendar = Calendar::new("loader-steps", Shape::default()).expect("a calendar");
-        let told = format!("{point}@{nth}");
-        let env = [("PACELINE_CRASH_AT", told.as_str())];
-        let victim = calendar.fleet.start_with(&env, "worker", &["load"]);
-        let _collector = calendar.collect().expect("started");
-        calendar.enqueue(RUN).expect("it ends").expect_code(0);
-        dead(victim.expect("started"), false);
-        let _next = calendar.load().expect("started");
-        calendar.watch(RUN).expect("it ends").expect_code(0);
-        calendar.check(RUN).await.expect("checked").assert_kept();
-        assert_eq!(calendar.provider.report().repeated, 0);
-    }
+async fn a_loader_dies_at((point, nth): (&str, u32)) {
+    println!("dying at {point}@{nth}");
+    let calendar = Calendar::new("loader-steps", Shape::default()).expect("a calendar");
+    let told = format!("{point}@{nth}");
+    let env = [("PACELINE_CRASH_AT", told.as_str())];
+    let victim = calendar.fleet.start_with(&env, "worker", &["load"]);
+    let _collector = calendar.collect().expect("started");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    dead(victim.expect("started"), false);
+    let _next = calendar.load().expect("started");
+    calendar.watch(RUN).expect("it ends").expect_code(0);
+    calendar.check(RUN).await.expect("checked").assert_kept();
+    assert_eq!(calendar.provider.report().repeated, 0);
+}
+
+/// The runs of these points side by side: each of them mostly waits until the dead one's lease has ended.
+fn loaders_die_at(points: &[(&'static str, u32)]) {
+    std::thread::scope(|scope| {
+        for point in points {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+                runtime.block_on(a_loader_dies_at(*point));
+            });
+        }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
