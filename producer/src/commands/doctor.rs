@@ -253,11 +253,7 @@ fn spec_folder(context: &Context) -> Finding {
     const WHAT: &str = "spec folder";
     let folder = context.spec.display();
     match check(&[], &context.spec, &context.env) {
-        Err(error) => Finding::fail(
-            WHAT,
-            format!("{folder}: {error}"),
-            "name it with --spec DIR or PACELINE_SPEC",
-        ),
+        Err(error) => Finding::fail(WHAT, error, "name it with --spec DIR or PACELINE_SPEC"),
         Ok(report) => {
             let found = &report.diagnostics;
             let wrong = found.iter().filter(|d| d.is_error()).count();

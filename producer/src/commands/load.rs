@@ -1,6 +1,6 @@
 //! From a job's name on the command line to a plan, with the exit codes of wrong names and wrong files.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use paceline_protocol::ids::RunId;
 use paceline_protocol::plan::Plan;
@@ -11,7 +11,7 @@ use crate::exit::Refusal;
 use crate::inputs;
 use crate::plan::{PlanError, PlanRequest};
 use crate::stores::{Archive, Stores};
-use paceline_protocol::spec::{LoadError, LoadedJob, SpecFolder};
+use paceline_protocol::spec::{LoadError, LoadedJob, SpecFolder, Unreadable};
 
 /// Loads a job by name or path; its warnings go to stderr.
 ///
@@ -32,10 +32,12 @@ pub fn job(context: &Context, name: &str) -> Result<LoadedJob> {
 /// # Errors
 /// When it cannot be read.
 pub fn folder(context: &Context) -> Result<SpecFolder> {
-    SpecFolder::open(&context.spec).with_context(|| {
-        let folder = context.spec.display();
-        format!("the spec folder {folder} cannot be read (--spec DIR or PACELINE_SPEC names it)")
-    })
+    SpecFolder::open(&context.spec).map_err(|error| no_folder(&error))
+}
+
+/// The error of a spec folder that cannot be read, with its remedy.
+pub fn no_folder(error: &Unreadable) -> anyhow::Error {
+    anyhow::anyhow!("the spec folder {error}; --spec DIR or PACELINE_SPEC names it")
 }
 
 /// The refusal for a job or provider that cannot be loaded: exit 2 for a name that there is not, 3 for wrong

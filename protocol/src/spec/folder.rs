@@ -68,12 +68,12 @@ pub enum LoadError {
 
 /// A folder or file that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{} cannot be read: {source}", path.display())]
+#[error("{} cannot be read: {why}", path.display())]
 pub struct Unreadable {
     /// Which.
     pub path: PathBuf,
     /// Why.
-    pub source: std::io::Error,
+    pub why: std::io::Error,
 }
 
 /// The providers of a job that were found, and the names for which there is none.
@@ -89,9 +89,9 @@ impl SpecFolder {
     /// When the folder cannot be listed. What is wrong inside files is told by [`SpecFolder::check`].
     pub fn open(dir: &Path) -> Result<Self, Unreadable> {
         let mut folder = SpecFolder::empty(dir);
-        std::fs::read_dir(dir).map_err(|source| Unreadable {
+        std::fs::read_dir(dir).map_err(|why| Unreadable {
             path: dir.to_owned(),
-            source,
+            why,
         })?;
         for part in ["jobs", "providers"] {
             for path in yaml_files(&dir.join(part))? {
@@ -497,9 +497,9 @@ fn same_file(a: &Path, b: &Path) -> bool {
 
 /// The YAML files right in `dir`, sorted; none when it does not exist.
 fn yaml_files(dir: &Path) -> Result<Vec<PathBuf>, Unreadable> {
-    let unreadable = |source| Unreadable {
+    let unreadable = |why| Unreadable {
         path: dir.to_owned(),
-        source,
+        why,
     };
     if !dir.exists() {
         return Ok(vec![]);
@@ -525,9 +525,9 @@ fn files_below(path: &Path) -> Result<Vec<PathBuf>, Unreadable> {
             .collect::<Result<Vec<_>, _>>()?
             .concat());
     }
-    std::fs::metadata(path).map_err(|source| Unreadable {
+    std::fs::metadata(path).map_err(|why| Unreadable {
         path: path.to_owned(),
-        source,
+        why,
     })?;
     Ok(vec![path.to_owned()])
 }
