@@ -41,11 +41,8 @@ fn spreading_step(length: u64) -> u64 {
 const LOOK_AT: u64 = 64;
 
 fn largest_quotient(a: u64, b: u64) -> u64 {
-    if b == 0 {
-        0
-    } else {
-        (a / b).max(largest_quotient(b, a % b))
-    }
+    let quotient = a.checked_div(b);
+    quotient.map_or(0, |quotient| quotient.max(largest_quotient(b, a % b)))
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
