@@ -175,6 +175,7 @@ mod tests {
             left: 150,
             shards_loaded: 1,
             granted: 51,
+            closed_s: 0,
             allowed_per_s: None,
             told: (0, 0),
         }

@@ -30,6 +30,23 @@ pub fn span(length: Duration) -> String {
     }
 }
 
+/// What is closed for longer than this (31 days) does not open by itself: somebody has to look.
+const BY_HAND: Duration = Duration::from_secs(31 * 86_400);
+
+/// Whether something that is closed for `length` opens by itself.
+pub fn opens_by_itself(length: Duration) -> bool {
+    length <= BY_HAND
+}
+
+/// For how long something is closed: `for 1m 24s`.
+pub fn closed(length: Duration) -> String {
+    if opens_by_itself(length) {
+        format!("for {}", span(length))
+    } else {
+        "until `producer resume` or `retry`".into()
+    }
+}
+
 /// A rate with one digit behind the point below a hundred.
 pub fn rate(calls_per_second: f64) -> String {
     if calls_per_second < 100.0 {
@@ -84,6 +101,13 @@ mod tests {
             [count(0), count(999), count(4_200), count(10_000_000)],
             ["0", "999", "4,200", "10,000,000"]
         );
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_opened_by_hand() {
+        assert_eq!(closed(Duration::from_secs(84)), "for 1m 24s");
+        let year = Duration::from_secs(400 * 86_400);
+        assert_eq!(closed(year), "until `producer resume` or `retry`");
     }
 
     #[test]

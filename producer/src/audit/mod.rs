@@ -50,6 +50,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// How many grants there were when Redis counts `counted`: a call is written by its grant alone, so a count below
+    /// the calls began after a loss of Redis. `None` when nothing is known.
+    pub fn grants(&self, counted: u64) -> Option<u64> {
+        (counted > 0 || self.calls == 0).then_some(counted.max(self.calls))
+    }
+
     /// Whether some limit was passed.
     pub fn passed(&self) -> bool {
         self.limits.iter().any(Audited::passed)
@@ -144,6 +150,24 @@ fn waste(row: &LedgerRow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_that_redis_lost_is_never_below_the_calls() {
+        let mut report = Report {
+            run: "r".into(),
+            granted: None,
+            calls: 400,
+            refused: 0,
+            repeated: 0,
+            limits: Vec::new(),
+            wasted: BTreeMap::new(),
+            timeline: Timeline::default(),
+        };
+        let grants = [0, 122, 410].map(|counted| report.grants(counted));
+        assert_eq!(grants, [None, Some(400), Some(410)]);
+        report.calls = 0;
+        assert_eq!(report.grants(0), Some(0));
+    }
 
     /// A good call at `sent_us`.
     pub(crate) fn row(sent_us: i64) -> LedgerRow {

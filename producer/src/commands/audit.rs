@@ -24,7 +24,7 @@ pub async fn run(context: &Context, args: &AuditArgs) -> Result<Exit> {
     let layout = RunLayout::new(&archive.fleet.prefix, &run);
     let mut report = audit(&archive.objects, &layout, &files.plan).await?;
     match granted(context, &archive, &files.plan).await {
-        Ok(granted) => report.granted = (granted > 0 || report.calls == 0).then_some(granted),
+        Ok(granted) => report.granted = report.grants(granted),
         Err(error) => context.say(format!("the grants are not known: {error:#}")),
     }
     if let Some(file) = &args.svg {

@@ -183,9 +183,10 @@ fn print(all: &[Budgets]) {
                 limit
                     .opens_at
                     .map_or_else(|| "-".into(), |at| format!("{at:.3}")),
-                limit
-                    .holders
-                    .map_or_else(String::new, |n| format!("{n} workers")),
+                limit.holders.map_or_else(String::new, |n| match n {
+                    1 => "1 worker".to_owned(),
+                    n => format!("{n} workers"),
+                }),
             ]);
         }
     }
@@ -199,9 +200,9 @@ fn print(all: &[Budgets]) {
         }
         for closed in &budgets.closed {
             let whom = closed.name.as_deref().unwrap_or("every call");
-            let length = show::span(std::time::Duration::from_secs(closed.for_s));
+            let length = show::closed(std::time::Duration::from_secs(closed.for_s));
             crate::terminal::data(format_args!(
-                "{}: {whom} is closed for {length} ({})",
+                "{}: {whom} is closed {length} ({})",
                 budgets.provider, closed.reason
             ));
         }

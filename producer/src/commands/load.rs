@@ -11,7 +11,7 @@ use crate::exit::Refusal;
 use crate::inputs;
 use crate::plan::{PlanError, PlanRequest};
 use crate::stores::{Archive, Stores};
-use paceline_protocol::spec::{LoadError, LoadedJob, SpecFolder, Unreadable};
+use paceline_protocol::spec::{Diagnostic, LoadError, LoadedJob, SpecFolder, Unreadable};
 
 /// Loads a job by name or path; its warnings go to stderr.
 ///
@@ -41,16 +41,23 @@ pub fn no_folder(error: &Unreadable) -> anyhow::Error {
 }
 
 /// The refusal for a job or provider that cannot be loaded: exit 2 for a name that there is not, 3 for wrong
-/// files, each with its place on stderr.
+/// files, each with its place: on stderr, or as `check` has them on stdout where a program reads.
 pub fn refused(context: &Context, error: &LoadError) -> anyhow::Error {
     match error {
         LoadError::Unknown { .. } => Refusal::usage(error.to_string()),
         LoadError::Wrong(found) => {
-            found
-                .iter()
-                .for_each(|diagnostic| context.say(diagnostic.to_string()));
+            tell_faults(context.json, found);
             Refusal::wrong_file("nothing was sent, since files are wrong (see above)")
         }
+    }
+}
+
+/// What is wrong is no progress: `--quiet` does not hide it.
+fn tell_faults(json: bool, found: &[Diagnostic]) {
+    if json {
+        crate::terminal::data(format_args!("{:#}", serde_json::json!(found)));
+    } else {
+        found.iter().for_each(crate::terminal::tell);
     }
 }
 

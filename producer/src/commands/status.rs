@@ -73,9 +73,10 @@ fn print(shot: &Snapshot, files: &RunFiles) {
         table.add_row(["binds", binds]);
     }
     if let Some(manifest) = files.ended() {
-        table.add_row(["finished", &manifest.finished_at.to_string()]);
+        table.add_row(["finished", &format!("{:.0}", manifest.finished_at)]);
         for (reason, cells) in &manifest.reasons {
-            table.add_row([format!("failed: {reason}"), show::count(*cells)]);
+            let cells = show::count(*cells);
+            table.add_row(["because".into(), format!("{cells} failed: {reason}")]);
         }
         for note in &manifest.notes {
             table.add_row(["note", note]);

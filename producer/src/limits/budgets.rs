@@ -169,7 +169,7 @@ fn budgets_of(
 fn budget(limit: &Limit, now: &LimitNow) -> Budget {
     let text = |numbers: Numbers| period_text(&with_numbers(&limit.rule, numbers));
     let in_force = now.set.or(now.learned);
-    let opens_at = now.opens_us.map(Timestamp::from_microsecond);
+    let opens_at = opens_us(now).map(Timestamp::from_microsecond);
     Budget {
         limit: limit.name.clone(),
         scope: now.instance.scope.clone(),
@@ -181,6 +181,16 @@ fn budget(limit: &Limit, now: &LimitNow) -> Budget {
         remaining: remaining(now),
         opens_at: opens_at.and_then(Result::ok),
         holders: matches!(limit.rule, LimitRule::Concurrency { .. }).then_some(now.holders),
+    }
+}
+
+/// When the next call may start: of a quota that is used up, at its reset.
+fn opens_us(now: &LimitNow) -> Option<i64> {
+    match now.instance.rule {
+        Rule::Quota {
+            calls, closes_us, ..
+        } if now.used >= calls => Some(closes_us),
+        _ => now.opens_us,
     }
 }
 
@@ -198,5 +208,32 @@ fn closed(closure: &Closure) -> Closed {
         name: closure.part().map(str::to_owned),
         reason: closure.reason.clone(),
         for_s: closure.for_.as_secs(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_that_is_used_up_opens_at_its_reset() {
+        let quota = |used| LimitNow {
+            instance: Instance {
+                limit: "day".into(),
+                scope: String::new(),
+                rule: Rule::Quota {
+                    calls: 10,
+                    opened_us: 0,
+                    closes_us: 7_000_000,
+                },
+            },
+            used,
+            opens_us: None,
+            learned: None,
+            set: None,
+            holders: 0,
+        };
+        assert_eq!(opens_us(&quota(9)), None);
+        assert_eq!(opens_us(&quota(10)), Some(7_000_000));
     }
 }

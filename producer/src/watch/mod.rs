@@ -230,9 +230,17 @@ impl Watcher<'_> {
     }
 
     fn say_stopped(&self, run: &RunRef, closed: &ClosedFor) -> Exit {
+        let left = closed.remaining();
+        let then = if show::opens_by_itself(left) {
+            format!(
+                "every key is closed for {} more. The run stays open and goes on by itself then",
+                show::span(left)
+            )
+        } else {
+            "every key is closed until somebody looks. The run stays open".to_owned()
+        };
         crate::terminal::tell(format_args!(
-            "{run} is stopped by its provider: every key is closed for {} more. The run stays open and goes on by itself then; `producer resume {run}` tries again at once, `producer watch {run}` shows it",
-            show::span(closed.remaining())
+            "{run} is stopped by its provider: {then}; `producer resume {run}` tries again at once, `producer watch {run}` shows it"
         ));
         Exit::StoppedByProvider
     }
@@ -260,7 +268,7 @@ impl Meters {
         self.cells.note(now, shot.cells.saturating_sub(shot.left));
         self.calls.note(now, shot.granted);
         if let Some(rate) = self.cells.per_second().filter(|rate| *rate > 0.0) {
-            shot.eta_s = Some((shot.left as f64 / rate).ceil() as u64);
+            shot.expect(Some(rate));
         }
     }
 

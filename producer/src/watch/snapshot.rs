@@ -1,6 +1,7 @@
 //! A run at one moment, as `status` shows it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Result;
 use paceline_protocol::limit::Rule;
@@ -14,6 +15,7 @@ use serde::Serialize;
 use super::closed;
 use crate::limits::{limiter_name, pace, tags, unscoped};
 use crate::run::{RunFiles, StateWord};
+use crate::show;
 
 /// A run at one moment; the names of its JSON are a contract.
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +54,9 @@ pub struct Snapshot {
     /// Calls a second that the limits allow.
     #[serde(skip)]
     pub allowed_per_s: Option<f64>,
+    /// Seconds for which everything that is left is closed or held.
+    #[serde(skip)]
+    pub closed_s: u64,
     /// Calls that workers have told of, and how many milliseconds they took together.
     #[serde(skip)]
     pub told: (u64, u64),
@@ -100,11 +105,31 @@ pub async fn snapshot(
         return Ok(shot);
     }
     shot.granted = granted(limiter, plan).await?;
-    shot.binds = binds(limiter, plan, env).await?;
+    let first_round = files.open.as_ref().is_some_and(|open| open.round == 0);
+    if shot.state == StateWord::Queued && first_round && shot.granted > 0 {
+        // Cells are counted block by block, so the first calls come long before the first count.
+        shot.state = StateWord::Running;
+    }
+    let binding = binds(limiter, plan, env).await?;
+    shot.binds = binding.what;
+    shot.closed_s = binding.closed.as_secs();
+    shot.expect(allowed_pace(plan));
     Ok(shot)
 }
 
+fn allowed_pace(plan: &Plan) -> Option<f64> {
+    pace(plan).map(|pace| pace.calls_per_second)
+}
+
 impl Snapshot {
+    /// Expects the end by a pace of cells a second, after what is closed or held has opened again.
+    pub fn expect(&mut self, per_second: Option<f64>) {
+        let closed = if self.left > 0 { self.closed_s } else { 0 };
+        let opens = show::opens_by_itself(Duration::from_secs(closed));
+        let per_second = per_second.filter(|_| opens);
+        self.eta_s = per_second.map(|rate| closed + (self.left as f64 / rate).ceil() as u64);
+    }
+
     /// An ended run's counters come from its manifest: Redis may have forgotten them.
     fn count_as(&mut self, manifest: &Manifest) {
         self.succeeded = manifest.succeeded;
@@ -116,9 +141,9 @@ impl Snapshot {
 
 fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
     let plan = &files.plan;
-    let allowed = pace(plan).map(|pace| pace.calls_per_second);
+    let allowed = allowed_pace(plan);
     let left = left(files, progress);
-    Snapshot {
+    let mut shot = Snapshot {
         run: plan.run.to_string(),
         job: plan.job.name.clone(),
         state: files.state(progress),
@@ -127,15 +152,18 @@ fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
         empty: progress.empty,
         failed: progress.failed,
         shards: plan.shards(),
-        eta_s: allowed.map(|rate| (left as f64 / rate).ceil() as u64),
+        eta_s: None,
         binds: None,
         progress: by_value(plan, progress),
         left,
         shards_loaded: progress.shards_loaded,
         granted: 0,
+        closed_s: 0,
         allowed_per_s: allowed,
         told: (progress.calls, progress.busy_ms),
-    }
+    };
+    shot.expect(allowed);
+    shot
 }
 
 /// Cells that have still to end: in a retry those that failed before, too.
@@ -156,29 +184,55 @@ async fn granted(limiter: &FleetLimiter, plan: &Plan) -> Result<u64> {
     Ok(all)
 }
 
+/// What holds a run back, and for how long nothing of it can go on.
+#[derive(Default)]
+struct Binding {
+    what: Option<String>,
+    closed: Duration,
+}
+
+impl Binding {
+    fn closed(plan: &Plan, what: String, for_: Duration) -> Self {
+        // With a second provider the rest goes on meanwhile.
+        let alone = plan.providers.len() == 1;
+        Binding {
+            what: Some(what),
+            closed: if alone { for_ } else { Duration::ZERO },
+        }
+    }
+
+    fn of(what: Option<String>) -> Self {
+        Binding {
+            what,
+            closed: Duration::ZERO,
+        }
+    }
+}
+
 /// What holds the run back: what is closed, else a full limit of calls in flight, else the slowest rate.
-async fn binds(
-    limiter: &FleetLimiter,
-    plan: &Plan,
-    env: &impl Environment,
-) -> Result<Option<String>> {
+async fn binds(limiter: &FleetLimiter, plan: &Plan, env: &impl Environment) -> Result<Binding> {
     for provider in plan.providers.values() {
-        if limiter.kept(&limiter_name(provider)).await?.hold.is_some() {
-            return Ok(Some(format!("{} held", provider.name)));
+        if let Some(hold) = limiter.kept(&limiter_name(provider)).await?.hold {
+            let left = hold.until_us - jiff::Timestamp::now().as_microsecond();
+            let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+            return Ok(Binding::closed(
+                plan,
+                format!("{} held", provider.name),
+                left,
+            ));
         }
         if let Some(closed) = closed::whole_provider(limiter, provider, env).await? {
-            return Ok(Some(format!(
-                "{} closed ({})",
-                provider.name, closed.reason
-            )));
+            let what = format!("{} closed ({})", provider.name, closed.reason);
+            return Ok(Binding::closed(plan, what, closed.for_));
         }
         let limits = unscoped(provider, "", jiff::Timestamp::now());
         let now = limiter.peek(&limiter_name(provider), &limits).await?;
         if let Some(full) = now.iter().find(|limit| is_full(limit)) {
-            return Ok(Some(format!("{}/{}", provider.name, full.instance.limit)));
+            let what = format!("{}/{}", provider.name, full.instance.limit);
+            return Ok(Binding::of(Some(what)));
         }
     }
-    Ok(pace(plan).map(|pace| pace.limit))
+    Ok(Binding::of(pace(plan).map(|pace| pace.limit)))
 }
 
 fn is_full(limit: &LimitNow) -> bool {

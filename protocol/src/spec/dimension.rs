@@ -121,7 +121,7 @@ fn values(r: &Reader, f: &Fields, source: &str, name: &str) -> Option<DimensionV
 fn list(r: &Reader, node: &Node) -> Option<DimensionValues> {
     let values = r.list(node, Reader::scalar)?;
     if matches!(&node.data, Data::List(items) if items.is_empty()) {
-        return r.fault(
+        r.warn(
             node.key_at,
             "a list without values gives no cells",
             "write at least one value, or take the dimension out",

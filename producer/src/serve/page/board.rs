@@ -197,7 +197,7 @@ async fn look_at(
     one.calls.note(now, shot.granted);
     one.cells.note(now, shot.cells.saturating_sub(shot.left));
     if let Some(cells) = one.cells.per_second().filter(|cells| *cells > 0.0) {
-        shot.eta_s = Some((shot.left as f64 / cells).ceil() as u64);
+        shot.expect(Some(cells));
     }
     let speed = one.calls.per_second();
     if let Some(speed) = speed {

@@ -152,7 +152,7 @@ impl Shown {
             .into_iter()
             .map(|closed| Shut {
                 whom: closed.name.unwrap_or_else(|| "Every call".to_owned()),
-                length: show::span(Duration::from_secs(closed.for_s)),
+                length: show::closed(Duration::from_secs(closed.for_s)),
                 reason: closed.reason,
             })
             .collect();

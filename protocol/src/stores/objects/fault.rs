@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{ObjectError, Objects};
@@ -63,7 +63,7 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     fn from(error: SdkError<E>) -> Self {
-        let why = || DisplayErrorContext(&error).to_string();
+        let why = || chain(&error);
         match &error {
             SdkError::ServiceError(answer) => {
                 let status = answer.raw().status().as_u16();
@@ -74,6 +74,20 @@ where
             _ => Fault::Again(why()),
         }
     }
+}
+
+/// An error and what caused it, each said once; the SDK's own way adds a dump of its types.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The code decides where there is one; an answer to HEAD has only its status.
@@ -154,6 +168,15 @@ impl Objects {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chain_of_causes_is_said_without_its_types() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("dispatch failure")]
+        struct Failure(#[source] std::io::Error);
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused");
+        assert_eq!(chain(&Failure(refused)), "dispatch failure: refused");
+    }
 
     #[test]
     fn what_an_answer_means() {
