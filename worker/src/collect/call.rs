@@ -340,18 +340,9 @@ impl Call {
         costs
     }
 
-    /// The call was not sent: what it took of quotas and of buckets of points goes back with the next request for grants.
+    /// The call was not sent: what it took of quotas and of buckets of points goes back.
     fn give_back(&self) {
-        for drawn in &self.drawn.limits {
-            let took = match drawn.instance.rule {
-                Rule::Quota { .. } => 1,
-                Rule::Cost { .. } => drawn.points,
-                _ => continue,
-            };
-            let of_us = self.grant.start_us;
-            self.lane
-                .ears(|ears| ears.cost(&drawn.instance, took, 0, of_us));
-        }
+        self.late.give_back(&self.drawn.limits, self.grant.start_us);
     }
 
     /// Keeps what the answer tells of limits for the next request for grants.
@@ -602,6 +593,7 @@ impl Call {
     }
 
     fn ended_without_call(&self, reason: String) -> CallEnd {
+        self.give_back();
         let failure = Failure {
             cell: self.cell,
             reason,

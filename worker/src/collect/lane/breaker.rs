@@ -23,6 +23,15 @@ impl Lane {
         }
     }
 
+    /// A quota has room again before its reset. A lane that asks soon anyway is left alone.
+    pub(super) fn go_on_with_what_came_back(&mut self) {
+        if self.closed_until.borrow().is_some() {
+            self.ask_at = Instant::now();
+            self.closed_until.send_replace(None);
+            self.context.shard_left.notify_one();
+        }
+    }
+
     /// A scope was refused too often. While others are served its cells fail with that reason; else the runs
     /// of this lane are paused.
     pub(super) fn on_breaker(&mut self, closure: &Closure) {

@@ -6,15 +6,21 @@
 //!
 //! A grant that is late before its call has left is dropped where that costs less. Where calls are far apart the next
 //! starts are moved first, and then it is sent: a few milliseconds are lost to the fleet and not a whole call.
+//!
+//! What a dropped grant took of quotas and of buckets of points goes back at once too. With the next request for
+//! grants it would come too late: of a quota that is used up otherwise nobody asks any more before its reset.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use paceline_protocol::connector::cooldown::DrawnLimit;
-use paceline_protocol::limit::{Ask, FURTHEST_US, Heard, Instance, Rule};
+use paceline_protocol::limit::{Ask, Back, FURTHEST_US, Heard, Instance, Rule};
 use paceline_protocol::stores::limiter::FleetLimiter;
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+
+use super::Event;
 
 /// A limiter that does not answer has lost more than this; then nothing is granted anyway.
 const TRIES: usize = 3;
@@ -38,9 +44,10 @@ pub fn moves_by(drawn: &[DrawnLimit], slack_us: i64, over_us: i64) -> Option<i64
     (limits.peek().is_some() && limits.all(bears)).then_some(by_us)
 }
 
-/// Tells the limiter of late calls, one request at a time.
+/// Tells the limiter of late calls and dropped grants, one request at a time.
 #[derive(Clone)]
 pub struct Late {
+    lane: mpsc::UnboundedSender<Event>,
     limiter: FleetLimiter,
     provider: String,
     holder: String,
@@ -50,15 +57,30 @@ pub struct Late {
 
 #[derive(Default)]
 struct Noted {
-    /// By the limits' ids: the latest call that was not told yet.
-    limits: HashMap<String, (Instance, i64)>,
+    /// By the limits' ids: what was not told yet.
+    limits: HashMap<String, Untold>,
     telling: bool,
+}
+
+struct Untold {
+    limit: Instance,
+    /// How late the latest call was.
+    late_us: i64,
+    /// What dropped grants had taken.
+    back: Option<Back>,
 }
 
 impl Late {
     /// For the calls of one lane; `provider` as the limiter knows it.
-    pub fn new(limiter: FleetLimiter, provider: &str, holder: &str, tasks: TaskTracker) -> Self {
+    pub(super) fn new(
+        lane: mpsc::UnboundedSender<Event>,
+        limiter: FleetLimiter,
+        provider: &str,
+        holder: &str,
+        tasks: TaskTracker,
+    ) -> Self {
         Late {
+            lane,
             limiter,
             provider: provider.to_owned(),
             holder: holder.to_owned(),
@@ -69,19 +91,30 @@ impl Late {
 
     /// Moves the next starts of `drawn` by `by_us`. Returns whether that is done.
     pub async fn move_starts(&self, drawn: &[DrawnLimit], by_us: i64) -> bool {
-        let all = paced(drawn).map(|limit| (limit.clone(), by_us));
+        let all = paced(drawn).map(|limit| Untold {
+            late_us: by_us,
+            ..Untold::nothing(limit)
+        });
         let moved = self.limiter.ask(&self.ask(all.collect())).await;
         moved.is_ok()
     }
 
     /// A call that drew from `drawn` left `late_us` after the end of its slack.
     pub fn note(&self, drawn: &[DrawnLimit], late_us: i64) {
-        let paced = paced(drawn);
+        self.tell_of(|noted| noted.late(paced(drawn), late_us.min(FURTHEST_US)));
+    }
+
+    /// A grant that drew from `drawn` at `of_us` is dropped: nothing was sent.
+    pub fn give_back(&self, drawn: &[DrawnLimit], of_us: i64) {
+        self.tell_of(|noted| drawn.iter().for_each(|drawn| noted.dropped(drawn, of_us)));
+    }
+
+    fn tell_of(&self, note: impl FnOnce(&mut Noted)) {
         let mut noted = self
             .noted
             .lock()
             .expect("no panic while late calls are noted");
-        noted.add(paced, late_us.min(FURTHEST_US));
+        note(&mut noted);
         if noted.limits.is_empty() || noted.telling {
             return;
         }
@@ -92,15 +125,20 @@ impl Late {
     }
 
     async fn tell(&self) {
-        while let Some(ask) = self.next_ask() {
+        while let Some(mut ask) = self.next_ask() {
             for _ in 0..TRIES {
                 match self.limiter.ask(&ask).await {
                     Ok(_) => break,
                     Err(error) => {
                         tracing::debug!(error = %error, "a late call could not be told");
+                        // Nobody knows whether it was heard: what is given back twice would be granted twice.
+                        ask.heard.iter_mut().for_each(|heard| heard.back = None);
                         tokio::time::sleep(BETWEEN).await;
                     }
                 }
+            }
+            if ask.heard.iter().any(|heard| heard.back.is_some()) {
+                drop(self.lane.send(Event::GivenBack));
             }
         }
     }
@@ -117,17 +155,17 @@ impl Late {
         (!all.is_empty()).then(|| self.ask(all.into_values().collect()))
     }
 
-    fn ask(&self, late: Vec<(Instance, i64)>) -> Ask {
-        let (limits, late): (Vec<Instance>, Vec<i64>) = late.into_iter().unzip();
-        let heard = late.into_iter().enumerate().map(|(limit, late_us)| Heard {
-            late_us,
+    fn ask(&self, untold: Vec<Untold>) -> Ask {
+        let heard = untold.iter().enumerate().map(|(limit, untold)| Heard {
+            late_us: untold.late_us,
+            back: untold.back,
             ..Heard::nothing(limit)
         });
         Ask {
             provider: self.provider.clone(),
             holder: self.holder.clone(),
             heard: heard.collect(),
-            limits,
+            limits: untold.into_iter().map(|untold| untold.limit).collect(),
             held: Vec::new(),
             groups: Vec::new(),
             claims: Vec::new(),
@@ -144,13 +182,43 @@ fn paced(drawn: &[DrawnLimit]) -> impl Iterator<Item = &Instance> {
 
 impl Noted {
     /// Of several late calls one move is enough: by the latest.
-    fn add<'l>(&mut self, limits: impl Iterator<Item = &'l Instance>, late_us: i64) {
+    fn late<'l>(&mut self, limits: impl Iterator<Item = &'l Instance>, late_us: i64) {
         for limit in limits {
-            let known = self
-                .limits
-                .entry(limit.id())
-                .or_insert_with(|| (limit.clone(), 0));
-            known.1 = known.1.max(late_us);
+            let known = self.of(limit);
+            known.late_us = known.late_us.max(late_us);
+        }
+    }
+
+    fn dropped(&mut self, drawn: &DrawnLimit, of_us: i64) {
+        let points = match drawn.instance.rule {
+            Rule::Quota { .. } => 1,
+            Rule::Cost { .. } => drawn.points,
+            _ => return,
+        };
+        let known = self.of(&drawn.instance);
+        if known.limit != drawn.instance {
+            // A quota's next window began meanwhile: of the one before nothing counts any more.
+            *known = Untold::nothing(&drawn.instance);
+        }
+        let before = known.back.unwrap_or(Back { points: 0, of_us });
+        known.back = Some(Back {
+            points: before.points + points,
+            of_us: before.of_us.min(of_us),
+        });
+    }
+
+    fn of(&mut self, limit: &Instance) -> &mut Untold {
+        let nothing = || Untold::nothing(limit);
+        self.limits.entry(limit.id()).or_insert_with(nothing)
+    }
+}
+
+impl Untold {
+    fn nothing(limit: &Instance) -> Self {
+        Untold {
+            limit: limit.clone(),
+            late_us: 0,
+            back: None,
         }
     }
 }
@@ -214,10 +282,30 @@ mod tests {
         };
         let (a, b) = (limit("a"), limit("b"));
         let mut noted = Noted::default();
-        noted.add([&a, &b].into_iter(), 5);
-        noted.add([&a].into_iter(), 9);
-        noted.add([&b].into_iter(), 3);
-        let told = |limit: &Instance| noted.limits[&limit.id()].1;
+        noted.late([&a, &b].into_iter(), 5);
+        noted.late([&a].into_iter(), 9);
+        noted.late([&b].into_iter(), 3);
+        let told = |limit: &Instance| noted.limits[&limit.id()].late_us;
         assert_eq!((told(&a), told(&b)), (9, 5));
+    }
+
+    #[test]
+    fn what_dropped_grants_took_of_quotas_goes_back_together() {
+        let day = |opened_us| {
+            drawn(Rule::Quota {
+                calls: 10,
+                opened_us,
+                closes_us: opened_us + 86_400,
+            })
+        };
+        let mut noted = Noted::default();
+        noted.dropped(&rate(50, None), 7);
+        assert!(noted.limits.is_empty(), "a start that is over is over");
+        noted.dropped(&day(0), 9);
+        noted.dropped(&day(0), 7);
+        let back = |noted: &Noted| noted.limits["l"].back.map(|b| (b.points, b.of_us));
+        assert_eq!(back(&noted), Some((2, 7)));
+        noted.dropped(&day(86_400), 86_401);
+        assert_eq!(back(&noted), Some((1, 86_401)));
     }
 }

@@ -147,6 +147,8 @@ enum Event {
     LookAgain,
     /// An operator changed limits.
     LimitsChanged,
+    /// What dropped grants had taken was given back: who waits for a reset may go on.
+    GivenBack,
     /// What operators said was put back into Redis, or could not be.
     PutBack,
     /// A scope was refused again and again.
@@ -224,6 +226,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         name: name.to_owned(),
         shared: Arc::new(LaneShared::default()),
         late: Late::new(
+            events.clone(),
             context.limiter.clone(),
             &provider.limiter_name(),
             &context.holder,
@@ -365,6 +368,7 @@ impl Lane {
                 self.shared.ears(ears::Ears::forget);
                 self.look_again();
             }
+            Event::GivenBack => self.go_on_with_what_came_back(),
             Event::PutBack => self.on_put_back(),
             Event::BreakerOpened(closure) => self.on_breaker(&closure),
             Event::Settled { held, summary } => self.on_settled(held, summary),

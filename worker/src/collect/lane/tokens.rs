@@ -214,6 +214,7 @@ impl Lane {
         if grant.probe {
             self.report_probe(&CallEnd::NotSent, drawn, grant.start_us);
         }
+        self.late.give_back(&drawn.limits, grant.start_us);
         let Some(in_hand) = self.held.get_mut(&wish.held) else {
             return;
         };
