@@ -1,7 +1,7 @@
 //! Templates: Jinja with undefined names refused, and the filters that jobs use.
 //!
 //! A number becomes text with the shortest digits that read back as the same; a float always shows a
-//! point (`12.0`).
+//! point (`12.0`). A boolean is `true` or `false`, as APIs and YAML spell it (Jinja's own would be `True`).
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -34,6 +34,10 @@ pub fn environment() -> Environment<'static> {
     // An error would carry the values of its template, secrets among them.
     env.set_debug(false);
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    env.set_formatter(|out, state, value| match truth(value) {
+        Some(text) => out.write_str(text).map_err(Error::from),
+        None => minijinja::escape_formatter(out, state, value),
+    });
     env.add_filter("plus_days", plus_days);
     env.add_filter("date", date);
     env.add_filter("sha256", sha256);
@@ -42,6 +46,16 @@ pub fn environment() -> Environment<'static> {
     env.add_filter("bcrypt", signing::bcrypt);
     env.add_filter("totp", signing::totp);
     env
+}
+
+/// A value as a template shows it.
+pub fn as_text(value: &Value) -> String {
+    truth(value).map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A boolean's text.
+fn truth(value: &Value) -> Option<&'static str> {
+    (value.kind() == ValueKind::Bool).then(|| if value.is_true() { "true" } else { "false" })
 }
 
 /// Compiled templates that share one environment.
@@ -93,7 +107,7 @@ impl Templates {
     pub fn render(&self, template: &Compiled, context: &Value) -> Result<String, Error> {
         match template {
             Compiled::Literal(text) => Ok(text.clone()),
-            Compiled::Name(name) => self.lookup(name, context).map(|value| value.to_string()),
+            Compiled::Name(name) => self.lookup(name, context).map(|value| as_text(&value)),
             Compiled::Template(name) => self.env.get_template(name)?.render(context.clone()),
         }
     }
@@ -187,7 +201,7 @@ fn date(value: &Value, format: &str, zone: Option<&str>) -> Result<String, Error
 fn bytes_of(value: &Value) -> Vec<u8> {
     match value.kind() {
         ValueKind::Bytes => value.as_bytes().unwrap_or_default().to_vec(),
-        _ => value.to_string().into_bytes(),
+        _ => as_text(value).into_bytes(),
     }
 }
 
@@ -275,6 +289,23 @@ mod tests {
         let value = templates.evaluate("a + 1", &context).expect("a number");
         assert_eq!(value, Value::from(8));
         assert!(templates.evaluate("b", &context).is_err());
+    }
+
+    #[test]
+    fn booleans_show_as_apis_spell_them() {
+        let context = context! { live => true, dead => false };
+        for (template, right) in [
+            ("{{ live }}", "true"),
+            ("a={{ live }}&b={{ dead }}", "a=true&b=false"),
+            ("{{ not dead }}", "true"),
+        ] {
+            assert_eq!(render(template, context.clone()).expect("renders"), right);
+            let mut templates = Templates::new(environment());
+            let compiled = templates.compile(template).expect("compiles");
+            let shown = templates.render(&compiled, &context).expect("renders");
+            assert_eq!(shown, right, "{template}");
+        }
+        assert!(render("{{ nothing }}", context).is_err());
     }
 
     #[test]

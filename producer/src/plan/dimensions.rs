@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 use minijinja::Environment as Jinja;
+use paceline_protocol::connector::{planned_expression, planned_template};
 use paceline_protocol::plan::{Matrix, PlannedDimension, PlannedValues};
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{
@@ -27,9 +28,17 @@ pub(super) fn expand_environment(
     env: &(impl Environment + ?Sized),
 ) -> Result<(), MissingNames> {
     for added in dimension.add.values_mut() {
-        if let AddedColumn::Nearest { file, .. } = added {
-            *file = expand_env(file, env)?;
+        match added {
+            AddedColumn::Template(template) => *template = planned_template(template, env)?,
+            AddedColumn::Nearest { file, .. } => *file = expand_env(file, env)?,
         }
+    }
+    let records = match &mut dimension.values {
+        DimensionValues::RecordsOf(records) => records.filter.as_mut(),
+        _ => None,
+    };
+    for filter in dimension.filter.iter_mut().chain(records) {
+        *filter = planned_expression(filter, env)?;
     }
     match &mut dimension.values {
         DimensionValues::List(values) => {

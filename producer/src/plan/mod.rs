@@ -19,6 +19,7 @@ use indexmap::IndexMap;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
+use paceline_protocol::connector::planned_template;
 use paceline_protocol::ids::RunId;
 use paceline_protocol::inputs::Inputs;
 use paceline_protocol::plan::{Matrix, Plan, PlannedDimension};
@@ -284,17 +285,13 @@ fn fixed_job(
     for dimension in job.split.values_mut() {
         dimensions::expand_environment(dimension, env)?;
     }
-    for text in job
-        .outputs
-        .s3
-        .bucket
-        .iter_mut()
-        .chain(&mut job.outputs.s3.key)
-    {
-        *text = expand_env(text, env)?;
+    let s3 = &mut job.outputs.s3;
+    if let Some(bucket) = &mut s3.bucket {
+        *bucket = expand_env(bucket, env)?;
     }
-    for ranking in &mut job.outputs.rankings {
-        ranking.key = expand_env(&ranking.key, env)?;
+    let sets = job.outputs.rankings.iter_mut().map(|set| &mut set.key);
+    for template in s3.key.iter_mut().chain(sets) {
+        *template = planned_template(template, env)?;
     }
     Ok(job)
 }
@@ -333,8 +330,8 @@ fn fixed_provider(
     }
     if let Some(s3) = provider.source.as_mut().and_then(|s| s.get_mut("s3")) {
         for name in ["bucket", "key"] {
-            if let Some(text) = s3.get_mut(name) {
-                expand_value(text, env)?;
+            if let Some(Value::String(template)) = s3.get_mut(name) {
+                *template = planned_template(template, env)?;
             }
         }
     }

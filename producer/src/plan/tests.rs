@@ -192,6 +192,21 @@ fn columns_are_added_filtered_and_made_distinct() {
 }
 
 #[test]
+fn the_environments_values_are_no_templates() {
+    let split = "  trip:\n    range: [1, 2]\n    add: {to: \"${FARE_SEARCH_KEYS}-{{ trip }}\"}\n    where: \"to != '${FARE_SEARCH_KEYS}-2'\"\n";
+    let mut loaded = load(split, "a", 10);
+    loaded.job.outputs.s3.key = Some("${FARE_SEARCH_KEYS}/{{ trip }}".into());
+    let env = |value: &str| BTreeMap::from([("FARE_SEARCH_KEYS".to_owned(), value.to_owned())]);
+    let plan = plan_run(&loaded, &request(), &env("{{ 7 }}'")).expect("plans");
+    assert_eq!(plan.cells(), 1);
+    assert_eq!(plan.matrix.cell(0)[1], Value::from("{{ 7 }}'-1"));
+    let key = plan.job.outputs.s3.key.as_deref();
+    assert_eq!(key, Some("{{ \"{{ 7 }}'\" }}/{{ trip }}"));
+    let plan = plan_run(&loaded, &request(), &env("sales")).expect("plans");
+    assert_eq!(plan.job.outputs.s3.key.as_deref(), Some("sales/{{ trip }}"));
+}
+
+#[test]
 fn lanes_follow_the_rendered_provider() {
     let plan = plan_run(
         &load(

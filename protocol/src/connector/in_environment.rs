@@ -36,8 +36,8 @@ pub fn in_environment(
     }))
 }
 
-/// `plan` with the values that its outputs, `dedupe`, `changes` and the `fields` of a job without calls name; `None` when they name
-/// nothing.
+/// `plan` with the values that its outputs, `dedupe`, `changes` and the `fields` and `where` of a job without calls name; `None` when
+/// they name nothing.
 ///
 /// # Errors
 /// The names that the environment lacks.
@@ -55,10 +55,17 @@ pub fn outputs_in_environment(
         "/fields",
         "/outputs/rankings",
         "/outputs/index/id",
+        "/outputs/s3/merged",
     ] {
         if let Some(part) = written.pointer_mut(part) {
             expand(part, env, &mut changed)?;
         }
+    }
+    if let Some(Value::String(filter)) = written.pointer_mut("/source/filter")
+        && filter.contains("${")
+    {
+        *filter = planned_expression(filter, env)?;
+        changed = true;
     }
     // A name, and no template.
     if let Some(Value::String(name)) = written.pointer_mut("/outputs/index/name")
@@ -104,11 +111,49 @@ enum Inside {
     Quotes(u8),
 }
 
+/// A template that is fixed when a run is planned, with each name's value as a literal of it; a value without
+/// anything of a template's own stays as it is, so that plans read as their files do.
+///
+/// # Errors
+/// The names that the environment lacks.
+pub fn planned_template(
+    text: &str,
+    env: &(impl Environment + ?Sized),
+) -> Result<String, MissingNames> {
+    put_in(text, env, Inside::Text, is_plain)
+}
+
+/// The same for an expression (`where`): a name stands in quotes there.
+///
+/// # Errors
+/// The names that the environment lacks.
+pub fn planned_expression(
+    text: &str,
+    env: &(impl Environment + ?Sized),
+) -> Result<String, MissingNames> {
+    put_in(text, env, Inside::Braces, is_plain)
+}
+
+/// Whether a template shows `value` as it is, whatever stands beside it.
+fn is_plain(value: &str) -> bool {
+    !value.contains(['{', '}', '%', '#', '\n', '\r'])
+}
+
 /// `text` with each name's value as a literal of the template.
 fn as_template(text: &str, env: &(impl Environment + ?Sized)) -> Result<String, MissingNames> {
+    put_in(text, env, Inside::Text, |_| false)
+}
+
+/// `text` with each name's value in its place: between braces and in quotes as a literal, elsewhere as it is
+/// where `bare` allows.
+fn put_in(
+    text: &str,
+    env: &(impl Environment + ?Sized),
+    mut place: Inside,
+    bare: fn(&str) -> bool,
+) -> Result<String, MissingNames> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    let mut place = Inside::Text;
     while let Some(at) = rest.find("${") {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
@@ -118,8 +163,10 @@ fn as_template(text: &str, env: &(impl Environment + ?Sized)) -> Result<String, 
             break;
         };
         let (name, after) = from.split_at(end + 1);
-        let value = expand_env(name, env)?.replace('\\', r"\\");
+        let found = expand_env(name, env)?;
+        let value = found.replace('\\', r"\\");
         match place {
+            Inside::Text if bare(&found) => out.push_str(&found),
             Inside::Text => out.push_str(&format!("{{{{ \"{}\" }}}}", value.replace('"', "\\\""))),
             Inside::Braces => out.push_str(&format!("\"{}\"", value.replace('"', "\\\""))),
             Inside::Quotes(quote) => {
@@ -199,6 +246,24 @@ mod tests {
             assert_eq!(rendered("${X}", value), value);
             assert_eq!(rendered("{{ '${X}' }}", value), value);
             assert_eq!(rendered("{{ \"${X}\" }}", value), value);
+        }
+    }
+
+    #[test]
+    fn planned_templates_stay_as_written_where_they_can() {
+        let planned = |text, value| planned_template(text, &env(value)).expect("is there");
+        assert_eq!(planned("d/${X}/{{ x }}", "b"), "d/b/{{ x }}");
+        for value in ["{{ x }}", "{# x", "a\n", "%}"] {
+            let template = planned("d/${X}/{{ x }}", value);
+            let shown = environment().render_str(&template, context! { x => "cell" });
+            assert_eq!(shown.expect("renders"), format!("d/{value}/cell"));
+        }
+        for value in ["KR", "a'b", "'\\"] {
+            let expression = planned_expression("x == '${X}'", &env(value)).expect("is there");
+            let holds = environment()
+                .compile_expression(&expression)
+                .and_then(|e| e.eval(context! { x => value }));
+            assert!(holds.expect("an expression").is_true(), "{expression}");
         }
     }
 

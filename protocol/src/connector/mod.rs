@@ -30,7 +30,9 @@ pub use context::{CallContext, Credential, RunNames};
 pub use credential_name::{pool_entries, public_name, written_entries};
 pub use explain::Matched;
 pub use extract::Misfit;
-pub use in_environment::{in_environment, outputs_in_environment};
+pub use in_environment::{
+    in_environment, outputs_in_environment, planned_expression, planned_template,
+};
 pub use learn::LearnPlaces;
 pub use pool::{Pool, PoolError};
 pub use request::{HttpRequest, NotRequestable};

@@ -8,7 +8,7 @@ use super::sign::Signer;
 use super::steps::Asked;
 use super::{CallContext, CompileError, Connector};
 use crate::spec::{Auth, Method, Provider, Request, RequestBody};
-use crate::template::{Compiled, Templates, environment, value_of, whole_expression};
+use crate::template::{Compiled, Templates, as_text, environment, value_of, whole_expression};
 
 /// Unreserved characters of RFC 3986 stay, everything else is encoded.
 pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -142,7 +142,7 @@ fn compile_pairs(
         for value in values {
             let template = match value {
                 serde_json::Value::String(source) => compile(templates, source)?,
-                fixed => Compiled::Literal(value_of(fixed).to_string()),
+                fixed => Compiled::Literal(as_text(&value_of(fixed))),
             };
             compiled.push((name.clone(), template));
         }
@@ -199,7 +199,7 @@ pub(super) fn compile_json(
 pub(super) fn path_environment() -> minijinja::Environment<'static> {
     let mut env = environment();
     env.set_formatter(|out, _, value| {
-        let text = value.to_string();
+        let text = as_text(value);
         if value.is_undefined() {
             return Err(Error::from(ErrorKind::UndefinedError));
         }
@@ -221,7 +221,7 @@ fn xml_environment() -> minijinja::Environment<'static> {
         if value.is_undefined() {
             return Err(Error::from(ErrorKind::UndefinedError));
         }
-        let text = xml_text(&value.to_string())
+        let text = xml_text(&as_text(value))
             .map_err(|why| Error::new(ErrorKind::InvalidOperation, why))?;
         out.write_str(&text).map_err(Error::from)
     });

@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 
 use minijinja::{Environment, Value};
 use paceline_protocol::plan::Plan;
-use paceline_protocol::template::{environment, value_of};
+use paceline_protocol::template::{as_text, environment, value_of};
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -172,7 +172,7 @@ impl RecordTemplates {
         let mut used = expression.undeclared_variables(false).into_iter();
         if used.all(|used| self.constants.0.contains_key(used.as_str())) {
             let value = expression.eval(self.constants.context()).ok()?;
-            return (!value.is_undefined()).then(|| Piece::Literal(value.to_string()));
+            return (!value.is_undefined()).then(|| Piece::Literal(as_text(&value)));
         }
         (is_identifier(name) && !matches!(name, "now" | "now_ms"))
             .then(|| Piece::Name(self.place_of(name)))
@@ -303,7 +303,7 @@ fn push_text(value: &RawValue, into: &mut String) -> Result<(), TemplateError> {
         }
         _ => {
             let value: serde_json::Value = serde_json::from_str(json)?;
-            write!(into, "{}", value_of(&value)).expect("writing into memory cannot fail");
+            into.push_str(&as_text(&value_of(&value)));
         }
     }
     Ok(())
