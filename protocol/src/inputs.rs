@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ids::RunId;
+use crate::plan::PlannedDimension;
 
 /// What a plan reads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct Inputs {
     /// The objects that a cell of a provider in S3 reads; of several the first good one counts.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub objects: BTreeMap<u64, Vec<ReadObject>>,
+    /// The rows of dimensions that were looked up (`documents`, `object`), by dimension, before `add` and `where`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rows: BTreeMap<String, PlannedDimension>,
     /// How many cells there would be without `where` and `distinct` over another job's records.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub all_cells: Option<u64>,

@@ -78,6 +78,25 @@ pub struct Manifest {
     pub calls_saved: Option<u64>,
     /// What a person should know: why nothing was published, what was done again.
     pub notes: Vec<String>,
+    /// The best members of sorted sets whose head this run changed; of the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standings: Vec<Standing>,
+}
+
+/// A member at the head of a sorted set that was published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The set.
+    pub set: String,
+    /// The member.
+    pub member: String,
+    /// Its score.
+    pub score: f64,
+    /// Its place, from 1; the lowest score is first where the set keeps the lowest.
+    pub place: u64,
+    /// The place that it had before; none when it is new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<u64>,
 }
 
 /// One part in the manifest.

@@ -220,7 +220,7 @@ fn hex_digits(value: &Value) -> String {
 }
 
 /// A template's value from a JSON one. Whole numbers stay numbers; a number with a point or exponent
-/// becomes a float; both show as the spec says.
+/// becomes a float; both show as the spec says. One with more digits than a float holds keeps them as text.
 pub fn value_of(json: &serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::from(()),
@@ -244,13 +244,32 @@ fn number(n: &serde_json::Number) -> Value {
     } else {
         // A whole number beyond 64 bits keeps its digits as text.
         let digits = n.to_string();
-        match digits
-            .contains(['.', 'e', 'E'])
-            .then(|| digits.parse::<f64>())
-        {
-            Some(Ok(float)) => Value::from(float),
-            _ => Value::from(digits),
+        let float = digits.contains(['.', 'e', 'E']);
+        match float.then(|| digits.parse::<f64>()) {
+            Some(Ok(float)) if holds(float, &digits) => Value::from(float),
+            Some(_) => Value::from(shortest(&digits)),
+            None => Value::from(digits),
         }
+    }
+}
+
+/// Digits that a float always holds.
+const FLOAT_DIGITS: usize = 15;
+
+/// Whether `float`, read from `digits`, is the number that they say. One with an exponent is a float's own
+/// spelling.
+fn holds(float: f64, digits: &str) -> bool {
+    digits.len() <= FLOAT_DIGITS
+        || digits.contains(['e', 'E'])
+        || format!("{float:?}") == shortest(digits)
+}
+
+/// A decimal's digits without the zeros that say nothing.
+fn shortest(digits: &str) -> &str {
+    let short = digits.trim_end_matches('0');
+    match short.ends_with('.') {
+        true => &digits[..short.len() + 1],
+        false => short,
     }
 }
 
@@ -318,5 +337,17 @@ mod tests {
             .map(|v| render("{{ v }}", context! { v => value_of(v) }).expect("renders"))
             .collect();
         assert_eq!(shown, ["12", "12.0", "0.1", "-3"]);
+        for (digits, right) in [
+            ("80000.50", "80000.5"),
+            ("12.00", "12.0"),
+            ("1e3", "1000.0"),
+            ("0.1234567890123456", "0.1234567890123456"),
+            ("123456789012345678.10", "123456789012345678.1"),
+            ("123456789012345678.00", "123456789012345678.0"),
+            ("-0.12345678901234567890123", "-0.12345678901234567890123"),
+        ] {
+            let number: serde_json::Value = serde_json::from_str(digits).expect("a number");
+            assert_eq!(as_text(&value_of(&number)), right);
+        }
     }
 }

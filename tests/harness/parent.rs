@@ -145,5 +145,6 @@ fn empty_manifest(plan: &Plan) -> Manifest {
         gone: 0,
         calls_saved: None,
         notes: Vec::new(),
+        standings: Vec::new(),
     }
 }

@@ -75,7 +75,9 @@ fn truth() -> BTreeMap<String, Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn posts_are_the_newest_search_without_doubles() {
-    let fleet = Fleet::new("posts-job").expect("a fleet");
+    let mut fleet = Fleet::new("posts-job").expect("a fleet");
+    fleet.set("FARE_SEARCH_URL", "http://127.0.0.1:9");
+    fleet.set("FARE_SEARCH_KEYS", "key");
     let index = format!("{}-posts", fleet.name);
     // All tests share one Elasticsearch.
     let spec = &fleet.spec;
@@ -134,6 +136,42 @@ async fn posts_are_the_newest_search_without_doubles() {
             .iter()
             .all(|part| part.key.ends_with(".parquet"))
     );
+    looked_up(&fleet, &bucket, &index).await;
+}
+
+/// What a query finds in that index, and the newest list that somebody put into S3, are another job's cells.
+async fn looked_up(fleet: &Fleet, bucket: &Bucket, index: &str) {
+    let job = format!(
+        r#"job: again
+provider: fare-search
+endpoint: fares
+params: {{origin: ICN}}
+split:
+  post:
+    documents: {{index: {index}, query: {{terms: {{link: ["https://blog.test/old", "https://blog.test/3", "{{{{ params.origin }}}}"]}}}}, columns: [link, title]}}
+    where: "title != 'post 3'"
+  town:
+    object: {{key: "lists/{{{{ today | date('%Y') }}}}-*.csv", columns: [destination, depart]}}
+  nights: [1, 2]
+outputs: {{s3: {{format: ndjson}}}}
+"#
+    );
+    fleet.spec.write("jobs/again.yaml", &job).expect("written");
+    let nothing = fleet.producer(&["plan", "again", "--date", DATE], PATIENCE);
+    let nothing = nothing.expect("it ends").expect_code(1);
+    assert!(nothing.stderr.contains("no object lists/2026-*.csv"));
+    let old = b"depart,destination\n2026-12-01,NRT\n";
+    bucket.put("lists/2026-1.csv", old).await.expect("put");
+    let new = b"depart,destination\n2026-12-02,KIX\n2026-12-03,FUK\n";
+    bucket.put("lists/2026-2.csv", new).await.expect("put");
+    let planned = fleet.producer(&["plan", "again", "--date", DATE, "--json"], PATIENCE);
+    let planned = planned.expect("it ends").expect_code(0);
+    let plan: Value = serde_json::from_str(&planned.stdout).expect("JSON");
+    assert_eq!(plan["cells"], 4);
+    let first = json!({
+        "link": "https://blog.test/old", "title": "young again", "destination": "KIX", "depart": "2026-12-02", "nights": 1,
+    });
+    assert_eq!(plan["first_cell"], first);
 }
 
 /// Behind the alias, by id.

@@ -101,6 +101,7 @@ async fn write(objects: &Objects, prefix: &str, plan: &Plan) -> anyhow::Result<(
         gone: 0,
         calls_saved: None,
         notes: Vec::new(),
+        standings: Vec::new(),
     };
     let plan = serde_json::to_vec(plan).context("a plan is plain data")?;
     objects.put(&layout.plan(), plan.into(), &[]).await?;

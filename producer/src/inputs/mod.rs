@@ -1,6 +1,7 @@
 //! What a plan reads beside its own files: records of other jobs' runs, and the objects of a source in S3.
 //! Here they are found and read; what comes of them is decided by [`crate::plan`].
 
+mod looked_up;
 mod objects;
 mod records;
 pub mod runs;
@@ -17,6 +18,7 @@ pub use self::objects::{listed_now, named_objects};
 pub use self::records::RunRecords;
 pub use self::runs::good_runs;
 
+use self::looked_up::is_looked_up;
 use self::records::{Rows, columns_of};
 use crate::plan::{Gathered, PlanRequest, Prepared, prepare};
 use crate::stores::Archive;
@@ -50,7 +52,8 @@ pub async fn plan(
         Some(archive) => archive.clone(),
         None => Archive::connect(env).await?,
     };
-    let gathered = gather(&connected, &prepared, request.parent.as_ref(), known).await?;
+    let mut gathered = gather(&connected, &prepared, request.parent.as_ref(), known).await?;
+    look_up(&connected, env, &prepared, &mut gathered, known).await?;
     let mut plan = prepared.finish(gathered)?;
     match known {
         Some(known) => plan.inputs.objects = known.objects.clone(),
@@ -66,7 +69,31 @@ fn reads_anything(loaded: &LoadedJob) -> bool {
     };
     loaded.job.after.is_some()
         || read_jobs(&loaded.job).next().is_some()
+        || loaded.job.split.values().any(|d| is_looked_up(&d.values))
         || loaded.providers.values().any(in_s3)
+}
+
+/// Reads the dimensions that are looked up, or takes what an earlier plan of the same run found.
+async fn look_up(
+    archive: &Archive,
+    env: &(impl Environment + Sync),
+    prepared: &Prepared<'_>,
+    gathered: &mut Gathered,
+    known: Option<&Inputs>,
+) -> Result<()> {
+    let names = prepared.names(&gathered.inputs);
+    let asked = prepared.job.split.iter();
+    for (name, dimension) in asked.filter(|(_, d)| is_looked_up(&d.values)) {
+        let found = match known {
+            Some(known) => known.rows.get(name).cloned(),
+            None => looked_up::rows(archive, env, name, &dimension.values, &names).await?,
+        };
+        if let Some(rows) = found {
+            gathered.inputs.rows.insert(name.clone(), rows.clone());
+            gathered.rows.insert(name.clone(), rows);
+        }
+    }
+    Ok(())
 }
 
 /// Everything in a job that reads another one's records; a dimension with its name.

@@ -149,6 +149,22 @@ fn pick(mut fitting: Vec<ReadObject>, source: &SourceInS3, now: Timestamp) -> Ve
     fitting
 }
 
+/// The newest object whose key `pattern` fits, by time of writing, then by name.
+///
+/// # Errors
+/// When S3 does not answer.
+pub(super) async fn newest(
+    archive: &Archive,
+    bucket: &str,
+    pattern: &str,
+) -> Result<Option<ReadObject>> {
+    let mut listings = Listings::new(archive);
+    let fitting = listings.fitting(bucket, pattern).await?;
+    Ok(fitting
+        .into_iter()
+        .max_by(|a, b| (a.time, &a.key).cmp(&(b.time, &b.key))))
+}
+
 /// Listings, each made once.
 struct Listings<'a> {
     archive: &'a Archive,

@@ -48,7 +48,35 @@ pub(super) fn expand_environment(
             *file = expand_env(file, env)?
         }
         DimensionValues::Dates { from, .. } => *from = expand_env(from, env)?,
+        DimensionValues::Documents(documents) => {
+            documents.index = expand_env(&documents.index, env)?;
+            expand_templates(&mut documents.query, env)?;
+        }
+        DimensionValues::Object(object) => {
+            if let Some(bucket) = &mut object.bucket {
+                *bucket = expand_env(bucket, env)?;
+            }
+            object.key = planned_template(&object.key, env)?;
+        }
         DimensionValues::Range { .. } | DimensionValues::RecordsOf(_) => {}
+    }
+    Ok(())
+}
+
+/// The same for every text of a value, each of them a template.
+fn expand_templates(
+    value: &mut Value,
+    env: &(impl Environment + ?Sized),
+) -> Result<(), MissingNames> {
+    match value {
+        Value::String(template) => *template = planned_template(template, env)?,
+        Value::Array(items) => items
+            .iter_mut()
+            .try_for_each(|item| expand_templates(item, env))?,
+        Value::Object(fields) => fields
+            .values_mut()
+            .try_for_each(|field| expand_templates(field, env))?,
+        _ => {}
     }
     Ok(())
 }
@@ -116,8 +144,10 @@ fn values(
             ))
         }
         DimensionValues::Rows { file } => Ok(rows(Table::read(folder, file)?)),
-        DimensionValues::RecordsOf(_) => Err(PlanError::Job(format!(
-            "split.{name}: the records of the other job were not read"
+        DimensionValues::RecordsOf(_)
+        | DimensionValues::Documents(_)
+        | DimensionValues::Object(_) => Err(PlanError::Job(format!(
+            "split.{name}: what it reads when the run is planned was not read"
         ))),
     }
 }

@@ -280,7 +280,11 @@ fn fixed_job(
             message: format!("job `{}` has no param `{name}`", job.name),
             hint,
         })?;
-        *place = plain_scalar(text);
+        // What the file has as text stays text: 007 is no 7, and 1E5 no number.
+        *place = match place {
+            Value::String(_) => Value::String(text.clone()),
+            _ => plain_scalar(text),
+        };
     }
     for dimension in job.split.values_mut() {
         dimensions::expand_environment(dimension, env)?;

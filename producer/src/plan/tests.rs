@@ -121,8 +121,14 @@ fn the_estimate_tells_time_and_quota() {
 
 #[test]
 fn params_are_typed_and_known() {
-    let plan = fares(|r| r.params = vec![pair("origin", "12")]).expect("plans");
-    assert_eq!(plan.job.params["origin"], Value::from(12));
+    let plan = fares(|r| r.params = vec![pair("origin", "007")]).expect("plans");
+    assert_eq!(plan.job.params["origin"], Value::from("007"));
+    let mut loaded = load("  trip: {range: [1, 2]}\n", "a", 10);
+    loaded.job.params.insert("home".into(), Value::from(1));
+    let mut asked = request();
+    asked.params = vec![pair("home", "12")];
+    let plan = plan_run(&loaded, &asked, &env()).expect("plans");
+    assert_eq!(plan.job.params["home"], Value::from(12));
     let error = fares(|r| r.params = vec![pair("orign", "GMP")]).expect_err("unknown");
     assert!(
         error.to_string().contains("did you mean `origin`?"),

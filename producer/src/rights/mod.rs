@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use paceline_protocol::settings::FleetSettings;
-use paceline_protocol::spec::LoadedJob;
+use paceline_protocol::spec::{DimensionValues, LoadedJob};
 use serde_json::{Value, json};
 
 /// What jobs touch beside the fleet's own names.
@@ -14,6 +14,8 @@ pub struct Touched {
     sets: BTreeSet<String>,
     /// Indices and aliases.
     indices: BTreeSet<String>,
+    /// Indices and aliases that are searched when a run is planned.
+    searched: BTreeSet<String>,
     /// Objects that are written: bucket (none: the runs') and key pattern.
     written: BTreeSet<(Option<String>, String)>,
     /// Objects that are read.
@@ -35,6 +37,18 @@ impl Touched {
             for key in [&s3.key, &s3.merged].into_iter().flatten() {
                 let bucket = s3.bucket.as_deref().map(environment);
                 touched.written.insert((bucket, pattern(key)));
+            }
+            for dimension in loaded.job.split.values() {
+                match &dimension.values {
+                    DimensionValues::Documents(documents) => {
+                        touched.searched.insert(documents.index.clone());
+                    }
+                    DimensionValues::Object(object) => {
+                        let bucket = object.bucket.as_deref().map(environment);
+                        touched.read.insert((bucket, pattern(&object.key)));
+                    }
+                    _ => {}
+                }
             }
             for provider in loaded.providers.values() {
                 let objects = provider.source.as_ref().and_then(|source| source.get("s3"));
@@ -139,14 +153,15 @@ pub fn elasticsearch(touched: &Touched) -> Value {
         .iter()
         .flat_map(|name| [name.clone(), format!("{name}-*")])
         .collect();
-    json!({
-        "cluster": ["monitor"],
-        "indices": [{
-            "names": names,
-            // `manage` makes, removes and swaps: an alias is moved by it.
-            "privileges": ["manage", "write", "read", "view_index_metadata"],
-        }],
-    })
+    let mut indices = vec![json!({
+        "names": names,
+        // `manage` makes, removes and swaps: an alias is moved by it.
+        "privileges": ["manage", "write", "read", "view_index_metadata"],
+    })];
+    if !touched.searched.is_empty() {
+        indices.push(json!({"names": touched.searched, "privileges": ["read"]}));
+    }
+    json!({"cluster": ["monitor"], "indices": indices})
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ fn empty(plan: &Plan, now: Timestamp) -> Result<Manifest> {
         notes: vec![
             "cancelled: neither alias nor sets were published; parts collected so far stay".into(),
         ],
+        standings: Vec::new(),
     })
 }
 

@@ -234,7 +234,9 @@ fn xml_text(text: &str) -> Result<String, &'static str> {
     if !text.chars().all(legal) {
         return Err("a value in XML has a character that XML cannot hold");
     }
-    Ok(quick_xml::escape::escape(text).into_owned())
+    // In an attribute they would be read as spaces.
+    let escaped = quick_xml::escape::escape(text);
+    Ok(escaped.replace('\n', "&#10;").replace('\t', "&#9;"))
 }
 
 pub(super) fn encode(text: &str) -> String {

@@ -44,6 +44,14 @@ pub enum BodyError {
     Unfit(#[from] Unfit),
 }
 
+/// The plain bytes of a body that is not a part.
+///
+/// # Errors
+/// When it is damaged.
+pub fn plain(compress: Compression, body: &[u8]) -> Result<Vec<u8>, BodyError> {
+    Ok(compression::read(compress, body)?)
+}
+
 /// How a run's parts are written: fixed by its plan, the same for every part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PartFormat {

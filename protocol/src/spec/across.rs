@@ -9,7 +9,7 @@ use super::diagnostic::{Diagnostic, any_error, choose};
 use super::folder::SpecFolder;
 use super::jinja;
 use super::lists::Table;
-use super::model::{AddedColumn, Dimension, DimensionValues, Job, Provider};
+use super::model::{AddedColumn, Dimension, DimensionValues, DocumentsOf, Job, ObjectOf, Provider};
 use super::names::{self, Known};
 use super::scope::{FAILURE_KEYS, Names, RESERVED, Spot, TemplateUse, fixed_names};
 use super::source::{Source, Sourced};
@@ -428,7 +428,15 @@ fn rows_of(
                 .then_some(())
                 .map_or(Some(vec![vec![]]), |()| None)
         }
-        DimensionValues::RecordsOf(_) => Some(vec![vec![]]),
+        DimensionValues::Documents(DocumentsOf { columns, .. })
+        | DimensionValues::Object(ObjectOf { columns, .. })
+            if columns.iter().any(|c| is_used(c)) =>
+        {
+            None
+        }
+        DimensionValues::RecordsOf(_)
+        | DimensionValues::Documents(_)
+        | DimensionValues::Object(_) => Some(vec![vec![]]),
         _ if !is_used(name) => Some(vec![vec![]]),
         DimensionValues::List(values) => own(values.clone()),
         DimensionValues::File { file, column } => {
@@ -665,7 +673,7 @@ fn job_names(folder: &SpecFolder, source: &Source, job: &Job, spot: &Spot) -> Kn
         }
         Spot::Source => names::source_names(folder, job),
         Spot::Record => names::own_records(folder, source, job),
-        Spot::RunOnly => Known::default(),
+        Spot::RunOnly | Spot::LookUp => Known::default(),
         _ => names::cell_names(folder, source, job),
     }
 }

@@ -18,6 +18,8 @@ pub const DIMENSION: &[&str] = &[
     "range",
     "values",
     "records_of",
+    "documents",
+    "object",
     "add",
     "where",
     "distinct",
@@ -28,13 +30,26 @@ pub const ROWS: &[&str] = &["file"];
 pub const DATES: &[&str] = &["from", "days"];
 /// Keys of `records_of`.
 pub const RECORDS_OF: &[&str] = &["job", "where", "columns"];
+/// Keys of `documents`.
+pub const DOCUMENTS: &[&str] = &["index", "query", "columns"];
+/// Keys of `object`.
+pub const OBJECT: &[&str] = &["bucket", "key", "columns"];
 /// Keys of an added column that is no template.
 pub const ADDED: &[&str] = &["nearest"];
 /// Keys of `nearest`.
 pub const NEAREST: &[&str] = &["file", "by", "take"];
 
 /// Sources of values, of which a dimension has one.
-const SOURCES: &[&str] = &["file", "rows", "dates", "range", "values", "records_of"];
+const SOURCES: &[&str] = &[
+    "file",
+    "rows",
+    "dates",
+    "range",
+    "values",
+    "records_of",
+    "documents",
+    "object",
+];
 
 /// A dimension; a wrong one is reported and stays as an empty list, so that its name is known.
 pub(super) fn dimension(r: &Reader, node: &Node) -> Dimension {
@@ -106,6 +121,10 @@ fn values(r: &Reader, f: &Fields, source: &str, name: &str) -> Option<DimensionV
             let file = r.fields(n, ROWS)?.need("file", Reader::neighbour)?;
             Some(DimensionValues::Rows { file })
         }),
+        "documents" => f
+            .take("documents", documents)
+            .map(DimensionValues::Documents),
+        "object" => f.take("object", object).map(DimensionValues::Object),
         "dates" => f.take("dates", dates),
         "range" => f.take("range", range),
         "values" => f.take("values", list),
@@ -197,6 +216,58 @@ pub(super) fn records_of(r: &Reader, node: &Node, spot: &Spot) -> Option<Records
         filter,
         columns,
     })
+}
+
+fn documents(r: &Reader, node: &Node) -> Option<DocumentsOf> {
+    let f = r.fields(node, DOCUMENTS)?;
+    let index = f.need("index", |r, n| {
+        let name = r.text(n)?;
+        if name.is_empty() || name.starts_with(['_', '-', '+']) || name.contains(['*', '?', ',']) {
+            return r.fault(
+                n.at,
+                "this names no single index",
+                "an index or an alias: events",
+            );
+        }
+        Some(name)
+    });
+    let query = f.take("query", |r, n| match n.data {
+        Data::Map(_) => r.templates_in(n, &Spot::LookUp),
+        _ => r.fault(
+            n.at,
+            format!("{} where a query belongs", n.kind()),
+            "as Elasticsearch takes it: {range: {rating: {gte: 4}}}",
+        ),
+    });
+    Some(DocumentsOf {
+        index: index?,
+        query: query.unwrap_or_else(|| serde_json::json!({"match_all": {}})),
+        columns: f.need("columns", columns)?,
+    })
+}
+
+fn object(r: &Reader, node: &Node) -> Option<ObjectOf> {
+    let f = r.fields(node, OBJECT)?;
+    let bucket = f.take("bucket", Reader::text);
+    let key = f.need("key", |r, n| r.template(n, &Spot::LookUp));
+    Some(ObjectOf {
+        bucket,
+        key: key?,
+        columns: f.need("columns", columns)?,
+    })
+}
+
+/// Columns that become names.
+fn columns(r: &Reader, node: &Node) -> Option<Vec<String>> {
+    let columns = r.list(node, Reader::text)?;
+    if columns.is_empty() || !columns.iter().all(|column| is_identifier(column)) {
+        return r.fault(
+            node.at,
+            "these columns are no names",
+            format!("at least one, {IDENTIFIER_RULE}"),
+        );
+    }
+    Some(columns)
 }
 
 fn added(r: &Reader, node: &Node, dimension: &str) -> Option<IndexMap<String, AddedColumn>> {

@@ -50,7 +50,11 @@ impl Table {
         })
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads text with a header, without a byte order mark.
+    ///
+    /// # Errors
+    /// When rows differ in length, or two columns share a name.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut reader = csv::ReaderBuilder::new()
             .trim(csv::Trim::All)
             .from_reader(text.as_bytes());

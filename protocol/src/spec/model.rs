@@ -159,6 +159,32 @@ pub enum DimensionValues {
     },
     /// `{records_of: ...}`: records of another job's run.
     RecordsOf(RecordsOf),
+    /// `{documents: ...}`: what a query finds in Elasticsearch.
+    Documents(DocumentsOf),
+    /// `{object: ...}`: a list in S3.
+    Object(ObjectOf),
+}
+
+/// `documents:` of an index, found by a query when the run is planned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DocumentsOf {
+    /// `index:` or alias.
+    pub index: String,
+    /// `query:` in Elasticsearch's own words, its texts templates; absent: all.
+    pub query: Value,
+    /// `columns:` fields that become names.
+    pub columns: Vec<String>,
+}
+
+/// `object:` the newest list in S3 whose key fits, read when the run is planned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObjectOf {
+    /// `bucket:` (the runs' bucket).
+    pub bucket: Option<String>,
+    /// `key:`, where `*` is any text of one folder.
+    pub key: Template,
+    /// `columns:` that become names.
+    pub columns: Vec<String>,
 }
 
 /// `records_of:` records of another job's run.

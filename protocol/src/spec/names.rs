@@ -2,7 +2,7 @@
 
 use super::folder::SpecFolder;
 use super::lists::Table;
-use super::model::{Dimension, DimensionValues, Job, RecordsOf};
+use super::model::{Dimension, DimensionValues, DocumentsOf, Job, ObjectOf, RecordsOf};
 use super::source::Source;
 
 /// Names, and whether some could not be found out (a list that cannot be read, a job that is wrong).
@@ -56,6 +56,8 @@ pub(super) fn row_names(
             Err(_) => Known::unknown(),
         },
         DimensionValues::RecordsOf(records) => records_names(folder, records, CHAIN),
+        DimensionValues::Documents(DocumentsOf { columns, .. })
+        | DimensionValues::Object(ObjectOf { columns, .. }) => Known::of(columns.iter().cloned()),
         _ => Known::of([name.to_owned()]),
     }
 }

@@ -36,6 +36,8 @@ mod tests {
         ("dates", dimension::DATES),
         ("records_of", dimension::RECORDS_OF),
         ("added", dimension::ADDED),
+        ("documents", dimension::DOCUMENTS),
+        ("object", dimension::OBJECT),
         ("nearest", dimension::NEAREST),
         ("outputs", outputs::OUTPUTS),
         ("s3", outputs::S3),

@@ -23,6 +23,8 @@ pub enum Spot {
     Record,
     /// `key:` the cell.
     ObjectKey,
+    /// `query:` and `key:` of a dimension that is looked up: the run that is planned.
+    LookUp,
     /// `merged:` the run.
     RunOnly,
     /// A webhook's body: whatever the notice carries.
@@ -162,7 +164,7 @@ fn first(part: &str) -> &str {
 pub fn fixed_names(spot: &Spot, has_credentials: bool) -> Vec<&'static str> {
     let mut names: Vec<&'static str> = match spot {
         Spot::Lane | Spot::GrantedToken => vec![],
-        Spot::Row { .. } | Spot::RowFilter { .. } | Spot::Source => {
+        Spot::Row { .. } | Spot::RowFilter { .. } | Spot::Source | Spot::LookUp => {
             vec!["params", "run", "today", "parent"]
         }
         Spot::Record | Spot::ObjectKey | Spot::RunOnly => {

@@ -297,7 +297,8 @@ fn push_text(value: &RawValue, into: &mut String) -> Result<(), TemplateError> {
             into.push_str(&json[1..json.len() - 1]);
         }
         digits if is_short_integer(digits) => into.push_str(json),
-        digits if has_point(digits) => {
+        // Longer ones may hold more than a float does.
+        digits if has_point(digits) && digits.len() <= 15 => {
             let float = Value::from(json.parse::<f64>().unwrap_or(f64::NAN));
             write!(into, "{float}").expect("writing into memory cannot fail");
         }

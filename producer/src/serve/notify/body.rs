@@ -1,6 +1,6 @@
 //! What a webhook is told: a CloudEvent, a line for Slack, or the job's own template.
 
-use paceline_protocol::manifest::Manifest;
+use paceline_protocol::manifest::{Manifest, Standing};
 use paceline_protocol::template;
 use serde_json::{Value, json};
 
@@ -50,6 +50,7 @@ fn data(delivery: &Delivery, files: &RunFiles) -> Value {
     data["today"] = json!(plan.date);
     data["params"] = json!(plan.job.params);
     if let Some(manifest) = &files.manifest {
+        data["standings"] = json!(manifest.standings);
         data["reasons"] = json!(manifest.reasons);
         data["finished_at"] = json!(manifest.finished_at);
     }
@@ -110,7 +111,23 @@ fn line(delivery: &Delivery, manifest: Option<&Manifest>) -> String {
     for note in manifest.notes.iter().take(3) {
         line += &format!("\n{note}");
     }
+    for set in manifest.standings.chunk_by(|a, b| a.set == b.set) {
+        let members: Vec<String> = set.iter().map(standing).collect();
+        line += &format!("\n{}: {}", set[0].set, members.join(", "));
+    }
     escaped(&line)
+}
+
+/// `1. a 1.85 (was 2.)`
+fn standing(of: &Standing) -> String {
+    let change = match of.was {
+        None => " (new)".to_owned(),
+        Some(was) if was != of.place => format!(" (was {was}.)"),
+        Some(_) => String::new(),
+    };
+    // Six digits are enough to read; the set holds them all.
+    let score = (of.score * 1e6).round() / 1e6;
+    format!("{}. {} {score}{change}", of.place, of.member)
 }
 
 /// Slack's three signs; else a provider's text could mention people or make links.
@@ -123,6 +140,20 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ranking_is_told_with_its_change() {
+        let of = |place, was| Standing {
+            set: "rank:104:global".into(),
+            member: "a".into(),
+            score: 1.850_000_000_1,
+            place,
+            was,
+        };
+        assert_eq!(standing(&of(1, Some(2))), "1. a 1.85 (was 2.)");
+        assert_eq!(standing(&of(1, Some(1))), "1. a 1.85");
+        assert_eq!(standing(&of(3, None)), "3. a 1.85 (new)");
+    }
 
     #[test]
     fn slack_reads_no_markup_from_a_text() {

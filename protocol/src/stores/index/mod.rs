@@ -263,11 +263,42 @@ impl Index {
         name: &str,
         each: &mut (dyn FnMut(i64) + Send),
     ) -> Result<(), IndexError> {
-        let path = format!("{}/_search?scroll=1m", concrete(name)?);
         let all = json!({"size": 5_000, "_source": false, "version": true, "sort": ["_doc"]});
-        let mut answer = self.wire.send(Method::POST, &path, &all).await?;
+        let mut of_hit = |hit: &Value| {
+            hit["_version"].as_i64().into_iter().for_each(&mut *each);
+            true
+        };
+        self.scroll(name, &all, &mut of_hit).await.map(drop)
+    }
+
+    /// Tells `columns` of each document that `query` finds in an index or behind an alias, in no order, until
+    /// `each` says that it is enough. False when there is no such index.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or refuses the query.
+    pub async fn documents(
+        &self,
+        name: &str,
+        query: &Value,
+        columns: &[String],
+        each: &mut (dyn FnMut(&Value) -> bool + Send),
+    ) -> Result<bool, IndexError> {
+        let asked = json!({"size": 1_000, "query": query, "_source": columns, "sort": ["_doc"]});
+        let mut of_hit = |hit: &Value| each(&hit["_source"]);
+        self.scroll(name, &asked, &mut of_hit).await
+    }
+
+    /// Every hit of a search, until `each` says that it is enough; false when there is no such index.
+    async fn scroll(
+        &self,
+        name: &str,
+        search: &Value,
+        each: &mut (dyn FnMut(&Value) -> bool + Send),
+    ) -> Result<bool, IndexError> {
+        let path = format!("{}/_search?scroll=1m", concrete(name)?);
+        let mut answer = self.wire.send(Method::POST, &path, search).await?;
         if answer.status == 404 {
-            return Ok(());
+            return Ok(false);
         }
         loop {
             let page = answer.good()?;
@@ -275,16 +306,13 @@ impl Index {
                 .as_array()
                 .map_or(&[][..], Vec::as_slice);
             let scroll = json!({"scroll": "1m", "scroll_id": page["_scroll_id"]});
-            if hits.is_empty() {
+            if hits.is_empty() || !hits.iter().all(&mut *each) {
                 let done = json!({"scroll_id": page["_scroll_id"]});
                 self.wire
                     .send(Method::DELETE, "_search/scroll", &done)
                     .await?;
-                return Ok(());
+                return Ok(true);
             }
-            hits.iter()
-                .filter_map(|hit| hit["_version"].as_i64())
-                .for_each(&mut *each);
             answer = self
                 .wire
                 .send(Method::POST, "_search/scroll", &scroll)

@@ -48,8 +48,55 @@ impl State {
         highest_first: bool,
         most: usize,
     ) -> Result<Vec<(String, f64)>, StateError> {
+        self.head(name, highest_first, most).await
+    }
+
+    /// The same of one of the run's own sets.
+    ///
+    /// # Errors
+    /// As [`State::published_set`].
+    pub async fn own_set(
+        &self,
+        run: &RunRef,
+        name: &str,
+        highest_first: bool,
+        most: usize,
+    ) -> Result<Vec<(String, f64)>, StateError> {
+        let own = self.keys.run_set(run, name);
+        self.head(&own, highest_first, most).await
+    }
+
+    /// The places of members in a set that a job has published, from 1; none for one that is not there.
+    ///
+    /// # Errors
+    /// As [`State::published_set`].
+    pub async fn places(
+        &self,
+        name: &str,
+        highest_first: bool,
+        members: &[&str],
+    ) -> Result<Vec<Option<u64>>, StateError> {
+        let asked = if highest_first { "ZREVRANK" } else { "ZRANK" };
+        let mut all = redis::pipe();
+        for member in members {
+            all.cmd(asked).arg(name).arg(*member);
+        }
+        let mut connection = self.connection().await?;
+        let places: Vec<Option<u64>> = all
+            .query_async(&mut connection)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(places.into_iter().map(|p| p.map(|p| p + 1)).collect())
+    }
+
+    async fn head(
+        &self,
+        key: &str,
+        highest_first: bool,
+        most: usize,
+    ) -> Result<Vec<(String, f64)>, StateError> {
         let mut asked = redis::cmd("ZRANGE");
-        asked.arg(name).arg(0).arg(most.max(1) - 1);
+        asked.arg(key).arg(0).arg(most.max(1) - 1);
         if highest_first {
             asked.arg("REV");
         }

@@ -11,6 +11,7 @@ mod publish;
 mod rebuilt;
 mod scores;
 mod stale;
+mod standing;
 mod tally;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use crate::output::part::name_of;
 use crate::traced;
 use gate::Verdict;
 use merge::Merged;
+use publish::Published;
 use tally::Tally;
 
 /// How long a finished run's own keys stay in Redis, for `status` and a retry; both can do without.
@@ -182,11 +184,14 @@ impl Finish<'_> {
             merged.judge(&self.run.plan, &mut verdict);
         }
         let documents = self.check_documents(&mut tally, &mut verdict).await?;
-        let sets = Box::pin(self.publish(&tally, &mut verdict, live)).await?;
+        let published = Box::pin(self.publish(&tally, &mut verdict, live)).await?;
         if let Some(rebuild) = &self.open.rebuild {
+            let sets = published.sets;
             return self.end_rebuild(rebuild, &verdict, documents, sets).await;
         }
-        let manifest = self.manifest(&tally, &verdict, documents, sets).await?;
+        let manifest = self
+            .manifest(&tally, &verdict, documents, published)
+            .await?;
         self.say(&manifest, verdict.passed).await?;
         if self.open.round == 0 {
             let state = manifest.state.as_str();
@@ -251,7 +256,7 @@ impl Finish<'_> {
         tally: &Tally,
         verdict: &Verdict,
         documents: u64,
-        sets: BTreeMap<String, u64>,
+        published: Published,
     ) -> Result<Manifest, LoadError> {
         let plan = &self.run.plan;
         let state = if verdict.passed {
@@ -274,13 +279,14 @@ impl Finish<'_> {
             parts: self.parts(),
             documents,
             rejected: tally.rejected,
-            sets,
+            sets: published.sets,
             limits: limits(self.run),
             truncated: tally.truncated,
             missing: tally.missing,
             gone: self.merged.as_ref().map_or(0, |merged| merged.gone),
             calls_saved: plan.inputs.calls_saved(plan.cells()),
             notes: verdict.notes.clone(),
+            standings: published.standings,
         })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use paceline_protocol::ids::RunId;
 use paceline_protocol::layout;
-use paceline_protocol::manifest::Live;
+use paceline_protocol::manifest::{Live, Standing};
 use paceline_protocol::spec::{IndexMode, Ranking};
 use paceline_protocol::stores::index::IndexError;
 use paceline_protocol::stores::state::{PublishSet, StateError};
@@ -37,14 +37,23 @@ enum Swap {
     Superseded(String),
 }
 
+/// What was published in Redis.
+#[derive(Debug, Default)]
+pub(super) struct Published {
+    /// The sets, with their members.
+    pub(super) sets: BTreeMap<String, u64>,
+    /// What changed at their heads.
+    pub(super) standings: Vec<Standing>,
+}
+
 impl Finish<'_> {
-    /// Publishes what the verdict allows; returns the sets that were published, with their members.
+    /// Publishes what the verdict allows; says what of it are sorted sets.
     pub(super) async fn publish(
         &self,
         tally: &Tally,
         verdict: &mut Verdict,
         live: Option<Live>,
-    ) -> Result<BTreeMap<String, u64>, LoadError> {
+    ) -> Result<Published, LoadError> {
         if verdict.publish
             && let Some(newer) = live.as_ref().filter(|live| self.is_older_than(live))
         {
@@ -55,7 +64,7 @@ impl Finish<'_> {
             self.swap_alias(verdict).await?;
         }
         if !verdict.publish {
-            return Ok(BTreeMap::new());
+            return Ok(Published::default());
         }
         // What a rebuild finds live it finds in S3: nobody need hear of new objects.
         let is_live = live.as_ref().is_some_and(|l| l.run == self.run.run.run);
@@ -63,7 +72,7 @@ impl Finish<'_> {
             self.write_objects(verdict).await?;
         }
         crash::point("finish-before-sets");
-        let (sets, next) = self.publish_sets_whole(tally, live).await?;
+        let (published, next) = self.publish_sets_whole(tally, live).await?;
         crash::point("finish-before-live");
         let key = layout::live(&self.loader.stores.fleet.prefix, &self.run.run.job);
         self.loader
@@ -71,7 +80,7 @@ impl Finish<'_> {
             .objects
             .put(&key, to_json(&next), &[])
             .await?;
-        Ok(sets)
+        Ok(published)
     }
 
     fn is_older_than(&self, live: &Live) -> bool {
@@ -241,13 +250,14 @@ impl Finish<'_> {
         &self,
         tally: &Tally,
         live: Option<Live>,
-    ) -> Result<(BTreeMap<String, u64>, Live), LoadError> {
+    ) -> Result<(Published, Live), LoadError> {
         let publish = async || {
             let sets = self.loader.stores.state.run_sets(&self.run.run).await?;
             self.still_whole().await?;
             let next = self.next_live(tally, live.clone(), &sets)?;
+            let standings = self.standings(&sets).await?;
             self.publish_sets(&sets, &next).await?;
-            Ok((sets, next))
+            Ok((Published { sets, standings }, next))
         };
         match publish().await {
             Err(LoadError::State(StateError::LostSet { set, .. })) => {
@@ -346,7 +356,7 @@ fn decide_swap(behind: &[(String, Value)], ours: &str, planned_at: Timestamp, fo
 }
 
 /// The ranking whose template gives this set's name: the one with most literal text of those that fit.
-fn ranking_of<'a>(rankings: &'a [Ranking], name: &str) -> Option<&'a Ranking> {
+pub(super) fn ranking_of<'a>(rankings: &'a [Ranking], name: &str) -> Option<&'a Ranking> {
     let fits = rankings
         .iter()
         .filter_map(|ranking| Some((literal_fit(&ranking.key, name)?, ranking)));
