@@ -180,6 +180,17 @@ async fn each_regions_newest_object_counts_and_a_region_without_one_is_named() {
         .producer(&again, PATIENCE)
         .expect("it ends")
         .expect_code(0);
+    // A newest one that is no good does not count where the provider says how old another one may be, and is named.
+    let provider = "providers/regional-votes.yaml";
+    spec.replace(provider, "pick: newest", "pick: newest, max_age: 1h")
+        .expect("replaced");
+    put("jp", 45, "").await;
+    let older = ["enqueue", "votes", "--run-id", "older", "--wait"];
+    let ended = fleet.producer(&older, PATIENCE).expect("it ends");
+    let ended = ended.expect_code(0);
+    let named =
+        "data/104/jp-202611270645.csv is empty: data/104/jp-202611270630.csv counts instead";
+    assert!(ended.stderr.contains(named), "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

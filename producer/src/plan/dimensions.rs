@@ -127,10 +127,16 @@ fn values(
             first: *first,
             count: last.abs_diff(*first).saturating_add(1),
         }),
-        DimensionValues::Dates { from, days } => own(PlannedValues::Dates {
-            first: first_day(name, from, *days, date)?,
-            count: u64::from(*days),
-        }),
+        DimensionValues::Dates { from, days, every } => {
+            let dates = PlannedValues::Dates {
+                first: first_day(name, from, *days, date)?,
+                count: u64::from(*days),
+            };
+            match every {
+                Some(every) => own(every_so_many(name, dates, *every)),
+                None => own(dates),
+            }
+        }
         DimensionValues::File { file, column } => {
             let table = Table::read(folder, file)?;
             let place = table
@@ -150,6 +156,19 @@ fn values(
             "split.{name}: what it reads when the run is planned was not read"
         ))),
     }
+}
+
+/// The first of each `every` days.
+fn every_so_many(name: &str, values: PlannedValues, every: u32) -> PlannedValues {
+    let count = values.len();
+    let all = Matrix {
+        dimensions: vec![PlannedDimension {
+            names: vec![Arc::from(name)],
+            values,
+        }],
+    };
+    let places = (0..count).step_by(every.max(1) as usize);
+    single(places.flat_map(|place| all.cell(place)))
 }
 
 fn single(values: impl Iterator<Item = Value>) -> PlannedValues {

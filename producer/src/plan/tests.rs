@@ -198,6 +198,30 @@ fn columns_are_added_filtered_and_made_distinct() {
 }
 
 #[test]
+fn a_day_of_each_week_begins_a_window() {
+    let split = "  week:\n    dates: {from: today-14, days: 15, every: 7}\n    add: {to: \"{{ week | plus_days(7) }}\"}\n";
+    let plan = plan_run(&load(split, "a", 10), &request(), &env()).expect("plans");
+    let cells = (0..plan.cells()).map(|cell| plan.matrix.cell(cell));
+    let cells: Vec<String> = cells
+        .map(|c| {
+            format!(
+                "{} {}",
+                c[0].as_str().unwrap_or_default(),
+                c[1].as_str().unwrap_or_default()
+            )
+        })
+        .collect();
+    assert_eq!(
+        cells,
+        [
+            "2026-11-06 2026-11-13",
+            "2026-11-13 2026-11-20",
+            "2026-11-20 2026-11-27"
+        ]
+    );
+}
+
+#[test]
 fn the_environments_values_are_no_templates() {
     let split = "  trip:\n    range: [1, 2]\n    add: {to: \"${FARE_SEARCH_KEYS}-{{ trip }}\"}\n    where: \"to != '${FARE_SEARCH_KEYS}-2'\"\n";
     let mut loaded = load(split, "a", 10);

@@ -27,7 +27,7 @@ pub const DIMENSION: &[&str] = &[
 /// Keys of `rows`.
 pub const ROWS: &[&str] = &["file"];
 /// Keys of `dates`.
-pub const DATES: &[&str] = &["from", "days"];
+pub const DATES: &[&str] = &["from", "days", "every"];
 /// Keys of `records_of`.
 pub const RECORDS_OF: &[&str] = &["job", "where", "columns"];
 /// Keys of `documents`.
@@ -172,9 +172,11 @@ fn dates(r: &Reader, node: &Node) -> Option<DimensionValues> {
         r.text(n)
     });
     let days = f.need("days", |r, n| r.count(n, 1, 36_600));
+    let every = f.take("every", |r, n| r.count(n, 1, 36_600));
     Some(DimensionValues::Dates {
         from: from?,
         days: days?,
+        every,
     })
 }
 

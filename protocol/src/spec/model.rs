@@ -149,6 +149,9 @@ pub enum DimensionValues {
         from: String,
         /// How many.
         days: u32,
+        /// Each so many days one; absent: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        every: Option<u32>,
     },
     /// `{range: [first, last]}`: integers, both ends included.
     Range {

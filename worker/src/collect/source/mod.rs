@@ -15,7 +15,7 @@ use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{MissingNames, Provider};
 use paceline_protocol::stores::objects::{ObjectError, Objects};
 
-use self::objects::ObjectsRead;
+pub use self::objects::ObjectsRead;
 use self::records::RecordsRead;
 use self::sorted_set::SortedSet;
 

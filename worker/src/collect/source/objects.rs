@@ -21,8 +21,17 @@ pub struct ObjectsRead {
     format: PartFormat,
 }
 
+/// What came of looking for a good object.
+#[derive(Default)]
+struct Looked<'o> {
+    good: Option<(&'o ReadObject, Vec<Record>)>,
+    /// Of the newest one that is no good.
+    fault: Option<Unread>,
+}
+
 impl ObjectsRead {
-    pub(super) fn new(plan: &Plan, objects: &Objects, s3: &Value) -> Self {
+    /// Reads the objects of `source: {s3}`.
+    pub fn new(plan: &Plan, objects: &Objects, s3: &Value) -> Self {
         let text = |name: &str| s3.get(name).and_then(Value::as_str).unwrap_or_default();
         ObjectsRead {
             objects: objects.clone(),
@@ -50,24 +59,68 @@ impl ObjectsRead {
             }
             return Ok(Read::of(&records));
         }
-        let mut first_fault = None;
+        let looked = self.first_good(plan, connector, cell, named).await?;
+        match (looked.good, looked.fault) {
+            (Some((_, records)), None) => Ok(Read::of(&records)),
+            (Some((object, records)), Some(fault)) => {
+                tracing::warn!(object.key = object.key, fault = %fault, "an object is no good; an older one counts");
+                Ok(Read::of(&records))
+            }
+            (None, Some(fault)) => Err(fault),
+            (None, None) => {
+                let key = self.key_of(plan, connector, cell);
+                Err(Unread::never(format!("no object {key} that counts")))
+            }
+        }
+    }
+
+    /// What was wrong with the newest object of a cell, when an older one counts in its place.
+    ///
+    /// # Errors
+    /// When S3 does not answer.
+    pub async fn stand_in(
+        &self,
+        plan: &Plan,
+        connector: &Connector,
+        cell: u64,
+    ) -> Result<Option<String>, Unread> {
+        let named = plan.inputs.objects.get(&cell);
+        let Some(named) = named.filter(|named| !self.all && named.len() > 1) else {
+            return Ok(None);
+        };
+        let looked = self.first_good(plan, connector, cell, named).await?;
+        Ok(match (looked.good, looked.fault) {
+            (Some((object, _)), Some(fault)) => {
+                Some(format!("{fault}: {} counts instead", object.key))
+            }
+            _ => None,
+        })
+    }
+
+    /// The first good one of `named`, and what was wrong with the first one of all.
+    async fn first_good<'o>(
+        &self,
+        plan: &Plan,
+        connector: &Connector,
+        cell: u64,
+        named: &'o [ReadObject],
+    ) -> Result<Looked<'o>, Unread> {
+        let mut looked = Looked::default();
         for object in named {
             let fault = match self.one(plan, connector, cell, object).await {
                 Ok(records) if records.is_empty() => {
                     Unread::never(format!("{} holds no records", object.key))
                 }
-                Ok(records) => return Ok(Read::of(&records)),
+                Ok(records) => {
+                    looked.good = Some((object, records));
+                    break;
+                }
                 Err(again @ Unread::Again(_)) => return Err(again),
                 Err(never) => never,
             };
-            tracing::warn!(object.key = object.key, fault = %fault, "an object is no good; the one before it counts if it is young enough");
-            first_fault.get_or_insert(fault);
+            looked.fault.get_or_insert(fault);
         }
-        let none = || {
-            let key = self.key_of(plan, connector, cell);
-            Unread::never(format!("no object {key} that counts"))
-        };
-        Err(first_fault.unwrap_or_else(none))
+        Ok(looked)
     }
 
     /// The key as it was looked for; as it is written where it cannot be rendered.

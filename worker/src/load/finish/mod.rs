@@ -11,6 +11,7 @@ mod publish;
 mod rebuilt;
 mod scores;
 mod stale;
+mod stand_ins;
 mod standing;
 mod tally;
 
@@ -183,6 +184,7 @@ impl Finish<'_> {
         if let Some(merged) = &self.merged {
             merged.judge(&self.run.plan, &mut verdict);
         }
+        self.name_stand_ins(&mut verdict).await?;
         let documents = self.check_documents(&mut tally, &mut verdict).await?;
         let published = Box::pin(self.publish(&tally, &mut verdict, live)).await?;
         if let Some(rebuild) = &self.open.rebuild {
