@@ -43,10 +43,15 @@ macro_rules! as_the_files_do {
                 &self,
                 request: S3Request<ListObjectsV2Input>,
             ) -> S3Result<S3Response<ListObjectsV2Output>> {
-                match Listing::of(&request.input) {
-                    Some(listing) => self.list(listing, request.input).await,
-                    None => self.files.list_objects_v2(request).await,
+                let encoding = request.input.encoding_type.clone();
+                let mut listed = match Listing::of(&request.input) {
+                    Some(listing) => self.list(listing, request.input).await?,
+                    None => self.files.list_objects_v2(request).await?,
+                };
+                if encoding.is_some_and(|kind| kind.as_str() == EncodingType::URL) {
+                    encode_keys(&mut listed.output);
                 }
+                Ok(listed)
             }
         }
     };
@@ -123,6 +128,39 @@ impl Folder {
             ..Default::default()
         }))
     }
+}
+
+/// What `encoding-type=url` asks for, as many clients do without being told: they decode whatever comes.
+fn encode_keys(listed: &mut ListObjectsV2Output) {
+    listed.encoding_type = Some(EncodingType::from_static(EncodingType::URL));
+    let keys = listed.contents.iter_mut().flatten();
+    let prefixes = listed.common_prefixes.iter_mut().flatten();
+    let beside = [
+        &mut listed.prefix,
+        &mut listed.delimiter,
+        &mut listed.start_after,
+    ];
+    let texts = keys
+        .map(|object| &mut object.key)
+        .chain(prefixes.map(|common| &mut common.prefix))
+        .chain(beside);
+    for text in texts.flatten() {
+        *text = encoded(text);
+    }
+}
+
+/// Bytes that are neither unreserved nor a slash become `%` and two hex digits.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
+                encoded.push(char::from(byte));
+            }
+            other => encoded.push_str(&format!("%{other:02X}")),
+        }
+    }
+    encoded
 }
 
 /// What is asked for.
@@ -297,6 +335,24 @@ mod tests {
         assert_eq!(keys("a/b", false, None), ["a/b/3"]);
         assert!(keys("z/y", false, None).is_empty());
         assert!(keys("e/", false, None).is_empty());
+    }
+
+    #[test]
+    fn keys_are_encoded_for_who_decodes_them() {
+        let object = |key: &str| Object {
+            key: Some(key.to_owned()),
+            ..Object::default()
+        };
+        let mut listed = ListObjectsV2Output {
+            contents: Some(vec![object("a/s-0%2D1/b c"), object("한")]),
+            prefix: Some("a%".into()),
+            ..ListObjectsV2Output::default()
+        };
+        encode_keys(&mut listed);
+        let keys = listed.contents.iter().flatten();
+        let keys: Vec<_> = keys.filter_map(|object| object.key.as_deref()).collect();
+        assert_eq!(keys, ["a/s-0%252D1/b%20c", "%ED%95%9C"]);
+        assert_eq!(listed.prefix.as_deref(), Some("a%25"));
     }
 
     #[test]
