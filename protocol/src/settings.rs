@@ -152,6 +152,7 @@ impl FleetSettings {
     pub fn read(env: &impl Environment) -> Result<Self, SettingError> {
         let namespace = env
             .get("PACELINE_NAMESPACE")
+            .filter(|name| !name.is_empty())
             .unwrap_or_else(|| "paceline".into());
         if !crate::ids::is_name(&namespace) {
             return Err(SettingError::Invalid {

@@ -68,11 +68,16 @@ fn print(report: &Report) {
     table.add_row(["granted".into(), granted]);
     table.add_row(["refused".into(), show::count(report.refused)]);
     table.add_row(["repeated".into(), show::count(report.repeated)]);
-    for (reason, calls) in &report.wasted {
-        table.add_row([format!("without a result ({reason})"), show::count(*calls)]);
+    let without: u64 = report.wasted.values().sum();
+    if without > 0 {
+        table.add_row(["without a result".into(), show::count(without)]);
     }
     show::right(&mut table, &[1]);
     show::print(&table);
+    // Reasons can be long: they would push the numbers out of sight.
+    for (reason, calls) in &report.wasted {
+        crate::terminal::data(format_args!("   {}  {reason}", show::count(*calls)));
+    }
     crate::terminal::data("");
     print_limits(&report.limits);
 }
