@@ -442,10 +442,15 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// What operators said was lost with the state and is not back yet.
+    fn is_unset(&self) -> bool {
+        self.ask.keeps && self.kept.server.as_deref() != Some(self.moment.server)
+    }
+
     /// Why nothing at all is granted, and until when.
     fn shut(&self) -> Option<(Why, i64)> {
         let now = self.moment.now_us;
-        if self.ask.keeps && self.kept.server.as_deref() != Some(self.moment.server) {
+        if self.is_unset() {
             return Some((Why::Unset, now));
         }
         let hold = self.kept.holds.get(super::whole_of(&self.ask.provider));
@@ -701,6 +706,12 @@ impl<'a> Step<'a> {
                     since_us,
                 } => {
                     let stored = state.paced.get(&id);
+                    let is_lost = stored.is_none_or(|s| s.server != self.moment.server);
+                    // It begins anew by the numbers that are in force, so not before those are back: grants in hand
+                    // lie as far ahead as an operator's slower pace let them.
+                    if is_lost && self.is_unset() {
+                        continue;
+                    }
                     let saved = self.saved_pace(stored, &pace, next_us, granted);
                     let saved = Paced {
                         learned,

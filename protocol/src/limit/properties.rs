@@ -851,6 +851,40 @@ fn nothing_is_granted_while_held_or_before_what_operators_said_is_back() {
     assert!(answer.refusals.iter().all(|r| r.why != Why::Held));
 }
 
+#[test]
+fn a_lost_state_begins_anew_by_the_numbers_of_operators() {
+    let slow = Numbers::Rate {
+        calls: 10,
+        period_us: 1_000_000,
+        burst: None,
+    };
+    let kept = || {
+        let mut kept = Kept::default();
+        kept.set.insert("shop".into(), slow);
+        kept
+    };
+    let mut state = State::default();
+    let mut ask = simple(vec![shop("a")], 100);
+    ask.keeps = true;
+    assert!(state.put_back(kept(), Default::default(), "s"));
+    let mut starts: Vec<i64> = Vec::new();
+    for step in 1..40 {
+        // Everything is lost when grants in hand lie half a second ahead.
+        if step == 20 {
+            state = State::default();
+        }
+        let now = step * 100_000;
+        let answer = decide(&mut state, &ask, &at(now, step.unsigned_abs()));
+        starts.extend(answer.grants.iter().map(|grant| grant.start_us));
+        if answer.refusals.iter().any(|r| r.why == Why::Unset) {
+            assert!(state.put_back(kept(), Default::default(), "s"));
+        }
+    }
+    starts.sort_unstable();
+    let rule = slow.put_into(&shop("a").rule).expect("a rate");
+    assert!(starts.len() > 20 && !passed(&rule, &starts), "{starts:?}");
+}
+
 /// Calls that leave later than their slack, as on a busy machine, by up to 80 ms; whether that is told.
 fn busy_fleet(rule: &Rule, seed: u64, tells: bool) -> Vec<i64> {
     let mut chance = Chance(seed);

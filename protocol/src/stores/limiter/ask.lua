@@ -166,7 +166,8 @@ local function load_paced(l, key, index)
   else
     resets[#resets + 1] = index
     l.next = now + l.horizon + l.interval + l.burst
-    l.dirty = true
+    -- It begins anew by the numbers in force: not before those of operators are back.
+    l.dirty, l.waits = true, unset
   end
   local h = l.heard or NOTHING
   if h.left then hear_left(l, h.left) end
@@ -174,7 +175,7 @@ local function load_paced(l, key, index)
   if h.late and h.late > 0 then l.next, l.dirty = l.next + h.late, true end
   if l.point then
     local since = known and tonumber(call('HGET', key, 'since')) or nil
-    if not known then call('HSET', key, 'since', int(now)) end
+    if not known and not unset then call('HSET', key, 'since', int(now)) end
     if h.back and since and since < h.back.of then
       l.next, l.dirty = l.next - charge_of(l, h.back.points), true
     end
@@ -502,6 +503,7 @@ local function renew_claims()
 end
 
 local function save_paced(l, key)
+  if l.waits then return end
   local heard = int(l.left or -1) .. ' ' .. int(l.till or 0) .. ' ' .. (l.learned or '')
   local new = heard ~= (l.shown[7] or '-1 0 ')
   if not l.dirty and not new then return end
