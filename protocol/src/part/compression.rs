@@ -36,7 +36,7 @@ pub(super) fn read(compress: Compression, body: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
-/// The plain size of a body that is one frame and tells it: so are those of [`write`], not those of a stream.
+/// The plain size of a body that is one frame and tells it: so are those of `write`, not those of a stream.
 fn size_of_one_frame(body: &[u8]) -> Option<usize> {
     let frame = zstd::zstd_safe::find_frame_compressed_size(body);
     let size = zstd::zstd_safe::get_frame_content_size(body).ok()??;
