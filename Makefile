@@ -4,6 +4,8 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 INSTALL := ./deploy/local/install.sh
 export RUST_BACKTRACE ?= 1
+# Tests mostly wait: for leases, limits and servers that start again.
+export RUST_TEST_THREADS ?= $(shell echo $$(($$(nproc) * 3 / 2)))
 
 ## demo         build, then watch a fleet collect 4,200 fares at exactly the allowed speed for two minutes
 .PHONY: demo
@@ -15,7 +17,7 @@ demo: install
 .PHONY: test
 test: install fmt clippy doc
 	cargo build --workspace --bin producer --bin worker --bin simulator
-	cargo test --workspace
+	cargo test --workspace --tests
 
 ## stack        start private RabbitMQ, Redis, S3 and Elasticsearch, print the environment, stay up
 .PHONY: stack
