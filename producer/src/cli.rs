@@ -131,6 +131,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   producer watch fares/2026-11-21
+  producer watch fares/2026-11-21 --json | jq .failed   what `status` says, at its end
   producer watch 2026-11-21 --listen 127.0.0.1:9100   and serve /metrics, /healthz, /readyz meanwhile")]
     Watch(WatchArgs),
     /// Send only the cells of a run that failed or never came

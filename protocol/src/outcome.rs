@@ -52,11 +52,6 @@ impl Outcome {
             Self::Permanent => "permanent",
         }
     }
-
-    /// The outcome called `word`.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|o| o.as_str() == word)
-    }
 }
 
 /// An answer's outcome, how long its scope is told to wait, and which rule decided.

@@ -9,11 +9,11 @@ use crate::cli::WatchArgs;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::listen::Listening;
-use crate::run::find;
+use crate::run::{RunFiles, find};
 use crate::stores::{Archive, Stores};
-use crate::watch::Watcher;
+use crate::watch::{Watcher, snapshot};
 
-/// Shows a run's progress and ends with it.
+/// Shows a run's progress and ends with it; with `--json` says what `status` says then.
 ///
 /// # Errors
 /// When the run is unknown or a server stays away.
@@ -30,7 +30,13 @@ pub async fn run(context: &Context, args: &WatchArgs) -> Result<Exit> {
         limiter: &limiter,
         listening: listening.as_ref(),
     };
-    watcher.to_the_end(&run).await
+    let exit = watcher.to_the_end(&run).await?;
+    if context.json {
+        let files = RunFiles::expect(&archive, &run).await?;
+        let shot = snapshot(&state, &limiter, &files, &context.env).await?;
+        crate::terminal::data(serde_json::to_string_pretty(&shot)?);
+    }
+    Ok(exit)
 }
 
 /// The same with servers at hand, and others looking on at `listen`.

@@ -61,7 +61,7 @@ pub enum PlanError {
     #[error("this version cannot run the job yet:\n{}", .0.iter().map(|d| format!("  {d}")).collect::<Vec<_>>().join("\n"))]
     NotBuilt(Vec<Diagnostic>),
     /// The environment lacks names (exit 1).
-    #[error("{0}: set them, or <name>_FILE to a file that holds the value")]
+    #[error("{0}: set each, or <name>_FILE to a file that holds its value")]
     Environment(MissingNames),
     /// `--param` or `--only` names what the job does not have (exit 2).
     #[error("{message}; {hint}")]
