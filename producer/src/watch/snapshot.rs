@@ -106,7 +106,10 @@ pub async fn snapshot(
     }
     shot.granted = granted(limiter, plan).await?;
     let first_round = files.open.as_ref().is_some_and(|open| open.round == 0);
-    if shot.state == StateWord::Queued && first_round && shot.granted > 0 {
+    // Asking whether it is ready was a call too.
+    let asked = plan.providers.values().filter(|p| p.ready.is_some());
+    let begun = shot.granted > asked.count() as u64;
+    if shot.state == StateWord::Queued && first_round && begun {
         // Cells are counted block by block, so the first calls come long before the first count.
         shot.state = StateWord::Running;
     }
