@@ -101,6 +101,13 @@ impl Browser {
         answer["result"]["value"].take()
     }
 
+    /// What a promise comes to.
+    pub fn resolve(&mut self, promise: &str) -> Value {
+        let ask = json!({"expression": promise, "returnByValue": true, "awaitPromise": true});
+        let mut answer = self.call("Runtime.evaluate", ask);
+        answer["result"]["value"].take()
+    }
+
     /// Waits until an expression is true. A page that is just being left has no answer.
     pub fn until(&mut self, expression: &str) {
         let until = Instant::now() + PATIENCE;
