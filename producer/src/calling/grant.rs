@@ -57,7 +57,7 @@ impl Wanted {
     fn ask(&self, caller: &Caller<'_>) -> Ask {
         let points = |(place, drawn): (usize, &DrawnLimit)| (place, drawn.points);
         let group = Group {
-            run: caller.run.clone(),
+            run: asks_for(&caller.run),
             want: 1,
             limits: (0..self.shared).collect(),
             choices: self.choices.clone(),
@@ -88,6 +88,11 @@ impl Wanted {
             answered,
         }
     }
+}
+
+/// The name under which a run's grants to the producer are counted: beside those to workers, which say whether any has begun.
+pub fn asks_for(run: &str) -> String {
+    format!("{run}#producer")
 }
 
 impl Caller<'_> {

@@ -28,6 +28,7 @@ use paceline_protocol::stores::state::State;
 use uuid::Uuid;
 
 use self::grant::Allowed;
+pub use self::grant::asks_for;
 use self::token::SignedIn;
 use crate::stores::{Archive, Stores};
 

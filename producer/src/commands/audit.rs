@@ -5,6 +5,7 @@ use paceline_protocol::layout::RunLayout;
 use paceline_protocol::plan::Plan;
 
 use crate::audit::{Audited, Report, audit};
+use crate::calling::asks_for;
 use crate::cli::AuditArgs;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -52,9 +53,11 @@ pub async fn run(context: &Context, args: &AuditArgs) -> Result<Exit> {
 
 async fn granted(context: &Context, archive: &Archive, plan: &Plan) -> Result<u64> {
     let limiter = archive.limiter(&context.env).await?;
+    let run = plan.run_ref().to_string();
     let mut all = 0;
     for tag in tags(plan) {
-        all += limiter.granted(&tag, &plan.run_ref().to_string()).await?;
+        all += limiter.granted(&tag, &run).await?;
+        all += limiter.granted(&tag, &asks_for(&run)).await?;
     }
     Ok(all)
 }

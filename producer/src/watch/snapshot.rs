@@ -48,7 +48,7 @@ pub struct Snapshot {
     /// Shards whose results are loaded.
     #[serde(skip)]
     pub shards_loaded: u64,
-    /// Calls granted so far.
+    /// Calls granted to workers so far.
     #[serde(skip)]
     pub granted: u64,
     /// Calls a second that the limits allow.
@@ -106,10 +106,7 @@ pub async fn snapshot(
     }
     shot.granted = granted(limiter, plan).await?;
     let first_round = files.open.as_ref().is_some_and(|open| open.round == 0);
-    // Asking whether it is ready was a call too.
-    let asked = plan.providers.values().filter(|p| p.ready.is_some());
-    let begun = shot.granted > asked.count() as u64;
-    if shot.state == StateWord::Queued && first_round && begun {
+    if shot.state == StateWord::Queued && first_round && shot.granted > 0 {
         // Cells are counted block by block, so the first calls come long before the first count.
         shot.state = StateWord::Running;
     }
@@ -177,7 +174,7 @@ fn left(files: &RunFiles, progress: &Progress) -> u64 {
     left + if is_retry { progress.failed } else { 0 }
 }
 
-/// Calls granted to the run by all its providers' limits.
+/// Calls granted to the run's workers by all its providers' limits.
 async fn granted(limiter: &FleetLimiter, plan: &Plan) -> Result<u64> {
     let run = plan.run_ref().to_string();
     let mut all = 0;

@@ -93,7 +93,6 @@ pub(super) fn verdict(facts: &Facts<'_>) -> (By, String) {
             format!("{closed}: it opens by itself, or at once with resume"),
         );
     }
-    // Being asked whether it is ready is a call too.
     let idle = facts.speed.is_none_or(|speed| speed < 0.05);
     if facts.granted == 0 || facts.state == StateWord::Queued && idle {
         return (

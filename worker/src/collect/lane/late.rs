@@ -303,7 +303,7 @@ mod tests {
         assert!(noted.limits.is_empty(), "a start that is over is over");
         noted.dropped(&day(0), 9);
         noted.dropped(&day(0), 7);
-        let back = |noted: &Noted| noted.limits["l"].back.map(|b| (b.points, b.of_us));
+        let back = |noted: &Noted| noted.limits["l:"].back.map(|b| (b.points, b.of_us));
         assert_eq!(back(&noted), Some((2, 7)));
         noted.dropped(&day(86_400), 86_401);
         assert_eq!(back(&noted), Some((1, 86_401)));
