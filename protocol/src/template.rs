@@ -253,15 +253,16 @@ fn number(n: &serde_json::Number) -> Value {
     }
 }
 
-/// Digits that a float always holds.
-const FLOAT_DIGITS: usize = 15;
+/// As many digits as a float's own longest spelling has: a number of these stays one, so that it compares and counts as one.
+const FLOAT_DIGITS: usize = 17;
 
-/// Whether `float`, read from `digits`, is the number that they say. One with an exponent is a float's own
-/// spelling.
+/// Whether `float`, read from `digits`, is the number that they say, as near as a float is to any. One with an exponent is
+/// a float's own spelling.
 fn holds(float: f64, digits: &str) -> bool {
-    digits.len() <= FLOAT_DIGITS
+    let significant = digits.trim_start_matches(['-', '0', '.']);
+    significant.bytes().filter(u8::is_ascii_digit).count() <= FLOAT_DIGITS
         || digits.contains(['e', 'E'])
-        || format!("{float:?}") == shortest(digits)
+        || float.to_string() == digits.trim_end_matches('0').trim_end_matches('.')
 }
 
 /// A decimal's digits without the zeros that say nothing.

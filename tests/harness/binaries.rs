@@ -29,6 +29,7 @@ impl Binaries {
         };
         found.check("producer", &["producer", "protocol"])?;
         found.check("worker", &["worker", "protocol"])?;
+        found.check("simulator", &["loadtest", "protocol"])?;
         Ok(found)
     }
 

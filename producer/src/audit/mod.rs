@@ -33,6 +33,9 @@ pub struct Report {
     pub run: String,
     /// Grants that Redis counted; absent when Redis has forgotten the run.
     pub granted: Option<u64>,
+    /// There may have been more: Redis lost its count in the middle of the run.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub granted_is_least: bool,
     /// Calls in the ledger.
     pub calls: u64,
     /// Calls that the provider refused as too many: for the moment, or until a quota is reset.
@@ -50,10 +53,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// How many grants there were when Redis counts `counted`: a call is written by its grant alone, so a count below
-    /// the calls began after a loss of Redis. `None` when nothing is known.
-    pub fn grants(&self, counted: u64) -> Option<u64> {
-        (counted > 0 || self.calls == 0).then_some(counted.max(self.calls))
+    /// Notes that Redis counts `counted` grants. A call is written by its grant alone, so a count below the calls began
+    /// after a loss of Redis: then the calls are the least that it was, and how many more is not known.
+    pub fn note_grants(&mut self, counted: u64) {
+        self.granted = (counted > 0 || self.calls == 0).then_some(counted.max(self.calls));
+        self.granted_is_least = counted > 0 && counted < self.calls;
     }
 
     /// Whether some limit was passed.
@@ -130,6 +134,7 @@ impl<'a> Audit<'a> {
         Report {
             run: self.plan.run.to_string(),
             granted: None,
+            granted_is_least: false,
             calls: self.calls,
             refused: self.refused,
             repeated: self.answered.repeated,
@@ -156,6 +161,7 @@ mod tests {
         let mut report = Report {
             run: "r".into(),
             granted: None,
+            granted_is_least: false,
             calls: 400,
             refused: 0,
             repeated: 0,
@@ -163,10 +169,16 @@ mod tests {
             wasted: BTreeMap::new(),
             timeline: Timeline::default(),
         };
-        let grants = [0, 122, 410].map(|counted| report.grants(counted));
-        assert_eq!(grants, [None, Some(400), Some(410)]);
+        let mut grants = |counted| {
+            report.note_grants(counted);
+            (report.granted, report.granted_is_least)
+        };
+        assert_eq!(grants(0), (None, false));
+        assert_eq!(grants(122), (Some(400), true));
+        assert_eq!(grants(410), (Some(410), false));
         report.calls = 0;
-        assert_eq!(report.grants(0), Some(0));
+        report.note_grants(0);
+        assert_eq!(report.granted, Some(0));
     }
 
     /// A good call at `sent_us`.

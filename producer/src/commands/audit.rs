@@ -25,7 +25,7 @@ pub async fn run(context: &Context, args: &AuditArgs) -> Result<Exit> {
     let layout = RunLayout::new(&archive.fleet.prefix, &run);
     let mut report = audit(&archive.objects, &layout, &files.plan).await?;
     match granted(context, &archive, &files.plan).await {
-        Ok(granted) => report.granted = report.grants(granted),
+        Ok(granted) => report.note_grants(granted),
         Err(error) => context.say(format!("the grants are not known: {error:#}")),
     }
     if let Some(file) = &args.svg {
@@ -66,7 +66,10 @@ fn print(report: &Report) {
     let mut table = show::table(&["calls", &show::count(report.calls)]);
     let granted = report.granted.map_or_else(
         || "not known (Redis has forgotten the run)".into(),
-        show::count,
+        |granted| match report.granted_is_least {
+            true => format!("{} or more (Redis lost its count)", show::count(granted)),
+            false => show::count(granted),
+        },
     );
     table.add_row(["granted".into(), granted]);
     table.add_row(["refused".into(), show::count(report.refused)]);

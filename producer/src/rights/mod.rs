@@ -41,7 +41,7 @@ impl Touched {
             for dimension in loaded.job.split.values() {
                 match &dimension.values {
                     DimensionValues::Documents(documents) => {
-                        touched.searched.insert(documents.index.clone());
+                        touched.searched.insert(environment(&documents.index));
                     }
                     DimensionValues::Object(object) => {
                         let bucket = object.bucket.as_deref().map(environment);

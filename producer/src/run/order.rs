@@ -15,8 +15,13 @@ pub fn publishing_order(plan: &Plan, shards: u64) -> impl Iterator<Item = u64> +
     } else {
         1
     };
-    let place = move |n: u64| u128::from(n) * u128::from(step) % u128::from(shards);
-    (0..shards).map(move |n| place(n) as u64)
+    places(shards, step)
+}
+
+/// `0..length`, a step at a time around it.
+fn places(length: u64, step: u64) -> impl Iterator<Item = u64> {
+    let place = move |n: u64| u128::from(n) * u128::from(step) % u128::from(length);
+    (0..length).map(move |n| place(n) as u64)
 }
 
 fn has_scopes(plan: &Plan) -> bool {
@@ -55,22 +60,26 @@ mod tests {
 
     use super::*;
 
-    fn places(length: u64) -> Vec<u64> {
-        let step = spreading_step(length);
-        (0..length).map(|n| n * step % length).collect()
+    fn spread(length: u64) -> Vec<u64> {
+        places(length, spreading_step(length)).collect()
+    }
+
+    #[test]
+    fn without_scopes_the_order_stays() {
+        assert_eq!(places(5, 1).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     }
 
     proptest! {
         #[test]
         fn every_shard_is_published_once(length in 0u64..5_000) {
-            let mut all = places(length);
+            let mut all = spread(length);
             all.sort_unstable();
             prop_assert_eq!(all, (0..length).collect::<Vec<_>>());
         }
 
         #[test]
         fn the_first_ones_come_from_all_over(sellers in 10u64..400, each in 1u64..50) {
-            let all = places(sellers * each);
+            let all = spread(sellers * each);
             let held = (2 * sellers) as usize;
             let seen: std::collections::BTreeSet<u64> = all.iter().take(held).map(|place| place / each).collect();
             prop_assert!(seen.len() as u64 * 10 >= sellers * 9, "{} of {sellers}", seen.len());
@@ -78,7 +87,7 @@ mod tests {
 
         #[test]
         fn no_period_of_the_matrix_makes_some_wait(period in 2u64..40, times in 8u64..200) {
-            let all = places(period * times);
+            let all = spread(period * times);
             let mut seen = vec![0; period as usize];
             all.iter().take(4 * period as usize).for_each(|place| seen[(place % period) as usize] += 1);
             prop_assert!(seen.iter().all(|times| (1..=8).contains(times)), "{seen:?}");

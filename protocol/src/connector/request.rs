@@ -234,9 +234,10 @@ fn xml_text(text: &str) -> Result<String, &'static str> {
     if !text.chars().all(legal) {
         return Err("a value in XML has a character that XML cannot hold");
     }
-    // In an attribute they would be read as spaces.
+    // In an attribute they would be read as spaces, and a carriage return anywhere as a line end.
     let escaped = quick_xml::escape::escape(text);
-    Ok(escaped.replace('\n', "&#10;").replace('\t', "&#9;"))
+    let escaped = escaped.replace('\n', "&#10;").replace('\t', "&#9;");
+    Ok(escaped.replace('\r', "&#13;"))
 }
 
 pub(super) fn encode(text: &str) -> String {

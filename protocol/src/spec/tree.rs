@@ -339,7 +339,7 @@ fn scalar(text: &str, plain: bool, tag: Option<&Tag>) -> Value {
     }
 }
 
-/// A plain scalar by YAML's core schema; a number keeps its digits. `--param` values are typed so too.
+/// A plain scalar by YAML's core schema; a number keeps its digits. `--param` values are typed so too, where the file has no text.
 pub fn plain_scalar(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,

@@ -295,13 +295,15 @@ impl Index {
         search: &Value,
         each: &mut (dyn FnMut(&Value) -> bool + Send),
     ) -> Result<bool, IndexError> {
-        let path = format!("{}/_search?scroll=1m", concrete(name)?);
+        let name = concrete(name)?;
+        let path = format!("{name}/_search?scroll=1m&allow_partial_search_results=false");
         let mut answer = self.wire.send(Method::POST, &path, search).await?;
         if answer.status == 404 {
             return Ok(false);
         }
         loop {
             let page = answer.good()?;
+            all_shards(&page)?;
             let hits = page["hits"]["hits"]
                 .as_array()
                 .map_or(&[][..], Vec::as_slice);
@@ -328,6 +330,16 @@ impl Index {
         let path = format!("{}/_search", concrete(name)?);
         self.wire.send(Method::POST, &path, body).await?.good()
     }
+}
+
+/// Refuses a page that lacks the hits of shards that did not answer: they would pass as hits that are not there.
+fn all_shards(page: &Value) -> Result<(), IndexError> {
+    let failed = page["_shards"]["failed"].as_u64().unwrap_or(0);
+    if failed > 0 || page["timed_out"] == true {
+        let why = format!("{failed} shards of the index did not answer");
+        return Err(IndexError::Busy(why));
+    }
+    Ok(())
 }
 
 /// What our own limit grants beyond the server's.

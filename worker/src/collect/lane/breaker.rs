@@ -17,19 +17,25 @@ impl Lane {
         self.empties = 0;
         self.tokens.look_again();
         self.dead.clear();
-        if self.closed_until.borrow().is_some() {
-            self.closed_until.send_replace(None);
-            self.context.shard_left.notify_one();
-        }
+        self.unblock();
     }
 
     /// A quota has room again before its reset. A lane that asks soon anyway is left alone.
     pub(super) fn go_on_with_what_came_back(&mut self) {
-        if self.closed_until.borrow().is_some() {
+        if self.unblock() {
             self.ask_at = Instant::now();
-            self.closed_until.send_replace(None);
+        }
+    }
+
+    /// Shards may be taken again. Returns whether they might not.
+    fn unblock(&mut self) -> bool {
+        let was_closed = self.closed_until.send_replace(None).is_some();
+        if was_closed {
+            let blocked = &self.context.metrics.provider_blocked;
+            blocked.with_label_values(&[&self.provider.name]).set(0);
             self.context.shard_left.notify_one();
         }
+        was_closed
     }
 
     /// A scope was refused too often. While others are served its cells fail with that reason; else the runs

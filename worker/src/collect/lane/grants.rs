@@ -182,6 +182,10 @@ impl Lane {
             }) => {
                 let epoch = self.shared.observe(answer.now_us, sent, received);
                 self.lose_claims(claims, &answer);
+                if answer.refusals.iter().any(|r| r.why == Why::Unset) {
+                    // The limiter begins no lost limit before the operators' numbers are back: it remembers nothing yet.
+                    self.shared.ears(|ears| ears.tell_again(asking.limits()));
+                }
                 asking.numbers_in_force(&answer);
                 for grant in &answer.grants {
                     if let Some((wish, drawn)) = asking.grant(grant.group, grant.credential) {

@@ -198,7 +198,10 @@ impl Noted {
         let known = self.of(&drawn.instance);
         if known.limit != drawn.instance {
             // A quota's next window began meanwhile: of the one before nothing counts any more.
-            *known = Untold::nothing(&drawn.instance);
+            *known = Untold {
+                late_us: known.late_us,
+                ..Untold::nothing(&drawn.instance)
+            };
         }
         let before = known.back.unwrap_or(Back { points: 0, of_us });
         known.back = Some(Back {

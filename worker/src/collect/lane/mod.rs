@@ -305,12 +305,8 @@ impl Lane {
         if let Some(asks_at) = asks_at {
             wake = wake.min(asks_at);
         }
-        if let Some(next) = self
-            .held
-            .values()
-            .filter_map(|h| h.held.work.next_wake())
-            .min()
-        {
+        let sleepers = self.held.values().filter_map(|h| h.held.work.next_wake());
+        if let Some(next) = first_to_come(sleepers, Instant::now()) {
             wake = wake.min(next);
         }
         if let Some(drained_at) = drained_at.filter(|_| !self.cut_off.is_cancelled()) {
@@ -383,6 +379,12 @@ impl Lane {
     }
 }
 
+/// The first of `wakes` that lies ahead. A cell that is awake already waits for the next request for grants, which has
+/// its own time: whoever woke for it again would turn round until then.
+fn first_to_come(wakes: impl Iterator<Item = Instant>, now: Instant) -> Option<Instant> {
+    wakes.filter(|at| *at > now).min()
+}
+
 /// When leases and claims are renewed by a request of their own. One for grants renews them too: if it comes soon,
 /// the fleet is spared the other.
 fn renewal_at(renewed_at: Instant, asks_at: Option<Instant>) -> Instant {
@@ -406,6 +408,15 @@ mod tests {
         let soon = now + ms(1_300);
         assert_eq!(renewal_at(now, Some(soon)), soon + AFTER_ASKING);
         assert_eq!(renewal_at(now, Some(now + ms(5_000))), now + RENEW);
+    }
+
+    #[test]
+    fn a_cell_that_is_awake_wakes_nobody_again() {
+        let now = Instant::now();
+        let ms = Duration::from_millis;
+        let wakes = [now - ms(1), now, now + ms(9), now + ms(5)];
+        assert_eq!(first_to_come(wakes.into_iter(), now), Some(now + ms(5)));
+        assert_eq!(first_to_come([now].into_iter(), now), None);
     }
 
     #[test]

@@ -9,7 +9,8 @@ use super::asking::Asking;
 
 /// A scope opens again this soon: its cells stay ready.
 const SOON: Duration = Duration::from_millis(15);
-/// So many cells of a scope wake when it opens; the same number each time it opens again.
+/// So many cells of a scope wake when it opens, beside twice as many as were just granted; the same number each time it
+/// opens again.
 const WAKE: usize = 8;
 /// Nobody looks at a waiting scope more often when others get all of it.
 const HUNGRY: Duration = Duration::from_secs(1);
@@ -25,6 +26,8 @@ pub struct Sleep {
     pub why: Why,
     /// The name of what is closed.
     pub name: Option<String>,
+    /// How many calls of the group were granted beside.
+    pub granted: usize,
 }
 
 impl Sleep {
@@ -42,7 +45,7 @@ impl Sleep {
             return self.wait;
         }
         let least = if hungry { HUNGRY } else { SOON };
-        let turns = u32::try_from(place / WAKE)
+        let turns = u32::try_from(place / (WAKE + 2 * self.granted))
             .unwrap_or(u32::MAX)
             .saturating_add(1);
         self.wait.max(least).saturating_mul(turns.min(20))
@@ -52,6 +55,7 @@ impl Sleep {
 /// Parts the refusals of an answer into those of single scopes and those of the whole lane.
 pub fn part<'a>(answer: &'a Answer, asking: &Asking) -> (Vec<Sleep>, Vec<&'a Refusal>) {
     let (mut sleeps, mut wide) = (Vec::new(), Vec::new());
+    let granted = |group| answer.grants.iter().filter(|g| g.group == group).count();
     for refusal in &answer.refusals {
         let wait = u64::try_from(refusal.opens_us - answer.now_us).unwrap_or(0);
         if asking.is_scoped(refusal.group) && is_of_scope(refusal, asking) {
@@ -60,6 +64,7 @@ pub fn part<'a>(answer: &'a Answer, asking: &Asking) -> (Vec<Sleep>, Vec<&'a Ref
                 wait: Duration::from_micros(wait),
                 why: refusal.why,
                 name: asking.refused_name(refusal),
+                granted: granted(refusal.group),
             });
         } else {
             wide.push(refusal);

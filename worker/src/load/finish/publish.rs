@@ -253,9 +253,12 @@ impl Finish<'_> {
     ) -> Result<(Published, Live), LoadError> {
         let publish = async || {
             let sets = self.loader.stores.state.run_sets(&self.run.run).await?;
+            let standings = self.standings(&sets).await.unwrap_or_else(|error| {
+                tracing::warn!(run.id = %self.run.run, %error, "what changes at the head of the sets is not told");
+                Vec::new()
+            });
             self.still_whole().await?;
             let next = self.next_live(tally, live.clone(), &sets)?;
-            let standings = self.standings(&sets).await?;
             self.publish_sets(&sets, &next).await?;
             Ok((Published { sets, standings }, next))
         };
