@@ -284,6 +284,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_float_can_hold_compares_as_a_number() {
+        let of = |digits: &str| value_of(&serde_json::from_str(digits).expect("a number"));
+        for digits in [
+            "0.0000123456789012",
+            "0.10000000000000001",
+            "80000.50",
+            "1e300",
+        ] {
+            let value = of(digits);
+            assert!(value.is_number(), "{digits}");
+        }
+        let long = of("123456789.123456789012");
+        assert_eq!(long.as_str(), Some("123456789.123456789012"));
+    }
+
+    #[test]
     fn days_and_dates() {
         let cell = context! { depart => "2026-12-30", nights => 3, at => "2026-11-21T03:04:05Z" };
         let shown = |t: &str| render(t, cell.clone()).expect(t);

@@ -120,10 +120,12 @@ pub fn planned_template(
     text: &str,
     env: &(impl Environment + ?Sized),
 ) -> Result<String, MissingNames> {
-    put_in(text, env, Inside::Text, is_plain)
+    let plain = |place, value: &str| place == Inside::Text && is_plain(value);
+    put_in(text, env, Inside::Text, plain)
 }
 
-/// The same for an expression (`where`): a name stands in quotes there.
+/// The same for an expression (`where`): text is its literal there, in quotes or without, and a number stays one, so that it
+/// compares with a record's.
 ///
 /// # Errors
 /// The names that the environment lacks.
@@ -131,7 +133,8 @@ pub fn planned_expression(
     text: &str,
     env: &(impl Environment + ?Sized),
 ) -> Result<String, MissingNames> {
-    put_in(text, env, Inside::Braces, is_plain)
+    let number = |place, value: &str| place == Inside::Braces && is_number(value);
+    put_in(text, env, Inside::Braces, number)
 }
 
 /// Whether a template shows `value` as it is, whatever stands beside it.
@@ -139,9 +142,14 @@ fn is_plain(value: &str) -> bool {
     !value.contains(['{', '}', '%', '#', '\n', '\r'])
 }
 
+/// A number as JSON spells it: a code as `007` is text.
+fn is_number(value: &str) -> bool {
+    serde_json::from_str::<serde_json::Number>(value).is_ok()
+}
+
 /// `text` with each name's value as a literal of the template.
 fn as_template(text: &str, env: &(impl Environment + ?Sized)) -> Result<String, MissingNames> {
-    put_in(text, env, Inside::Text, |_| false)
+    put_in(text, env, Inside::Text, |_, _| false)
 }
 
 /// `text` with each name's value in its place: between braces and in quotes as a literal, elsewhere as it is
@@ -150,7 +158,7 @@ fn put_in(
     text: &str,
     env: &(impl Environment + ?Sized),
     mut place: Inside,
-    bare: fn(&str) -> bool,
+    bare: impl Fn(Inside, &str) -> bool,
 ) -> Result<String, MissingNames> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -166,7 +174,7 @@ fn put_in(
         let found = expand_env(name, env)?;
         let value = found.replace('\\', r"\\");
         match place {
-            Inside::Text if bare(&found) => out.push_str(&found),
+            place if bare(place, &found) => out.push_str(&found),
             Inside::Text => out.push_str(&format!("{{{{ \"{}\" }}}}", value.replace('"', "\\\""))),
             Inside::Braces => out.push_str(&format!("\"{}\"", value.replace('"', "\\\""))),
             Inside::Quotes(quote) => {
@@ -264,6 +272,16 @@ mod tests {
                 .compile_expression(&expression)
                 .and_then(|e| e.eval(context! { x => value }));
             assert!(holds.expect("an expression").is_true(), "{expression}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_the_environment_compares_as_one() {
+        let planned = |value| planned_expression("x >= ${X}", &env(value)).expect("is there");
+        assert_eq!(planned("4"), "x >= 4");
+        assert_eq!(planned("-4.50"), "x >= -4.50");
+        for text in ["007", "4 or true", "1e", "x", "\""] {
+            assert!(planned(text).starts_with("x >= \""), "{text}");
         }
     }
 
