@@ -88,23 +88,23 @@ pub fn all(arguments: &Arguments) -> Vec<Scenario> {
             ..base("200 sellers", undisturbed)
         },
         Scenario {
-            told: "200 sellers x 10/s".to_owned(),
-            rate: 2_000.0,
+            told: "50 sellers x 10/s".to_owned(),
+            rate: 500.0,
             strict: vec![],
             each: Some(Each {
                 calls: 10,
                 of: route,
             }),
             job: BenchJob {
-                // Two hundred destinations.
+                // All fifty destinations that the simulator knows, of eighty shards each.
                 wanted: 400_000,
                 ..job(
-                    2_000,
+                    500,
                     arguments.seconds,
                     Some("  - {name: seller, rate: 10/s, per: \"{{ destination }}\"}"),
                 )
             },
-            ..base("200 sellers of 20 shards", undisturbed)
+            ..base("50 sellers of 80 shards", undisturbed)
         },
         Scenario {
             told: "5/s".to_owned(),
