@@ -186,11 +186,16 @@ fn budget(limit: &Limit, now: &LimitNow) -> Budget {
 
 /// When the next call may start: of a quota that is used up, at its reset.
 fn opens_us(now: &LimitNow) -> Option<i64> {
+    used_up_until_us(now).or(now.opens_us)
+}
+
+/// The reset of a quota that is used up.
+pub(crate) fn used_up_until_us(now: &LimitNow) -> Option<i64> {
     match now.instance.rule {
         Rule::Quota {
             calls, closes_us, ..
         } if now.used >= calls => Some(closes_us),
-        _ => now.opens_us,
+        _ => None,
     }
 }
 

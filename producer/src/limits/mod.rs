@@ -6,6 +6,7 @@ mod instances;
 mod numbers;
 mod pace;
 
+pub(crate) use budgets::used_up_until_us;
 pub use budgets::{Budget, Budgets, Closed, Held, budgets};
 pub use instances::{
     is_by_credential, key_scope, limiter_name, of_keys, period_text, tags, unscoped,

@@ -17,7 +17,7 @@ use paceline_protocol::template::{environment, value_of};
 use serde_json::Value;
 
 use super::nearest::Places;
-use super::{PlanError, RunNames, expand_value};
+use super::{PlanError, RunNames, expand_texts, expand_value};
 
 /// Rows of a dimension that has to be written out; a longer one belongs into a range or another job.
 const MOST_ROWS: u64 = 5_000_000;
@@ -50,7 +50,7 @@ pub(super) fn expand_environment(
         DimensionValues::Dates { from, .. } => *from = expand_env(from, env)?,
         DimensionValues::Documents(documents) => {
             documents.index = expand_env(&documents.index, env)?;
-            expand_templates(&mut documents.query, env)?;
+            expand_texts(&mut documents.query, &|text| planned_template(text, env))?;
         }
         DimensionValues::Object(object) => {
             if let Some(bucket) = &mut object.bucket {
@@ -59,24 +59,6 @@ pub(super) fn expand_environment(
             object.key = planned_template(&object.key, env)?;
         }
         DimensionValues::Range { .. } | DimensionValues::RecordsOf(_) => {}
-    }
-    Ok(())
-}
-
-/// The same for every text of a value, each of them a template.
-fn expand_templates(
-    value: &mut Value,
-    env: &(impl Environment + ?Sized),
-) -> Result<(), MissingNames> {
-    match value {
-        Value::String(template) => *template = planned_template(template, env)?,
-        Value::Array(items) => items
-            .iter_mut()
-            .try_for_each(|item| expand_templates(item, env))?,
-        Value::Object(fields) => fields
-            .values_mut()
-            .try_for_each(|field| expand_templates(field, env))?,
-        _ => {}
     }
     Ok(())
 }

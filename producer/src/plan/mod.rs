@@ -304,14 +304,22 @@ pub(crate) fn expand_value(
     value: &mut Value,
     env: &(impl Environment + ?Sized),
 ) -> Result<(), MissingNames> {
+    expand_texts(value, &|text| expand_env(text, env))
+}
+
+/// Replaces every text of a value by what `expanded` makes of it.
+fn expand_texts(
+    value: &mut Value,
+    expanded: &impl Fn(&str) -> Result<String, MissingNames>,
+) -> Result<(), MissingNames> {
     match value {
-        Value::String(text) => *text = expand_env(text, env)?,
+        Value::String(text) => *text = expanded(text)?,
         Value::Array(items) => items
             .iter_mut()
-            .try_for_each(|item| expand_value(item, env))?,
+            .try_for_each(|item| expand_texts(item, expanded))?,
         Value::Object(fields) => fields
             .values_mut()
-            .try_for_each(|item| expand_value(item, env))?,
+            .try_for_each(|item| expand_texts(item, expanded))?,
         _ => {}
     }
     Ok(())

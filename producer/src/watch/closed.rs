@@ -11,7 +11,7 @@ use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::Provider;
 use paceline_protocol::stores::limiter::{Closure, FleetLimiter, LimitNow};
 
-use crate::limits::{limiter_name, of_keys, unscoped};
+use crate::limits::{limiter_name, of_keys, unscoped, used_up_until_us};
 use crate::pool;
 
 /// From this long on, a closure stops whoever waits for the run.
@@ -89,14 +89,8 @@ async fn used_up(
 }
 
 fn spent(credential: Option<String>, quota: &LimitNow, now_us: i64) -> Option<Closure> {
-    let Rule::Quota {
-        calls, closes_us, ..
-    } = quota.instance.rule
-    else {
-        return None;
-    };
-    let left = u64::try_from(closes_us - now_us).ok()?;
-    (quota.used >= calls).then(|| Closure {
+    let left = u64::try_from(used_up_until_us(quota)? - now_us).ok()?;
+    Some(Closure {
         name: credential.unwrap_or_else(|| PROVIDER.to_owned()),
         for_: Duration::from_micros(left),
         reason: format!("{} used up", quota.instance.limit),
