@@ -91,7 +91,7 @@ enum Event {
         back: usize,
         how: u8,
     },
-    Reopen,
+    Reopen(Option<usize>),
     Mark {
         of: usize,
         before: u64,
@@ -193,7 +193,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Forget),
         2 => (0usize..4, 1i64..3_000_000).prop_map(|(name, for_us)| Event::Close { name, for_us }),
         3 => (0usize..3, 0u8..3).prop_map(|(back, how)| Event::Probed { back, how }),
-        1 => Just(Event::Reopen),
+        1 => prop::option::of(0usize..4).prop_map(Event::Reopen),
         4 => (0usize..2, 0u64..60, any::<bool>()).prop_map(|(of, before, late)| Event::Mark { of, before, late }),
         8 => prop_oneof![6 => 0i64..200_000, 3 => 0i64..3_000_000, 1 => -2_000_000i64..0, 1 => 0i64..40_000_000]
             .prop_map(|us| Event::Pass { us }),
@@ -377,9 +377,14 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                 let was = limiter.put_back_at("shop", &kept, &bans, &id).await;
                 prop_assert_eq!(was.expect("answers"), pure.put_back(kept, bans, &id));
             }
-            Event::Reopen => {
-                limiter.reopen_at("shop", Some(now)).await.expect("answers");
-                pure.reopen(now);
+            Event::Reopen(name) => {
+                let name = name.map(|name| NAMES[name]);
+                let reopened = limiter.reopen_at("shop", name, Some(now));
+                reopened.await.expect("answers");
+                match name {
+                    Some(name) => pure.reopen_one(name, now),
+                    None => pure.reopen(now),
+                }
             }
             Event::Mark { of, before, late } => {
                 let quota = ask(now, 0, &[], 0, 0).limits[4 + of].clone();

@@ -313,9 +313,12 @@ async fn a_pool_that_is_used_up_stops_the_waiting() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_key_leaves_the_pool() {
-    let mut calendar = Calendar::new("badkey", Shape::default()).expect("a calendar");
+    // One cell is always refused, with whatever key: it must not take the good ones along.
+    let refused = FaultRule::cells(Fault::Status(401), "NRT/2026-12-02/2026-12-05");
+    let shape = with_fault(refused, "0.9");
+    let mut calendar = Calendar::new("badkey", shape).expect("a calendar");
     let wrong = format!("canary-wrong-{}", calendar.fleet.name);
-    let keys = format!("{wrong},{}", calendar.keys[0]);
+    let keys = format!("{wrong},{}", calendar.keys.join(","));
     calendar.fleet.set("FARE_SEARCH_KEYS", keys);
     calendar.keys.push(wrong);
     let _workers = workers(&calendar);
@@ -331,8 +334,17 @@ async fn a_bad_key_leaves_the_pool() {
         Some(&report.refused),
         "{report:?}"
     );
+    let failures = calendar.collected(RUN).await.expect("read").failures;
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert_eq!(failures[0]["depart"], "2026-12-02", "{failures:?}");
     assert_eq!(
-        report.per_key.get(&calendar.keys[0]),
-        Some(&calendar.cells())
+        (&failures[0]["outcome"], &failures[0]["status"]),
+        (&json!("auth_expired"), &json!(401)),
+        "{failures:?}"
     );
+    // Of the keys only the wrong one stays out; one that came back last may still wait for its probe.
+    let limits = calendar.json(&["limits", "fare-search"]).expect("limits");
+    let closed = limits[0]["closed"].as_array().expect("closures");
+    let out = closed.iter().filter(|closed| closed["for_s"] != 0);
+    assert_eq!(out.count(), 1, "{limits}");
 }

@@ -53,8 +53,13 @@ pub enum HttpError {
     #[error("no whole answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
     /// The body is too large; asking again gives the same.
-    #[error("the body is larger than {0} bytes")]
-    TooLarge(u64),
+    #[error("the body is larger than {most} bytes")]
+    TooLarge {
+        /// The status that it came with.
+        status: u16,
+        /// So much is read.
+        most: u64,
+    },
 }
 
 impl HttpClient {
@@ -163,7 +168,10 @@ impl HttpClient {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(broken)? {
             if (body.len() + chunk.len()) as u64 > max_body {
-                return Err(HttpError::TooLarge(max_body));
+                return Err(HttpError::TooLarge {
+                    status,
+                    most: max_body,
+                });
             }
             body.extend_from_slice(&chunk);
         }

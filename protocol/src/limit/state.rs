@@ -172,6 +172,13 @@ impl State {
         self.closed.values_mut().for_each(|c| c.reopen(now_us));
     }
 
+    /// One closure was wrong: it gets its probe at `now_us`.
+    pub fn reopen_one(&mut self, name: &str, now_us: i64) {
+        if let Some(closed) = self.closed.get_mut(name) {
+            closed.reopen(now_us);
+        }
+    }
+
     /// Puts back what operators said, and the closures that were kept, into a state that was lost. Returns
     /// whether it was (else nothing changes).
     pub fn put_back(&mut self, kept: Kept, closed: BTreeMap<String, Closed>, server: &str) -> bool {

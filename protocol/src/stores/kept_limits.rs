@@ -214,6 +214,14 @@ impl KeptLimits<'_> {
         Ok(())
     }
 
+    /// One closure was wrong: it is not kept any more.
+    ///
+    /// # Errors
+    /// When S3 does not answer.
+    pub async fn forget_ban(&self, name: &str) -> Result<(), ObjectError> {
+        self.objects.delete(&self.key(&encoded("ban", name))).await
+    }
+
     fn hold_name(&self) -> String {
         encoded("hold", whole_of(self.provider))
     }

@@ -446,7 +446,15 @@ impl FleetLimiter {
     /// # Errors
     /// When Redis does not answer.
     pub async fn reopen(&self, provider: &str) -> Result<u64, LimiterError> {
-        self.reopen_at(provider, None).await
+        self.reopen_at(provider, None, None).await
+    }
+
+    /// Opens one closure: it gets one probe. Returns how many there were.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn reopen_one(&self, provider: &str, name: &str) -> Result<u64, LimiterError> {
+        self.reopen_at(provider, Some(name), None).await
     }
 
     /// As [`reopen`](Self::reopen), at an instant: for the suite.
@@ -457,9 +465,11 @@ impl FleetLimiter {
     pub async fn reopen_at(
         &self,
         provider: &str,
+        name: Option<&str>,
         now_us: Option<i64>,
     ) -> Result<u64, LimiterError> {
         let mut call = self.scripts.reopen.key(self.keys.closures(provider));
+        call.arg(name.unwrap_or_default());
         if let Some(now_us) = now_us {
             call.arg(now_us);
         }

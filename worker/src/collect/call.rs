@@ -13,7 +13,7 @@ use paceline_protocol::connector::{
 };
 use paceline_protocol::http::{HttpAnswer, HttpError, Ready, TooLate};
 use paceline_protocol::ledger::LedgerRow;
-use paceline_protocol::limit::{Grant, Rule, Spoken, instance};
+use paceline_protocol::limit::{Grant, Probed, Rule, Spoken, instance};
 use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::spec::Retry;
 use reqwest::header::HeaderMap;
@@ -88,6 +88,15 @@ pub enum CallEnd {
     },
     /// The provider closed a scope: no attempt is burnt.
     Closed(CloseScope),
+    /// The provider refused the call's credential: that is the credential's or the cell's fault (`lane/refusals.rs`).
+    Refused {
+        /// What it closes if it is the credential's.
+        scope: CloseScope,
+        /// How the cell ends if it is the cell's.
+        failed: CellResult,
+    },
+    /// The cell is as it was, and not called again before the wait is over.
+    Later(Duration),
     /// The provider does not take the call's token any more; what that means for the cell.
     TokenEnded(Box<CallEnd>),
     /// The grace ended while it was in flight.
@@ -95,6 +104,34 @@ pub enum CallEnd {
         /// Calls made so far that count.
         attempts: u32,
     },
+}
+
+impl CallEnd {
+    /// Whether the provider served the call: it took it for a good one, whatever the cell came to.
+    pub fn is_served(&self) -> bool {
+        self.probed() == Some(Probed::Well)
+    }
+
+    /// What it tells of a closure that it was the probe of; `None`: it closes it anew by itself.
+    pub fn probed(&self) -> Option<Probed> {
+        Some(match self {
+            CallEnd::Closed(_) => return None,
+            CallEnd::Advanced { .. } => Probed::Well,
+            CallEnd::Ended(result) => match &result.failure {
+                None => Probed::Well,
+                // The last attempt is judged as those before it were.
+                Some(failure) if failure.outcome == Outcome::Retryable => Probed::Unanswered,
+                Some(failure) if failure.outcome == Outcome::AuthExpired => Probed::NotSent,
+                Some(failure) if failure.status == 0 => Probed::NotSent,
+                Some(_) => Probed::Well,
+            },
+            CallEnd::NotSent
+            | CallEnd::TokenEnded(_)
+            | CallEnd::Refused { .. }
+            | CallEnd::Later(_) => Probed::NotSent,
+            CallEnd::Again { .. } | CallEnd::CutOff { .. } => Probed::Unanswered,
+        })
+    }
 }
 
 /// What a provider's answer closes.
@@ -277,7 +314,10 @@ impl Call {
                 _room: room,
             },
             Err(error) => Attempt {
-                status: 0,
+                status: match error {
+                    HttpError::TooLarge { status, .. } => status,
+                    _ => 0,
+                },
                 bytes: 0,
                 duration,
                 answered_us,
@@ -493,11 +533,20 @@ impl Call {
             Outcome::Throttled
             | Outcome::Maintenance
             | Outcome::QuotaExhausted
-            | Outcome::AuthExpired => CallEnd::Closed(CloseScope {
-                credential: of_credential,
-                wait: verdict.wait,
-                outcome: verdict.outcome,
-            }),
+            | Outcome::AuthExpired => {
+                let scope = CloseScope {
+                    credential: of_credential,
+                    wait: verdict.wait,
+                    outcome: verdict.outcome,
+                };
+                match (scope.outcome, &scope.credential) {
+                    (Outcome::AuthExpired, Some(_)) => CallEnd::Refused {
+                        scope,
+                        failed: self.failure(&attempt, verdict.reason.clone(), None),
+                    },
+                    _ => CallEnd::Closed(scope),
+                }
+            }
             Outcome::Retryable => self.again(&attempt),
             Outcome::Permanent => self.failed(&attempt, verdict.reason.clone(), None),
         }
@@ -577,6 +626,10 @@ impl Call {
     }
 
     fn failed(&self, attempt: &Attempt, reason: String, field: Option<String>) -> CallEnd {
+        CallEnd::Ended(self.failure(attempt, reason, field))
+    }
+
+    fn failure(&self, attempt: &Attempt, reason: String, field: Option<String>) -> CellResult {
         let outcome = match attempt.judged.verdict.outcome {
             Outcome::Ok => Outcome::Permanent,
             outcome => outcome,
@@ -589,7 +642,7 @@ impl Call {
             field,
             attempts: self.attempts + 1,
         };
-        CallEnd::Ended(self.result(String::new(), 0, Some(failure), attempt.answered_us))
+        self.result(String::new(), 0, Some(failure), attempt.answered_us)
     }
 
     fn ended_without_call(&self, reason: String) -> CallEnd {
@@ -630,7 +683,7 @@ impl Call {
 
 fn no_answer(error: &HttpError) -> Judged {
     let outcome = match error {
-        HttpError::Request(_) | HttpError::TooLarge(_) => Outcome::Permanent,
+        HttpError::Request(_) | HttpError::TooLarge { .. } => Outcome::Permanent,
         HttpError::Broken(_) | HttpError::Timeout(_) | HttpError::TooLate => Outcome::Retryable,
     };
     Judged {
@@ -656,6 +709,48 @@ pub(super) fn backoff(retry: Retry, attempts: u32, chance: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn ended(outcome: Outcome, status: u16) -> CallEnd {
+        let failure = Failure {
+            cell: 7,
+            reason: "no".into(),
+            outcome,
+            status,
+            field: None,
+            attempts: 3,
+        };
+        CallEnd::Ended(CellResult {
+            lines: String::new(),
+            records: 0,
+            failure: Some(failure),
+            answered_us: 1,
+            truncated: false,
+            missing: 0,
+        })
+    }
+
+    #[test]
+    fn a_last_attempt_without_an_answer_opens_nothing() {
+        let timed_out = ended(Outcome::Retryable, 0);
+        assert_eq!(timed_out.probed(), Some(Probed::Unanswered));
+        assert!(!timed_out.is_served());
+        assert_eq!(
+            ended(Outcome::Retryable, 503).probed(),
+            Some(Probed::Unanswered)
+        );
+        assert_eq!(
+            ended(Outcome::Permanent, 0).probed(),
+            Some(Probed::NotSent),
+            "there was no request"
+        );
+        assert!(!ended(Outcome::AuthExpired, 401).is_served());
+        assert!(ended(Outcome::Permanent, 404).is_served());
+        let again = CallEnd::Again {
+            attempts: 1,
+            wait: Duration::ZERO,
+        };
+        assert_eq!(again.probed(), Some(Probed::Unanswered));
+    }
 
     #[test]
     fn back_off_doubles_up_to_its_end() {

@@ -160,6 +160,8 @@ pub struct ShardWork {
     block_of: HashMap<u64, u32>,
     ready: VecDeque<u64>,
     waiting: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// Waiting cells whose quota is used up, with its id.
+    for_quota: HashMap<u64, String>,
     attempts: HashMap<u64, u32>,
     /// Cells that were answered and need further calls.
     progress: HashMap<u64, Progress>,
@@ -230,6 +232,7 @@ impl ShardWork {
                 break;
             }
             self.waiting.pop();
+            self.for_quota.remove(&cell);
             self.ready.push_back(cell);
         }
         let cell = self.ready.pop_front()?;
@@ -247,6 +250,39 @@ impl ShardWork {
     pub fn sleep(&mut self, cell: u64, until: Instant) {
         self.in_flight -= 1;
         self.waiting.push(Reverse((until, cell)));
+    }
+
+    /// As [`sleep`](Self::sleep), until a quota's reset.
+    pub fn sleep_for_quota(&mut self, cell: u64, until: Instant, quota: String) {
+        self.for_quota.insert(cell, quota);
+        self.sleep(cell, until);
+    }
+
+    /// A quota has room again before its reset: up to `most` cells that sleep for it may be taken from `now` on.
+    /// Returns how many.
+    pub fn wake(&mut self, quota: &str, most: usize, now: Instant) -> usize {
+        let mut sleepers: Vec<u64> = self
+            .for_quota
+            .iter()
+            .filter(|(_, of)| *of == quota)
+            .map(|(cell, _)| *cell)
+            .collect();
+        sleepers.sort_unstable();
+        sleepers.truncate(most);
+        if sleepers.is_empty() {
+            return 0;
+        }
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        self.waiting = waiting
+            .map(|Reverse((at, cell))| match sleepers.binary_search(&cell) {
+                Ok(_) => Reverse((at.min(now), cell)),
+                Err(_) => Reverse((at, cell)),
+            })
+            .collect();
+        for cell in &sleepers {
+            self.for_quota.remove(cell);
+        }
+        sleepers.len()
     }
 
     /// The next call of a cell; `None` for its first one.
@@ -439,6 +475,29 @@ mod tests {
             prop_assert!(called.values().all(|n| *n == 1));
             prop_assert_eq!(full.len() as u64, cells.div_ceil(checkpoint));
         }
+    }
+
+    #[test]
+    fn what_a_quota_gets_back_wakes_so_many_of_its_own_cells() {
+        let now = Instant::now();
+        let tomorrow = now + std::time::Duration::from_secs(80_000);
+        let (mut work, _) = start(blocks(6, 6), OpenCells::default(), now);
+        for place in 0..6 {
+            let cell = work.take(now).expect("it is ready");
+            match place {
+                0..3 => work.sleep_for_quota(cell, tomorrow, "day:a".into()),
+                3..5 => work.sleep_for_quota(cell, tomorrow, "day:b".into()),
+                _ => work.again(cell, 1, tomorrow),
+            }
+        }
+        assert_eq!(work.wake("day:c", 9, now), 0);
+        assert_eq!(work.wake("day:a", 2, now), 2);
+        assert_eq!(work.take(now), Some(1000));
+        assert_eq!(work.take(now), Some(1001));
+        assert_eq!(work.take(now), None);
+        assert_eq!(work.wake("day:a", 9, now), 1, "one still slept");
+        assert_eq!(work.wake("day:b", 9, now), 2);
+        assert_eq!(work.wake("day:b", 9, now), 0, "they are awake");
     }
 
     #[test]

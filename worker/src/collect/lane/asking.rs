@@ -118,6 +118,8 @@ pub struct Drawn {
     pub allowed: Vec<String>,
     /// Every limit.
     pub limits: Vec<DrawnLimit>,
+    /// The public name of the credential that serves it.
+    pub credential: Option<String>,
     /// The names under which what the call draws from may be closed.
     pub names: Vec<String>,
 }
@@ -142,6 +144,7 @@ impl Drawn {
             scopes: Vec::new(),
             allowed: Vec::new(),
             limits: Vec::new(),
+            credential: None,
             names: Vec::new(),
         }
     }
@@ -410,6 +413,7 @@ impl AskedGroup {
                 .map(|limit| format!("{}={}", limit.limit, limit.scope))
                 .collect(),
             allowed: allowed.collect(),
+            credential: chosen.map(|choice| choice.name.clone()),
             names: cooldown::names(&all, chosen.map(|choice| choice.name.as_str())),
             limits: all,
         }

@@ -21,9 +21,18 @@ impl Lane {
     }
 
     /// A quota has room again before its reset. A lane that asks soon anyway is left alone.
-    pub(super) fn go_on_with_what_came_back(&mut self) {
-        if self.unblock() {
-            self.ask_at = Instant::now();
+    pub(super) fn go_on_with_what_came_back(&mut self, quotas: &[(String, u64)]) {
+        let now = Instant::now();
+        let mut awake = self.unblock();
+        for (quota, calls) in quotas {
+            let mut left = usize::try_from(*calls).unwrap_or(usize::MAX);
+            for in_hand in self.held.values_mut() {
+                let woken = in_hand.held.work.wake(quota, left, now);
+                (left, awake) = (left - woken, awake || woken > 0);
+            }
+        }
+        if awake {
+            self.ask_at = now;
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::connector::cooldown;
-use paceline_protocol::limit::{BREAKER, Grant, PROVIDER, Probed};
+use paceline_protocol::limit::{BREAKER, Grant, PROVIDER};
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::broker::Publisher;
 use paceline_protocol::stores::limiter::Closure;
@@ -106,7 +106,7 @@ impl Lane {
                 }
                 self.close(scope, drawn, now);
             }
-            CallEnd::Ended(_) | CallEnd::Advanced { .. } => self.note_good(drawn),
+            end if end.is_served() => self.note_good(wish, drawn),
             _ => {}
         }
         let Some(in_hand) = self.held.get_mut(&wish.held) else {
@@ -114,9 +114,11 @@ impl Lane {
         };
         let work = &mut in_hand.held.work;
         match end {
-            CallEnd::NotSent | CallEnd::Closed(_) | CallEnd::TokenEnded(_) => {
-                work.untake(wish.cell);
-            }
+            CallEnd::NotSent
+            | CallEnd::Closed(_)
+            | CallEnd::TokenEnded(_)
+            | CallEnd::Refused { .. } => work.untake(wish.cell),
+            CallEnd::Later(wait) => work.sleep(wish.cell, now + wait),
             CallEnd::Ended(result) => in_hand.settling.extend(work.finish(wish.cell, result)),
             CallEnd::Advanced {
                 advance,
@@ -175,12 +177,7 @@ impl Lane {
 
     /// Tells the fleet how the one call that tried a closed scope ended. A refusal closes it anew by itself.
     pub(super) fn report_probe(&self, end: &CallEnd, drawn: &Arc<Drawn>, start_us: i64) {
-        let how = match end {
-            CallEnd::Closed(_) => return,
-            CallEnd::Ended(_) | CallEnd::Advanced { .. } => Probed::Well,
-            CallEnd::NotSent | CallEnd::TokenEnded(_) => Probed::NotSent,
-            CallEnd::Again { .. } | CallEnd::CutOff { .. } => Probed::Unanswered,
-        };
+        let Some(how) = end.probed() else { return };
         let (limiter, provider) = (self.context.limiter.clone(), self.budgets.clone());
         let (drawn, events) = (drawn.clone(), self.events.clone());
         self.context.tasks.spawn(async move {
@@ -194,7 +191,10 @@ impl Lane {
     }
 
     /// Notes that somebody is served: who is closed for good meanwhile is closed alone.
-    fn note_good(&mut self, drawn: &Drawn) {
+    fn note_good(&mut self, wish: Wish, drawn: &Drawn) {
+        if let Some(credential) = &drawn.credential {
+            self.refusals.served(wish, credential);
+        }
         if self.good.len() < GOOD_AT_MOST {
             let own = drawn.names.iter().filter(|name| *name != PROVIDER);
             let new: Vec<String> = own.filter(|n| !self.good.contains(*n)).cloned().collect();

@@ -2,6 +2,8 @@
 //! nobody else can serve it: its cells fail with the reason, so that one dead key does not hold up the
 //! others' run. In a pool the others go on, and a run whose every key is dead waits for people.
 //!
+//! Whether a refusal is the credential's fault at all is judged in `refusals.rs`.
+//!
 //! A dead credential is closed in Redis for the whole fleet until `retry` or `resume`; here it is remembered
 //! for a moment only, so that what people open again is tried again.
 
@@ -9,11 +11,14 @@ use std::time::{Duration, Instant};
 
 use paceline_protocol::limit::{Answer, DEAD, Refusal, Why};
 use paceline_protocol::outcome::Outcome;
+use paceline_protocol::stores::kept_limits::KeptLimits;
 use paceline_protocol::stores::limiter::Closure;
 
-use super::asking::WishError;
+use super::asking::{Drawn, Wish, WishError};
 use super::held::ShardInHand;
+use super::refusals::{Fault, LEFT_TO_OTHERS};
 use super::{Event, Lane};
+use crate::collect::call::CallEnd;
 
 /// So long a credential is taken for dead before Redis is looked at again.
 const REMEMBERED: Duration = Duration::from_secs(3);
@@ -29,6 +34,61 @@ impl Lane {
         let reason = Outcome::AuthExpired.as_str().to_owned();
         self.dead
             .insert(credential.to_owned(), (now + REMEMBERED, reason));
+    }
+
+    /// Whose fault it is that the credential of a call was refused.
+    pub(super) fn judge_refusal(&mut self, wish: Wish, drawn: &Drawn, end: CallEnd) -> CallEnd {
+        let (scope, mut failed) = match end {
+            CallEnd::Refused { scope, failed } => (scope, failed),
+            end => return end,
+        };
+        let Some(credential) = drawn.credential.as_deref().filter(|_| !self.picks()) else {
+            return CallEnd::Closed(scope);
+        };
+        let now = Instant::now();
+        let is_out = self.dead.get(credential).is_some_and(|(t, _)| *t > now);
+        match self.refusals.refused(wish, credential, is_out) {
+            Fault::Credential => CallEnd::Closed(scope),
+            Fault::Unknown => CallEnd::Later(LEFT_TO_OTHERS),
+            Fault::Cell { comes_back } => {
+                if let Some(failure) = &mut failed.failure {
+                    failure.reason += "; more than one credential was refused for this cell";
+                }
+                if let Some(name) = comes_back {
+                    self.bring_back(name);
+                }
+                CallEnd::Ended(failed)
+            }
+        }
+    }
+
+    /// A credential left the pool for a cell's fault: another cell tries it.
+    fn bring_back(&mut self, name: String) {
+        tracing::warn!(
+            provider.name = self.provider.name,
+            credential = name,
+            "the provider refused a cell with every credential: this one is tried again by another cell"
+        );
+        self.dead.remove(&name);
+        self.shared.open(&name);
+        let (context, provider) = (self.context.clone(), self.budgets.clone());
+        let events = self.events.clone();
+        self.context.tasks.spawn(async move {
+            let kept = KeptLimits {
+                objects: &context.parting.stores.objects,
+                prefix: &context.prefix,
+                provider: &provider,
+            };
+            let opened = async {
+                kept.forget_ban(&name).await?;
+                context.limiter.reopen_one(&provider, &name).await?;
+                anyhow::Ok(())
+            };
+            match opened.await {
+                Ok(()) => drop(events.send(Event::LookAgain)),
+                Err(error) => tracing::warn!(provider.name = provider, credential = name, error = %error, "the credential stays out of the pool until `retry` or `resume`"),
+            }
+        });
     }
 
     /// Why a cell served by the credential at `place` alone cannot be called.

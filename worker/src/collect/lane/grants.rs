@@ -325,7 +325,11 @@ impl Lane {
                         work.sleep(wish.cell, now + LOOKING);
                     }
                     (Some(sleep), _) => {
-                        work.sleep(wish.cell, now + sleep.of(place, number, hungry));
+                        let until = now + sleep.of(place, number, hungry);
+                        match sleep.name.clone().filter(|_| sleep.why == Why::Quota) {
+                            Some(quota) => work.sleep_for_quota(wish.cell, until, quota),
+                            None => work.sleep(wish.cell, until),
+                        }
                         slept.push(wish.held);
                     }
                     (None, _) => work.untake(wish.cell),

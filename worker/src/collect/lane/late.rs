@@ -137,8 +137,9 @@ impl Late {
                     }
                 }
             }
-            if ask.heard.iter().any(|heard| heard.back.is_some()) {
-                drop(self.lane.send(Event::GivenBack));
+            let quotas: Vec<(String, u64)> = given_back(&ask).collect();
+            if !quotas.is_empty() {
+                drop(self.lane.send(Event::GivenBack(quotas)));
             }
         }
     }
@@ -172,6 +173,14 @@ impl Late {
             keeps: true,
         }
     }
+}
+
+/// What a request gives back, by the limits' ids.
+fn given_back(ask: &Ask) -> impl Iterator<Item = (String, u64)> {
+    ask.heard.iter().filter_map(|heard| {
+        let limit = ask.limits.get(heard.limit)?;
+        Some((limit.id(), heard.back?.points))
+    })
 }
 
 /// The limits that have a next start.

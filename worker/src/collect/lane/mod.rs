@@ -15,6 +15,7 @@ pub mod held;
 pub mod kept;
 pub mod late;
 mod reading;
+mod refusals;
 mod scopes;
 mod shards;
 pub mod shared;
@@ -37,6 +38,7 @@ use self::appetite::Appetite;
 use self::asking::{Asking, Drawn, Leases, Wish};
 use self::held::Held;
 use self::late::Late;
+use self::refusals::Refusals;
 use self::shared::LaneShared;
 use self::tokens::Tokens;
 use super::call::CallEnd;
@@ -147,8 +149,8 @@ enum Event {
     LookAgain,
     /// An operator changed limits.
     LimitsChanged,
-    /// What dropped grants had taken was given back: who waits for a reset may go on.
-    GivenBack,
+    /// What dropped grants had taken of these quotas was given back: who waits for their reset may go on.
+    GivenBack(Vec<(String, u64)>),
     /// What operators said was put back into Redis, or could not be.
     PutBack,
     /// A scope was refused again and again.
@@ -193,6 +195,7 @@ struct Lane {
     /// Credentials that are not accepted, until when that is believed, and why.
     dead: HashMap<String, (Instant, String)>,
     looking_for_dead: bool,
+    refusals: Refusals,
     tokens: Tokens,
     putting_back: bool,
     cut_off: CancellationToken,
@@ -250,6 +253,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         marking: Vec::new(),
         dead: HashMap::new(),
         looking_for_dead: false,
+        refusals: Refusals::default(),
         tokens: Tokens::default(),
         putting_back: false,
         cut_off: CancellationToken::new(),
@@ -353,6 +357,7 @@ impl Lane {
                 probe,
                 signed,
             } => {
+                let end = self.judge_refusal(wish, &drawn, end);
                 if let Some(start_us) = probe {
                     self.report_probe(&end, &drawn, start_us);
                 }
@@ -364,7 +369,7 @@ impl Lane {
                 self.shared.ears(ears::Ears::forget);
                 self.look_again();
             }
-            Event::GivenBack => self.go_on_with_what_came_back(),
+            Event::GivenBack(quotas) => self.go_on_with_what_came_back(&quotas),
             Event::PutBack => self.on_put_back(),
             Event::BreakerOpened(closure) => self.on_breaker(&closure),
             Event::Settled { held, summary } => self.on_settled(held, summary),

@@ -118,6 +118,8 @@ impl Lane {
         let Some(InHand { held, leaving, .. }) = self.held.remove(&key) else {
             return;
         };
+        self.refusals.part_with(key);
+        self.tokens.part_with(key);
         let Held {
             taken,
             work,

@@ -125,6 +125,14 @@ impl LaneShared {
             .clear();
     }
 
+    /// Forgets that `name` is closed here.
+    pub fn open(&self, name: &str) {
+        self.closed
+            .lock()
+            .expect("no panic while closures are locked")
+            .remove(name);
+    }
+
     /// Whether a call whose closures would have one of these `names` must not be sent at `at`.
     pub fn is_closed(&self, names: &[String], at: Instant) -> bool {
         let mut closed = self

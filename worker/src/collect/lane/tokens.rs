@@ -74,6 +74,11 @@ impl Tokens {
         self.refused.contains(&wish)
     }
 
+    /// A shard is in hand no more.
+    pub fn part_with(&mut self, held: u64) {
+        self.refused.retain(|wish| wish.held != held);
+    }
+
     /// People opened or changed something: what failed is tried at once.
     pub fn look_again(&mut self) {
         for known in self.known.values_mut() {
@@ -180,6 +185,7 @@ impl Lane {
             place,
             lane: self.shared.clone(),
             context: self.context.clone(),
+            late: self.late.clone(),
             has_one: known.usable(Instant::now()).is_some(),
             ended,
         };
@@ -236,12 +242,15 @@ impl Lane {
                 self.token_ended(wish, signed);
                 *then
             }
-            CallEnd::Ended(_) | CallEnd::Advanced { .. } => {
-                self.tokens.refused.remove(&wish);
-                self.token_works(signed);
+            end => {
+                if end.is_served() {
+                    self.token_works(signed);
+                }
+                if end.is_served() || matches!(end, CallEnd::Ended(_)) {
+                    self.tokens.refused.remove(&wish);
+                }
                 end
             }
-            other => other,
         }
     }
 

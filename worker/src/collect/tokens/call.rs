@@ -119,9 +119,15 @@ impl Work<'_> {
         let start_us = allowed.grant.start_us;
         let prepared = match self.with_code_of(prepared, start_us).await {
             Ok(prepared) => prepared,
-            Err(called) => return called,
+            Err(called) => {
+                self.drop_grant(&allowed).await;
+                self.give_leases_back(&allowed.drawn).await;
+                return called;
+            }
         };
         if !self.use_code(lease, codes, prepared.at_us).await {
+            self.drop_grant(&allowed).await;
+            self.give_leases_back(&allowed.drawn).await;
             return Called::LeaseLost;
         }
         let drawn = allowed.drawn.clone();
@@ -332,7 +338,7 @@ impl Work<'_> {
     /// Waits for the start, sends once, judges.
     async fn send(&self, allowed: Allowed, prepared: Prepared, attempt: u32) -> Called {
         let Some(late_us) = self.wait_for_start(&allowed).await else {
-            self.probed(&allowed, Probed::NotSent).await;
+            self.drop_grant(&allowed).await;
             return Called::NotSent;
         };
         let at = Instant::now();
@@ -354,11 +360,11 @@ impl Work<'_> {
         let answered = Instant::now();
         let (answer, seen) = match answer {
             Err(HttpError::TooLate) => {
-                self.probed(&allowed, Probed::NotSent).await;
+                self.drop_grant(&allowed).await;
                 return Called::NotSent;
             }
             Err(HttpError::Request(reason)) => {
-                self.probed(&allowed, Probed::NotSent).await;
+                self.drop_grant(&allowed).await;
                 return Called::Unfit(reason);
             }
             Err(error) => {
@@ -452,6 +458,13 @@ impl Work<'_> {
                 .with_label_values(&[self.provider])
                 .inc();
         }
+    }
+
+    /// Nothing was sent: what the grant took of quotas and of buckets of points goes back.
+    async fn drop_grant(&self, allowed: &Allowed) {
+        let Allowed { grant, drawn, .. } = allowed;
+        self.of.late.give_back(&drawn.limits, grant.start_us);
+        self.probed(allowed, Probed::NotSent).await;
     }
 
     /// The leases that the request held.

@@ -27,6 +27,7 @@ use super::lane::LaneContext;
 use super::lane::asking::Drawn;
 use super::lane::held::ShardInHand;
 use super::lane::kept;
+use super::lane::late::Late;
 use super::lane::shared::LaneShared;
 
 /// How long a lease lasts without being kept: so long the fleet waits for a worker that was killed.
@@ -94,6 +95,8 @@ pub struct Renewal {
     pub lane: Arc<LaneShared>,
     /// Stores, limiter, drain.
     pub context: LaneContext,
+    /// Whom it tells that a grant is dropped.
+    pub late: Late,
     /// There is a token that is good for a while.
     pub has_one: bool,
     /// The token that the provider does not take any more, and whether calls were answered well with it.
