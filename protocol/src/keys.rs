@@ -68,6 +68,11 @@ impl Keys {
         format!("{}:open-runs", self.namespace)
     }
 
+    /// Sorted set of which lanes are taken: a collector's choice -> when one with it was seen last.
+    pub fn takers(&self) -> String {
+        format!("{}:takers", self.namespace)
+    }
+
     /// Hash of a run's counters (cells by end, records, calls), moved with the blocks' bits.
     pub fn progress(&self, run: &RunRef) -> String {
         format!("{}:progress", self.run(run))

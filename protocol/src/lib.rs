@@ -11,6 +11,7 @@ pub mod connector;
 pub mod ids;
 pub mod inputs;
 pub mod keys;
+pub mod lanes;
 pub mod layout;
 pub mod ledger;
 pub mod limit;

@@ -38,6 +38,7 @@ mod serve_api;
 mod serve_chains;
 mod serve_fuzzed;
 mod serve_triggers;
+mod serve_waiting;
 mod serve_without_redis;
 mod signing_in;
 mod simulator;

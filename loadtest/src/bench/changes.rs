@@ -94,6 +94,7 @@ impl ComparedRun {
             paused: false,
             reason: None,
             round: 0,
+            opened_at: None,
         };
         let entry = serde_json::to_vec(&open).context("an open run is plain data")?;
         let key = layout::open_run(&stores.prefix, &open.run);

@@ -206,6 +206,7 @@ impl CollectedRun {
             paused: false,
             reason: None,
             round: 0,
+            opened_at: None,
         }
     }
 

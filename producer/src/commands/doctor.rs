@@ -1,6 +1,8 @@
 //! `producer doctor`: every server, setting and file, each fault with its remedy. All of them are
 //! looked at, whatever the first ones say, and none is waited for.
 
+mod workers;
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -99,8 +101,18 @@ async fn servers(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Fi
     );
     findings.push(Finding::ok("settings", names));
     s3(fleet, findings).await;
-    redis(context, fleet, findings).await;
-    findings.push(rabbitmq(context, fleet).await);
+    let seen = redis(context, fleet, findings).await;
+    let loaders = rabbitmq(context, fleet, findings).await;
+    if let Some(seen) = seen {
+        findings.extend(seen.findings(context));
+        if loaders == Some(0) && seen.has_work() {
+            findings.push(Finding::warn(
+                "loaders",
+                "runs are open, and no running worker loads their results",
+                "start `worker load`",
+            ));
+        }
+    }
     findings.extend(elasticsearch(context).await);
 }
 
@@ -132,7 +144,11 @@ async fn s3(fleet: &FleetSettings, findings: &mut Vec<Finding>) {
     });
 }
 
-async fn redis(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Finding>) {
+async fn redis(
+    context: &Context,
+    fleet: &FleetSettings,
+    findings: &mut Vec<Finding>,
+) -> Option<workers::Fleet> {
     let url = match redis_url(&context.env) {
         Ok(url) => url,
         Err(error) => {
@@ -141,7 +157,7 @@ async fn redis(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Find
                 error,
                 "set it, as redis://host:6379/0",
             ));
-            return;
+            return None;
         }
     };
     let keys = Keys::new(fleet.namespace.clone());
@@ -153,6 +169,7 @@ async fn redis(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Find
             let found = format!("{url_shown} is version {version} and evicts nothing");
             findings.push(Finding::ok("Redis", found));
             findings.push(redis_clock(&url, keys).await);
+            return workers::Fleet::look(&state).await.ok();
         }
         Err(error @ StateError::Evicts { .. }) => findings.push(Finding::fail(
             "Redis",
@@ -165,6 +182,7 @@ async fn redis(context: &Context, fleet: &FleetSettings, findings: &mut Vec<Find
             "start it, or correct REDIS_URL (redis://user:password@host:6379/0)",
         )),
     }
+    None
 }
 
 /// The fleet goes by Redis' clock; a producer beside it plans the wrong day around midnight.
@@ -202,28 +220,37 @@ async fn redis_clock(url: &str, keys: Keys) -> Finding {
     }
 }
 
-async fn rabbitmq(context: &Context, fleet: &FleetSettings) -> Finding {
+/// Says how many loaders run, as far as the broker knows.
+async fn rabbitmq(
+    context: &Context,
+    fleet: &FleetSettings,
+    findings: &mut Vec<Finding>,
+) -> Option<u32> {
     const WHAT: &str = "RabbitMQ";
     let url = match broker_url(&context.env) {
         Ok(url) => url,
-        Err(error) => return Finding::fail(WHAT, error, "set it"),
+        Err(error) => {
+            findings.push(Finding::fail(WHAT, error, "set it"));
+            return None;
+        }
     };
     match Publisher::connect(&url, Topology::new(fleet.namespace.clone())).await {
         Ok(publisher) => {
+            let loaders = publisher.loaders().await.ok();
             publisher.close(Duration::from_secs(5)).await;
-            Finding::ok(
-                WHAT,
-                format!(
-                    "{} answers; exchanges and queues are declared",
-                    shown_url(&url)
-                ),
-            )
+            let url_shown = shown_url(&url);
+            let found = format!("{url_shown} answers; exchanges and queues are declared");
+            findings.push(Finding::ok(WHAT, found));
+            loaders
         }
-        Err(error) => Finding::fail(
-            WHAT,
-            error,
-            "start it, correct AMQP_URL, or allow configure, write and read on the namespace's names",
-        ),
+        Err(error) => {
+            findings.push(Finding::fail(
+                WHAT,
+                error,
+                "start it, correct AMQP_URL, or allow configure, write and read on the namespace's names",
+            ));
+            None
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A run's entry among the open runs: first the object in S3, then Redis' registry, which is made from it.
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout;
 use paceline_protocol::plan::Plan;
@@ -17,6 +18,7 @@ pub fn new_entry(plan: &Plan, round: u32) -> OpenRun {
         paused: false,
         reason: None,
         round,
+        opened_at: Some(Timestamp::now()),
     }
 }
 

@@ -11,6 +11,8 @@ use super::calendar::{Calendar, run_id};
 
 /// The longest list of starts that wait or are made up for; older ones are missed.
 const LONGEST: usize = 100;
+/// Missed starts that are remembered.
+const REPORTED: usize = 10;
 
 /// What a schedule remembers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +21,12 @@ pub struct Agenda {
     pub seen: Timestamp,
     /// Planned starts that are to be made, oldest first.
     pub waiting: Vec<Timestamp>,
+    /// The schedule that it is of ([`Calendar::print`]); empty while there is none.
+    #[serde(default)]
+    pub of: Option<String>,
+    /// The last planned starts that nobody was there for, newest last.
+    #[serde(default)]
+    pub missed: Vec<Timestamp>,
 }
 
 /// What a look at the agenda comes to.
@@ -40,7 +48,28 @@ impl Agenda {
         Agenda {
             seen: now,
             waiting: Vec::new(),
+            of: None,
+            missed: Vec::new(),
         }
+    }
+
+    /// Follows `calendar` from now on. A schedule that was changed, or was not there for a while, asks for
+    /// nothing that lies before; whether anything is new.
+    pub fn follow(&mut self, calendar: &Calendar, now: Timestamp) -> bool {
+        let print = calendar.print();
+        if self.of.as_ref() == Some(&print) {
+            return false;
+        }
+        if self.of.replace(print).is_some() {
+            self.seen = self.seen.max(now);
+        }
+        true
+    }
+
+    /// There is no schedule any more; whether that is new.
+    pub fn rest(&mut self) -> bool {
+        self.waiting.clear();
+        self.of.replace(String::new()) != Some(String::new())
     }
 
     /// Takes in what is due by `now` while the runs `open` are going. A start stays on the list until
@@ -66,6 +95,13 @@ impl Agenda {
         while self.waiting.len() > LONGEST {
             steps.push(Step::Missed(self.waiting.remove(0)));
         }
+        let missed = steps.iter().filter_map(|step| match step {
+            Step::Missed(planned) => Some(*planned),
+            _ => None,
+        });
+        self.missed.extend(missed);
+        let old = self.missed.len().saturating_sub(REPORTED);
+        self.missed.drain(..old);
         if let Some(first) = self.waiting.first() {
             if open.is_empty() {
                 steps.push(Step::Start(*first));
@@ -111,14 +147,21 @@ mod tests {
     use super::*;
     use paceline_protocol::spec::{Schedule, Span};
 
-    fn calendar(overlap: Overlap, catch_up: bool) -> Calendar {
-        let schedule = Schedule {
+    fn schedule(catch_up: bool) -> Schedule {
+        Schedule {
             cron: "*/10 * * * *".into(),
             timezone: "UTC".into(),
-            overlap,
+            overlap: Overlap::Skip,
             jitter: None,
             catch_up,
             deadline: Span::secs(60),
+        }
+    }
+
+    fn calendar(overlap: Overlap, catch_up: bool) -> Calendar {
+        let schedule = Schedule {
+            overlap,
+            ..schedule(catch_up)
         };
         Calendar::new("orders", &schedule).expect("a calendar")
     }
@@ -205,5 +248,38 @@ mod tests {
         let mut agenda = Agenda::new(at(5));
         let steps = agenda.step(&calendar(Overlap::Skip, false), at(11), &open(&[10]));
         assert_eq!(steps, []);
+    }
+
+    #[test]
+    fn missed_starts_are_remembered() {
+        let mut agenda = Agenda::new(at(5));
+        agenda.step(&calendar(Overlap::Skip, false), at(41), &open(&[]));
+        assert_eq!(agenda.missed, [at(10), at(20), at(30)]);
+    }
+
+    #[test]
+    fn a_schedule_that_was_changed_asks_for_nothing_before() {
+        let catching = calendar(Overlap::Skip, true);
+        let mut agenda = Agenda::new(at(1));
+        assert!(agenda.follow(&catching, at(2)) && !agenda.follow(&catching, at(3)));
+        assert_eq!(agenda.seen, at(1), "the first one changes nothing");
+        let mut other = Schedule {
+            cron: "*/5 * * * *".into(),
+            ..schedule(true)
+        };
+        let changed = Calendar::new("orders", &other).expect("a calendar");
+        assert!(agenda.follow(&changed, at(38)));
+        assert_eq!(agenda.step(&changed, at(38), &open(&[])), []);
+        assert_eq!(
+            agenda.step(&changed, at(40), &open(&[])),
+            [Step::Start(at(40))]
+        );
+        // Neither does one that comes back.
+        assert!(agenda.rest() && !agenda.rest());
+        assert!(agenda.follow(&changed, at(52)));
+        assert_eq!(agenda.step(&changed, at(54), &open(&[])), []);
+        other.catch_up = false;
+        let same_times = Calendar::new("orders", &other).expect("a calendar");
+        assert!(!agenda.follow(&same_times, at(55)));
     }
 }

@@ -21,6 +21,7 @@ const SUFFIX: &str = "-cron";
 #[derive(Clone, Debug)]
 pub struct Calendar {
     job: String,
+    line: String,
     cron: Cron,
     zone: TimeZone,
     jitter: Duration,
@@ -38,12 +39,18 @@ impl Calendar {
     pub fn new(job: &str, schedule: &Schedule) -> Result<Self, String> {
         Ok(Calendar {
             job: job.to_owned(),
+            line: format!("{} {}", schedule.cron.trim(), schedule.timezone),
             cron: schedule.cron.parse().map_err(|e| format!("{e}"))?,
             zone: TimeZone::get(&schedule.timezone).map_err(|e| e.to_string())?,
             jitter: schedule.jitter.map_or(Duration::ZERO, |span| span.0),
             overlap: schedule.overlap,
             catch_up: schedule.catch_up,
         })
+    }
+
+    /// Which times it names, as a text that two schedules share when they name the same.
+    pub fn print(&self) -> String {
+        self.line.clone()
     }
 
     /// The zone in which its lines are read.

@@ -11,23 +11,34 @@ use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::message::{Control, ShardMessage};
 use paceline_protocol::plan::Plan;
+use paceline_protocol::stores::state::OpenRun;
 use paceline_protocol::stores::traces;
 use paceline_protocol::version;
 use uuid::Uuid;
 
 use super::Server;
 use super::calendar::planned_in;
-use crate::run::{PartsFound, RunFiles, left_to_do, open_runs};
+use crate::run::{PartsFound, RunFiles, left_to_do, open_runs_since};
 
 /// How often the open runs are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// After so long a run that still has not ended is told again.
 const AGAIN: Duration = Duration::from_secs(120);
 
+/// What is known of an open run.
+#[derive(Default)]
+struct Known {
+    /// When its entry was written that this is read from: a retry writes another one.
+    entered: Option<Timestamp>,
+    /// When it must have ended.
+    due: Option<Timestamp>,
+    /// When it was ended last.
+    told: Option<Instant>,
+}
+
 /// Looks for runs past their deadline until the process stops.
 pub(super) async fn enforce(server: Arc<Server>) {
-    let mut plans: HashMap<RunRef, Option<Timestamp>> = HashMap::new();
-    let mut ended: HashMap<RunRef, Instant> = HashMap::new();
+    let mut known: HashMap<RunRef, Known> = HashMap::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -36,40 +47,48 @@ pub(super) async fn enforce(server: Arc<Server>) {
         if server.leading.borrow().is_none() {
             continue;
         }
-        if let Err(error) = look(&server, &mut plans, &mut ended).await {
+        if let Err(error) = look(&server, &mut known).await {
             tracing::warn!("deadlines wait: {error:#}");
         }
     }
 }
 
-async fn look(
-    server: &Server,
-    deadlines: &mut HashMap<RunRef, Option<Timestamp>>,
-    ended: &mut HashMap<RunRef, Instant>,
-) -> Result<()> {
-    let open = open_runs(&server.stores.archive).await?;
-    deadlines.retain(|run, _| open.contains(run));
-    ended.retain(|run, _| open.contains(run));
-    for run in open {
-        if !deadlines.contains_key(&run) {
+async fn look(server: &Server, known: &mut HashMap<RunRef, Known>) -> Result<()> {
+    let open = open_runs_since(&server.stores.archive).await?;
+    known.retain(|run, _| open.iter().any(|(other, _)| other == run));
+    for (run, entered) in open {
+        let read = known.get(&run).map(|one| one.entered);
+        if read != Some(entered) {
             let files = RunFiles::read(&server.stores.archive, &run).await?;
-            deadlines.insert(run.clone(), files.and_then(|files| deadline(&files.plan)));
+            let due = files.and_then(|files| deadline(&files.plan, files.open.as_ref()?));
+            let new = Known {
+                entered,
+                due,
+                told: None,
+            };
+            known.insert(run.clone(), new);
         }
-        let due = deadlines.get(&run).copied().flatten();
-        let told = ended.get(&run).is_some_and(|at| at.elapsed() < AGAIN);
-        if due.is_some_and(|due| Timestamp::now() >= due) && !told {
+        let Some(one) = known.get_mut(&run) else {
+            continue;
+        };
+        let told = one.told.is_some_and(|at| at.elapsed() < AGAIN);
+        if one.due.is_some_and(|due| Timestamp::now() >= due) && !told {
             end(server, &run).await?;
-            ended.insert(run, Instant::now());
+            one.told = Some(Instant::now());
         }
     }
     Ok(())
 }
 
-/// When a run must have ended: counted from its planned start. A run without a schedule has no deadline.
-fn deadline(plan: &Plan) -> Option<Timestamp> {
+/// When a run must have ended: counted from its planned start, of a retry from when it was asked for. A run
+/// without a schedule has no deadline.
+fn deadline(plan: &Plan, open: &OpenRun) -> Option<Timestamp> {
     let schedule = plan.job.schedule.as_ref()?;
-    let begun =
-        planned_in(&plan.run).map_or(plan.planned_at, |planned| planned.max(plan.planned_at));
+    let begun = if open.round == 0 {
+        planned_in(&plan.run).map_or(plan.planned_at, |planned| planned.max(plan.planned_at))
+    } else {
+        open.opened_at?
+    };
     Some(begun + schedule.deadline.0)
 }
 

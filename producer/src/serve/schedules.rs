@@ -75,17 +75,22 @@ impl Following {
             .values()
             .filter(|job| job.job.schedule.is_some())
             .collect();
+        self.rest(server, &scheduled).await?;
         let mut open: Option<Vec<RunRef>> = None;
         for job in scheduled {
             let Ok(calendar) = calendar(job) else {
                 continue;
             };
             let name = &job.job.name;
-            let agenda = match self.agendas.get(name) {
+            let mut agenda = match self.agendas.get(name) {
                 Some(agenda) => agenda.clone(),
                 None => remembered(server, name).await?,
             };
             let now = Timestamp::now();
+            if agenda.follow(&calendar, now) {
+                // Noted at once: whoever comes after a pause knows from when on starts were missed.
+                self.remember(server, name, agenda.clone()).await?;
+            }
             let due = calendar
                 .next(agenda.seen)
                 .is_some_and(|p| calendar.start(p) <= now);
@@ -107,6 +112,21 @@ impl Following {
         Ok(())
     }
 
+    /// A job whose schedule was taken away asks for nothing of that time when it gets one again.
+    async fn rest(&mut self, server: &Server, scheduled: &[&Arc<LoadedJob>]) -> Result<()> {
+        let followed = |name: &String| scheduled.iter().any(|job| job.job.name == *name);
+        let gone = self.agendas.keys().filter(|name| !followed(name));
+        let gone: Vec<String> = gone.cloned().collect();
+        for name in gone {
+            if let Some(mut agenda) = self.agendas.get(&name).cloned()
+                && agenda.rest()
+            {
+                self.remember(server, &name, agenda).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn act(
         &mut self,
         server: &Arc<Server>,
@@ -119,6 +139,7 @@ impl Following {
         let name = &job.job.name;
         let steps = agenda.step(calendar, now, open);
         self.remember(server, name, agenda).await?;
+        tell_missed(server, name, &steps);
         for step in steps {
             match step {
                 Step::Start(planned) => {
@@ -145,10 +166,7 @@ impl Following {
                     tracing::warn!(job = name, %planned, "not started, since the last run is still going (overlap: skip)");
                     server.gauges.start(name, "skipped");
                 }
-                Step::Missed(planned) => {
-                    tracing::warn!(job = name, %planned, "missed: nobody was there to start it (catch_up: true would)");
-                    server.gauges.start(name, "missed");
-                }
+                Step::Missed(_) => server.gauges.start(name, "missed"),
             }
         }
         Ok(())
@@ -185,6 +203,51 @@ impl Following {
     }
 }
 
+/// One line, however many starts were missed.
+fn tell_missed(server: &Server, job: &str, steps: &[Step]) {
+    let missed = steps.iter().filter_map(|step| match step {
+        Step::Missed(planned) => Some(planned),
+        _ => None,
+    });
+    let missed: Vec<&Timestamp> = missed.collect();
+    let catches_up = server.spec.job(job).is_some_and(|job| {
+        let schedule = job.job.schedule.as_ref();
+        schedule.is_some_and(|schedule| schedule.catch_up)
+    });
+    let why = if catches_up {
+        "missed: too many starts wait to be made up for"
+    } else {
+        "missed: nobody was there to start it (catch_up: true would)"
+    };
+    match missed[..] {
+        [] => {}
+        [planned] => tracing::warn!(job, %planned, "{why}"),
+        [first, .., last] => {
+            tracing::warn!(job, starts = missed.len(), %first, %last, "{why}");
+        }
+    }
+}
+
+/// The last starts of each job that nobody was there for, newest last. Whoever looks is not kept waiting.
+///
+/// # Errors
+/// When Redis does not answer soon.
+pub(super) async fn missed(server: &Server) -> Result<BTreeMap<String, Vec<Timestamp>>> {
+    let asked = server.stores.state.serve_notes();
+    let notes = tokio::time::timeout(TICK, asked).await??;
+    let missed = notes.iter().filter_map(|(name, note)| {
+        let agenda: Agenda = serde_json::from_str(note).ok()?;
+        Some((name.strip_prefix("agenda/")?.to_owned(), agenda.missed))
+    });
+    Ok(missed.collect())
+}
+
+async fn noted(server: &Server, job: &str) -> Result<Option<Agenda>> {
+    let state = &server.stores.state;
+    let noted = state.serve_note(&format!("agenda/{job}")).await?;
+    Ok(noted.and_then(|note| serde_json::from_str(&note).ok()))
+}
+
 async fn start(server: Arc<Server>, ask: Ask, planned: Timestamp) -> Outcome {
     let job = ask.job.clone();
     let settled = match server.start_run(ask).await {
@@ -210,12 +273,7 @@ async fn start(server: Arc<Server>, ask: Ask, planned: Timestamp) -> Outcome {
 
 /// The agenda as it was noted; after a loss of Redis from the newest run that a schedule started; else new.
 async fn remembered(server: &Server, job: &str) -> Result<Agenda> {
-    let noted = server
-        .stores
-        .state
-        .serve_note(&format!("agenda/{job}"))
-        .await?;
-    if let Some(agenda) = noted.and_then(|note| serde_json::from_str(&note).ok()) {
+    if let Some(agenda) = noted(server, job).await? {
         return Ok(agenda);
     }
     let runs = all_runs(&server.stores.archive, Some(job)).await?;

@@ -97,6 +97,7 @@ fn open_run(run: &RunRef, priority: u8) -> OpenRun {
         paused: false,
         reason: None,
         round: 0,
+        opened_at: None,
     }
 }
 

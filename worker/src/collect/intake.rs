@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::ids::RunRef;
+use paceline_protocol::lanes::LaneChoice;
 use paceline_protocol::message::ShardMessage;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::settings::Environment;
@@ -35,27 +36,6 @@ const UNSERVED: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// From so many deliveries on a shard is suspected to kill its workers.
 const SUSPICIOUS: u32 = 2;
-
-/// Which lanes this worker takes.
-#[derive(Clone, Debug, Default)]
-pub struct LaneChoice {
-    /// `--egress`
-    pub egress: Option<String>,
-    /// `--lanes`; empty: all.
-    pub lanes: Vec<String>,
-}
-
-impl LaneChoice {
-    /// Whether `lane` (`provider` or `provider@egress`) is ours to take.
-    pub fn takes(&self, lane: &str) -> bool {
-        let (provider, egress) = match lane.split_once('@') {
-            Some((provider, egress)) => (provider, Some(egress)),
-            None => (lane, None),
-        };
-        let wanted = self.lanes.is_empty() || self.lanes.iter().any(|l| l == lane || l == provider);
-        wanted && egress.is_none_or(|label| self.egress.as_deref() == Some(label))
-    }
-}
 
 /// Takes shards and hands them to their lanes.
 pub struct Intake<E> {
@@ -394,23 +374,4 @@ fn turn(run: &OpenRun, chance: f64) -> f64 {
 
 fn provider_of(plan: &Plan, shard: u64) -> Option<&str> {
     plan.shard(shard).map(|shard| shard.provider)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lane_with_an_egress_needs_its_label() {
-        let choice = |egress: Option<&str>, lanes: &[&str]| LaneChoice {
-            egress: egress.map(str::to_owned),
-            lanes: lanes.iter().map(|l| (*l).to_owned()).collect(),
-        };
-        assert!(choice(None, &[]).takes("fare-search"));
-        assert!(!choice(None, &[]).takes("coupang@static"));
-        assert!(choice(Some("static"), &[]).takes("coupang@static"));
-        assert!(choice(Some("static"), &[]).takes("fare-search"));
-        assert!(!choice(None, &["other"]).takes("fare-search"));
-        assert!(choice(Some("static"), &["coupang"]).takes("coupang@static"));
-    }
 }

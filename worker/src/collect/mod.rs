@@ -18,12 +18,14 @@ mod seats;
 pub mod settle;
 pub mod source;
 pub mod spent;
+mod taking;
 pub mod tokens;
 pub mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use paceline_protocol::lanes::LaneChoice;
 use paceline_protocol::message::Control;
 use paceline_protocol::settings::ProcessEnvironment;
 use paceline_protocol::stores::broker::Taker;
@@ -33,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::connect::Servers;
-use self::intake::{Intake, LaneChoice};
+use self::intake::Intake;
 use self::lane::LaneContext;
 use self::open_runs::OpenRuns;
 use self::part_ways::Parting;
@@ -82,7 +84,11 @@ pub async fn run(
         let shutdown = shutdown.clone();
         async move { open_runs.keep_up(&shutdown).await }
     });
+    let state = servers.state.clone();
+    let taking = taking::keep_telling(state, intake.choice.clone(), shutdown.clone());
+    let taking = tokio::spawn(taking);
     intake.clone().run().await;
+    taking.abort();
     tasks.close();
     tasks.wait().await;
     listening.abort();

@@ -64,11 +64,18 @@ impl Tokens {
         if has < role {
             return Err(Problem::forbidden("this token may not do that"));
         }
-        let by_cookie = !self.none() && !headers.contains_key(header::AUTHORIZATION);
-        if by_cookie && role > Role::Read && !session::is_same_origin(headers) {
-            return Err(Problem::forbidden(
-                "with a cookie a change has to come from the page itself",
-            ));
+        if role > Role::Read {
+            let by_cookie = !self.none() && !headers.contains_key(header::AUTHORIZATION);
+            if by_cookie && !session::is_same_origin(headers) {
+                return Err(Problem::forbidden(
+                    "with a cookie a change has to come from the page itself",
+                ));
+            }
+            if self.none() && session::is_of_another_site(headers) {
+                return Err(Problem::forbidden(
+                    "a page of another site may not change anything",
+                ));
+            }
         }
         Ok(name)
     }
@@ -148,10 +155,12 @@ fn token(place: usize, entry: &str) -> Result<Token> {
 }
 
 fn names_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok())
-    else {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    // Of two it could not be said which one counts.
+    let (Some(host), None) = (
+        hosts.next().and_then(|host| host.to_str().ok()),
+        hosts.next(),
+    ) else {
         return false;
     };
     is_loopback(host)
@@ -198,7 +207,11 @@ mod tests {
                 value.parse().expect("a value"),
             )
         });
-        pairs.collect()
+        let mut headers = HeaderMap::new();
+        pairs.for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        headers
     }
 
     #[test]
@@ -249,6 +262,18 @@ mod tests {
             ("origin", "http://localhost:9100")
         ]));
         assert!(!may(&[("host", "evil.example:9100")]) && !may(&[]));
+        assert!(!may(&[
+            ("host", "localhost:9100"),
+            ("host", "evil.example")
+        ]));
+        assert!(!may(&[
+            ("host", "localhost:9100"),
+            ("sec-fetch-site", "cross-site")
+        ]));
+        assert!(may(&[
+            ("host", "localhost:9100"),
+            ("sec-fetch-site", "none")
+        ]));
         for elsewhere in ["https://evil.example", "http://localhost:3000", "null"] {
             assert!(!may(&[("host", "localhost:9100"), ("origin", elsewhere)]));
         }

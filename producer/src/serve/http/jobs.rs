@@ -14,7 +14,7 @@ use crate::commands::load;
 use crate::plan::estimate::estimate;
 use crate::serve::Server;
 use crate::serve::calendar::run_id;
-use crate::serve::schedules::calendar;
+use crate::serve::schedules::{calendar, missed};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new()
@@ -49,6 +49,8 @@ async fn plan(State(server): Shared, Path(job): Path<String>) -> Answer<Json<Val
 async fn schedules(State(server): Shared) -> Json<Value> {
     let now = Timestamp::now();
     let jobs = server.spec.jobs();
+    // Not known while Redis is away.
+    let missed = missed(&server).await.ok();
     let all: Vec<Value> = jobs.values().filter_map(|loaded| {
         let schedule = loaded.job.schedule.as_ref()?;
         let calendar = calendar(loaded).ok()?;
@@ -57,6 +59,7 @@ async fn schedules(State(server): Shared) -> Json<Value> {
             "job": loaded.job.name, "cron": schedule.cron, "timezone": schedule.timezone,
             "overlap": schedule.overlap, "next": next, "starts": next.map(|p| calendar.start(p)),
             "run": next.map(run_id), "date": next.map(|p| calendar.date(p)),
+            "missed": missed.as_ref().map(|all| all.get(&loaded.job.name).cloned().unwrap_or_default()),
         }))
     }).collect();
     Json(json!({ "schedules": all }))

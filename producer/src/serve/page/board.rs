@@ -9,6 +9,7 @@ use anyhow::Result;
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
+use paceline_protocol::lanes::LaneChoice;
 use paceline_protocol::stores::state::OpenRun;
 
 use super::cause::cause;
@@ -40,6 +41,8 @@ pub(super) struct Going {
     /// Who holds it back, and how that is said.
     pub(super) by: By,
     pub(super) because: String,
+    /// A lane with work that no running worker takes.
+    untaken: Option<String>,
     pub(super) timeline: Timeline,
 }
 
@@ -126,10 +129,11 @@ pub(super) async fn keep_looking(server: Arc<Server>, board: Arc<Board>) {
 
 async fn look(server: &Server, watched: &mut BTreeMap<RunRef, Watched>) -> Result<Vec<Arc<Going>>> {
     let entries = entries(server).await?;
+    let takers = server.stores.state.takers().await?;
     watched.retain(|run, _| entries.iter().any(|entry| entry.run == *run));
     let mut seen = Vec::new();
     for entry in entries {
-        if let Some(one) = look_at(server, watched, entry).await? {
+        if let Some(one) = look_at(server, watched, &takers, entry).await? {
             seen.push(one);
         }
     }
@@ -161,6 +165,7 @@ async fn entries(server: &Server) -> Result<Vec<OpenRun>> {
 async fn look_at(
     server: &Server,
     watched: &mut BTreeMap<RunRef, Watched>,
+    takers: &[LaneChoice],
     entry: OpenRun,
 ) -> Result<Option<Going>> {
     let stores = &server.stores;
@@ -193,6 +198,7 @@ async fn look_at(
         &server.context.env,
     )
     .await?;
+    let untaken = untaken(server, takers, &one.files, &shot).await;
     let now = one.began.elapsed();
     one.calls.note(now, shot.granted);
     one.cells.note(now, shot.cells.saturating_sub(shot.left));
@@ -210,8 +216,28 @@ async fn look_at(
         cells_per_s: one.cells.per_second(),
         by: By::Waiting,
         because: String::new(),
+        untaken,
         timeline: one.timeline.clone(),
     }))
+}
+
+/// A lane of the run that has shards waiting and no worker. Without the broker nothing is said.
+async fn untaken(
+    server: &Server,
+    takers: &[LaneChoice],
+    files: &RunFiles,
+    shot: &Snapshot,
+) -> Option<String> {
+    let open = files.open.as_ref()?;
+    let collects = matches!(shot.state, StateWord::Queued | StateWord::Running);
+    let taken = |lane: &&String| takers.iter().any(|taker| taker.takes(lane));
+    for lane in open.lanes.iter().filter(|lane| collects && !taken(lane)) {
+        let waiting = server.stores.publisher.depth(lane, &open.run).await;
+        if waiting.is_ok_and(|waiting| waiting.unwrap_or(0) > 0) {
+            return Some(lane.clone());
+        }
+    }
+    None
 }
 
 /// Says what holds the run at `place` back, beside all the others.
@@ -235,6 +261,7 @@ fn judged(mut one: Going, place: usize, all: &[(BTreeSet<String>, Option<f64>)])
         allowed: one.shot.allowed_per_s,
         others: others.len(),
         granted: one.shot.granted,
+        untaken: one.untaken.as_deref(),
     };
     let (by, because) = verdict(&facts);
     (one.by, one.because) = (by, because);

@@ -19,7 +19,7 @@ use super::{Shared, Who};
 use crate::cli::Narrowing;
 use crate::commands::load;
 use crate::plan::estimate::{Estimate, estimate};
-use crate::serve::schedules::calendar;
+use crate::serve::schedules::{calendar, missed};
 use crate::serve::starting::Ask;
 use crate::show;
 
@@ -44,6 +44,8 @@ struct Line {
     by: String,
     next: String,
     within: String,
+    /// Starts that nobody was there for.
+    missed: Vec<String>,
     ends: Vec<End>,
     going: usize,
 }
@@ -61,7 +63,11 @@ pub(super) async fn list(State(shared): Shared, Extension(who): Extension<Who>) 
     let seen = shared.board.seen();
     let now = Timestamp::now();
     let jobs = shared.server.spec.jobs();
-    let lines = jobs.values().map(|loaded| line(loaded, &seen, now));
+    let missed = missed(&shared.server).await.unwrap_or_default();
+    let lines = jobs.values().map(|loaded| {
+        let missed = missed.get(&loaded.job.name).map_or(&[][..], Vec::as_slice);
+        line(loaded, missed, &seen, now)
+    });
     let template = Jobs {
         lines: lines.collect(),
         faults: shared.server.spec.faults(),
@@ -70,7 +76,14 @@ pub(super) async fn list(State(shared): Shared, Extension(who): Extension<Who>) 
     page(StatusCode::OK, &template)
 }
 
-fn line(loaded: &LoadedJob, seen: &Seen, now: Timestamp) -> Line {
+/// Missed starts are shown for a week.
+fn lately(missed: &[Timestamp], now: Timestamp) -> Vec<String> {
+    let since = now - jiff::SignedDuration::from_hours(7 * 24);
+    let late = missed.iter().filter(|planned| **planned > since);
+    late.map(|planned| moment(*planned)).collect()
+}
+
+fn line(loaded: &LoadedJob, missed: &[Timestamp], seen: &Seen, now: Timestamp) -> Line {
     let name = &loaded.job.name;
     let next = starts(loaded, now, 1).pop();
     Line {
@@ -82,6 +95,7 @@ fn line(loaded: &LoadedJob, seen: &Seen, now: Timestamp) -> Line {
             .map(|start| start.planned.clone())
             .unwrap_or_default(),
         within: next.map(|start| start.within).unwrap_or_default(),
+        missed: lately(missed, now),
         ends: ends(seen, name),
         going: seen
             .going
@@ -227,6 +241,7 @@ struct One {
     how: String,
     by: String,
     overlap: String,
+    missed: Vec<String>,
     starts: Vec<Start>,
     ends: Vec<End>,
     params: Vec<(String, String)>,
@@ -256,7 +271,10 @@ pub(super) async fn one(
         Err(error) => (None, format!("{error:#}")),
     };
     let params = loaded.job.params.iter();
+    let missed = missed(&shared.server).await.unwrap_or_default();
+    let missed = missed.get(&job).map_or(&[][..], Vec::as_slice);
     let template = One {
+        missed: lately(missed, Timestamp::now()),
         how: how(&loaded),
         by: by(&loaded),
         overlap: loaded

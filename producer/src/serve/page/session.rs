@@ -36,9 +36,7 @@ pub(in crate::serve) fn token(headers: &HeaderMap) -> Option<String> {
 /// page can make them lie; a request that says nothing is none of ours.
 pub(in crate::serve) fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(site) = text("sec-fetch-site")
-        && site != "same-origin"
-    {
+    if is_of_another_site(headers) || text("sec-fetch-site") == Some("none") {
         return false;
     }
     let (Some(origin), Some(host)) = (text("origin"), text("host")) else {
@@ -48,6 +46,12 @@ pub(in crate::serve) fn is_same_origin(headers: &HeaderMap) -> bool {
         .strip_prefix("https://")
         .or(origin.strip_prefix("http://"));
     named.is_some_and(|named| named.eq_ignore_ascii_case(host))
+}
+
+/// Whether a browser says that a page of another site made the request.
+pub(in crate::serve) fn is_of_another_site(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site");
+    site.is_some_and(|site| site != "same-origin" && site != "none")
 }
 
 /// Leads to the login page, and from there back.

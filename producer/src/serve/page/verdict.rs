@@ -1,5 +1,7 @@
 //! What keeps a run from being faster, in one sentence. Pure.
 
+use paceline_protocol::lanes::taker_of;
+
 use crate::run::StateWord;
 use crate::show;
 
@@ -23,6 +25,8 @@ pub(super) struct Facts<'a> {
     pub(super) others: usize,
     /// Grants so far.
     pub(super) granted: u64,
+    /// A lane with work that no running worker takes.
+    pub(super) untaken: Option<&'a str>,
 }
 
 /// Who holds the run back.
@@ -95,10 +99,14 @@ pub(super) fn verdict(facts: &Facts<'_>) -> (By, String) {
     }
     let idle = facts.speed.is_none_or(|speed| speed < 0.05);
     if facts.granted == 0 || facts.state == StateWord::Queued && idle {
-        return (
-            By::Waiting,
-            "no worker has asked for a call yet: is `worker collect` running?".into(),
-        );
+        let why = match facts.untaken {
+            Some(lane) => nobody(lane),
+            None => "no worker has asked for a call yet: is `worker collect` running?".into(),
+        };
+        return (By::Waiting, why);
+    }
+    if let Some(lane) = facts.untaken {
+        return (By::Workers, nobody(lane));
     }
     let limit = facts.binds.unwrap_or("no limit is known");
     let (Some(speed), Some(allowed)) = (facts.speed, facts.allowed) else {
@@ -128,6 +136,13 @@ pub(super) fn verdict(facts: &Facts<'_>) -> (By, String) {
     )
 }
 
+fn nobody(lane: &str) -> String {
+    format!(
+        "no running worker takes lane {lane}: start `{}`",
+        taker_of(lane)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +157,7 @@ mod tests {
             allowed: Some(50.0),
             others: 0,
             granted: 7,
+            untaken: None,
         }
     }
 
@@ -199,5 +215,20 @@ mod tests {
             ..facts()
         };
         assert_eq!(by(closed), By::Provider);
+    }
+
+    #[test]
+    fn a_lane_that_nobody_takes_is_named_with_its_remedy() {
+        let untaken = Some("coupang@static");
+        for (granted, by) in [(0, By::Waiting), (7, By::Workers)] {
+            let facts = Facts {
+                granted,
+                untaken,
+                ..facts()
+            };
+            let (found, why) = verdict(&facts);
+            assert_eq!(found, by);
+            assert!(why.contains("coupang@static: start `worker collect --egress static`"));
+        }
     }
 }

@@ -9,6 +9,7 @@ mod progress;
 mod registry;
 mod serving;
 mod sets;
+mod takers;
 mod tokens;
 
 pub use tokens::{KeptToken, TokenSeen};
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::RunRef;
@@ -82,6 +84,9 @@ pub struct OpenRun {
     pub reason: Option<String>,
     /// The round that is being collected (0, or which retry).
     pub round: u32,
+    /// When this round was opened; older builds do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_at: Option<Timestamp>,
 }
 
 /// What settling a block adds to a run.

@@ -1,6 +1,7 @@
 //! What the replicas of `producer serve` share: who of them starts runs, what they remember of schedules,
 //! and which webhooks have been told.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -59,6 +60,18 @@ impl State {
         let mut connection = self.connection().await?;
         connection
             .hget(self.keys.serve_notes(), name)
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
+    /// All that is remembered, by name.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn serve_notes(&self) -> Result<BTreeMap<String, String>, StateError> {
+        let mut connection = self.connection().await?;
+        connection
+            .hgetall(self.keys.serve_notes())
             .await
             .map_err(|e| self.failed(e))
     }
