@@ -1,10 +1,13 @@
 //! Answers that no provider should give, and values in a dimension that no list should hold.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use harness::{Bucket, Fleet};
 use paceline_loadtest::fares::World;
-use paceline_loadtest::simulator::{Fault, FaultRule, Faults, Limits, Simulator, SimulatorConfig};
+use paceline_loadtest::simulator::{
+    Fault, FaultRule, Faults, Latency, Limits, Simulator, SimulatorConfig,
+};
 use paceline_stack::Process;
 use serde_json::Value;
 
@@ -48,6 +51,28 @@ fn scene(name: &str, faults: Vec<FaultRule>) -> Scene {
     scene.replace("jobs/fares.yaml", "days: 100}", "days: 1}");
     scene.replace("jobs/fares.yaml", "range: [1, 14]", "range: [1, 2]");
     scene
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_answers_take_seconds_a_worker_takes_further_shards() {
+    const CELLS_OF_A_SHARD: u32 = 7;
+    let slow = SimulatorConfig {
+        latency: Latency::fixed(Duration::from_secs(2)),
+        ..config(Vec::new())
+    };
+    let mut scene = Scene::with(Fleet::new("slow").expect("a fleet"), slow);
+    let shard = format!("cells: {CELLS_OF_A_SHARD}, checkpoint: {CELLS_OF_A_SHARD}");
+    scene.replace("jobs/fares.yaml", "cells: 140, checkpoint: 20", &shard);
+    scene.replace("jobs/fares.yaml", "days: 100}", "days: 4}");
+    scene.fleet.spec.destinations(&["NRT"]).expect("written");
+    let one_at_a_time = scene.fleet.collect(&["--shards", "1"]);
+    scene.collectors.push(one_at_a_time.expect("it starts"));
+    scene.load();
+    scene.enqueue();
+    scene.ends_with(0).await;
+    let most = scene.simulator.report().most_in_flight;
+    assert!(most > CELLS_OF_A_SHARD, "{most} calls in flight at most");
+    scene.assert_nothing_repeated();
 }
 
 /// The most memory that a process has had, in kB.

@@ -1,9 +1,10 @@
 //! The pool, its time limits, and the refusal of a server that may evict.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
-use deadpool_redis::{Connection, Manager, Pool, Runtime};
+use deadpool_redis::{Manager, Pool, Runtime};
+use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError};
 
@@ -19,6 +20,15 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const POOL_LIMIT: Duration = Duration::from_secs(10);
 /// Connections of one process. Commands are short; more would only queue inside Redis.
 const POOL_SIZE: usize = 8;
+/// How long a connection is used after the pool has tried it: a worker settles a hundred blocks in that
+/// time, and trying the connection is a round trip of its own.
+const TRIED_FOR: Duration = Duration::from_secs(1);
+
+/// The connection that the pool tried last. It takes commands of several callers side by side.
+pub(super) struct Tried {
+    connection: MultiplexedConnection,
+    at: Instant,
+}
 
 impl State {
     /// Connects; refuses a Redis that may evict.
@@ -31,7 +41,13 @@ impl State {
             url: shown.to_string(),
             why,
         })?;
-        let state = State { pool, keys, shown };
+        let tried = Arc::default();
+        let state = State {
+            pool,
+            tried,
+            keys,
+            shown,
+        };
         state.refuse_eviction().await?;
         Ok(state)
     }
@@ -64,11 +80,29 @@ impl State {
         Ok(version.unwrap_or("unknown").to_owned())
     }
 
-    pub(super) async fn connection(&self) -> Result<Connection, StateError> {
-        self.pool.get().await.map_err(|e| self.failed_because(e))
+    /// A connection that answered a moment ago.
+    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, StateError> {
+        if let Some(tried) = &*self.tried()
+            && tried.at.elapsed() < TRIED_FOR
+        {
+            return Ok(tried.connection.clone());
+        }
+        let pooled = self.pool.get().await.map_err(|e| self.failed_because(e))?;
+        let connection = MultiplexedConnection::clone(&pooled);
+        *self.tried() = Some(Tried {
+            connection: connection.clone(),
+            at: Instant::now(),
+        });
+        Ok(connection)
     }
 
+    fn tried(&self) -> std::sync::MutexGuard<'_, Option<Tried>> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A command that failed; the next one gets a connection that the pool tries first.
     pub(super) fn failed(&self, error: RedisError) -> StateError {
+        self.tried().take();
         self.failed_because(error)
     }
 

@@ -15,7 +15,7 @@ mod tokens;
 pub use tokens::{KeptToken, TokenSeen};
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -62,6 +62,7 @@ pub enum StateError {
 #[derive(Clone)]
 pub struct State {
     pool: deadpool_redis::Pool,
+    tried: Arc<Mutex<Option<connection::Tried>>>,
     keys: Keys,
     shown: Arc<str>,
 }

@@ -13,7 +13,7 @@ use super::asking::{self, Asking, Wish, WishError};
 use super::held::Company;
 use super::scopes::{self, Sleep};
 use super::tokens::Signing;
-use super::{Event, Lane, WAIT_IN_HAND};
+use super::{Event, InHand, Lane, WAIT_IN_HAND};
 use crate::collect::part_ways::Back;
 use crate::collect::work::CellResult;
 use crate::output::failures::Failure;
@@ -25,7 +25,7 @@ const APART: Duration = Duration::from_millis(4);
 const HUNGRY: Duration = Duration::from_secs(1);
 /// How soon it is known whether a closed credential is one that is not accepted.
 const LOOKING: Duration = Duration::from_millis(200);
-/// So many shards may wait for their own scopes beside those that are worked on.
+/// So many shards may wait for their own scopes or for answers beside those that are worked on.
 const WAITING_AT_MOST: usize = 64;
 
 impl Lane {
@@ -357,7 +357,21 @@ impl Lane {
         })
     }
 
-    /// A shard that waits for its own scope alone makes room for another one.
+    /// Answers may take seconds: where nothing is left to ask for, shards that wait for answers alone make room for
+    /// others, as long as this process may have more calls in flight.
+    pub(super) fn make_room_beside_answers(&mut self) {
+        if self.asking || self.context.seats.free() == 0 || self.ready() > 0 {
+            return;
+        }
+        let awaits = |h: &InHand| {
+            h.held.permit.is_some() && h.leaving.is_none() && h.held.work.in_flight() > 0
+        };
+        let waiting = self.held.iter().filter(|(_, h)| awaits(h));
+        let keys: Vec<u64> = waiting.map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.make_room(key));
+    }
+
+    /// A shard that waits for its own scope or for answers alone makes room for another one.
     fn make_room(&mut self, key: u64) {
         let waiting = self
             .held

@@ -28,7 +28,7 @@ pub struct Held {
     pub parts: Vec<PartSummary>,
     /// When it was taken: no delivery is held longer than ten minutes.
     pub since: Instant,
-    /// One of the shards that this process works on at once; none while its scope alone is waited for.
+    /// One of the shards that this process works on at once; none while its scope or answers alone are waited for.
     pub permit: Option<OwnedSemaphorePermit>,
     /// Beside others, or alone.
     pub company: Company,

@@ -279,6 +279,7 @@ impl Lane {
             self.look_after_shards();
             let seat_freed = seats.freed();
             self.ask();
+            self.make_room_beside_answers();
             if self.context.intake_over.is_cancelled() && self.held.is_empty() && !self.asking {
                 return;
             }

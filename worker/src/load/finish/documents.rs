@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::FutureExt;
+
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::spec::IndexMode;
 use serde_json::json;
@@ -19,8 +20,6 @@ use paceline_protocol::part::lines;
 
 /// Hashes that are held at once: 64 MiB.
 const HASHES_AT_ONCE: u64 = 4 << 20;
-/// Shards whose documents are written at once.
-const SHARDS_AT_ONCE: usize = 4;
 /// How long copies may take before the alias is swapped without them.
 const GREEN_WITHIN: Duration = Duration::from_secs(120);
 
@@ -131,22 +130,17 @@ impl Finish<'_> {
 
     /// Writes the documents of every shard, and notes how many were rejected.
     pub(super) async fn load_all(&mut self) -> Result<(), LoadError> {
-        let shards: Vec<u64> = self.shards.keys().copied().collect();
-        for some in shards.chunks(SHARDS_AT_ONCE) {
-            let loads = some.iter().map(|shard| self.load_one(*shard));
-            for (shard, rejected) in try_join_all(loads).await? {
-                if let Some((_, known)) = self.shards.get_mut(&shard) {
-                    *known = rejected;
-                }
+        let loaded = self.each_shard(|shard, parts| self.load_one(shard, parts).boxed());
+        for (shard, rejected) in loaded.await? {
+            if let Some((_, known)) = self.shards.get_mut(&shard) {
+                *known = rejected;
             }
         }
         Ok(())
     }
 
-    async fn load_one(&self, shard: u64) -> Result<(u64, u64), LoadError> {
-        let parts = self.shards.get(&shard);
-        let names = parts.map(|(parts, _)| parts.iter().map(name_of).collect());
-        let names = names.unwrap_or_default();
+    async fn load_one(&self, shard: u64, parts: &[PartSummary]) -> Result<(u64, u64), LoadError> {
+        let names = parts.iter().map(name_of).collect();
         let stores = &self.loader.stores;
         let parts = stores.parts(self.run, shard, names, Stage::Given).await?;
         let rejected = self.loader.write_documents(self.run, shard, &parts).await?;

@@ -1,6 +1,7 @@
 //! Finishing a run: count, judge, publish, say so, clean up. Under a lease, and yet every step can be done
 //! twice: whoever dies in the middle leaves the run open, and its receipt comes again.
 
+mod at_once;
 mod documents;
 mod gate;
 mod keep;

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use paceline_protocol::ids::RunId;
 use paceline_protocol::layout;
 use paceline_protocol::manifest::{Live, Standing};
+use paceline_protocol::message::PartSummary;
 use paceline_protocol::spec::{IndexMode, Ranking};
 use paceline_protocol::stores::index::IndexError;
 use paceline_protocol::stores::state::{PublishSet, StateError};
@@ -174,12 +176,16 @@ impl Finish<'_> {
         tracing::info!(run.id = %self.run.run, run.round = self.open.round, "the sorted sets are made again from the parts");
         let stores = &self.loader.stores;
         stores.state.forget_blocks(&self.run.run).await?;
-        for (shard, (parts, _)) in &self.shards {
-            let names = parts.iter().map(name_of).collect();
-            let parts = stores.parts(self.run, *shard, names, Stage::Given).await?;
-            self.loader.settle_parts(self.run, *shard, &parts).await?;
-        }
+        self.each_shard(|shard, parts| self.settle_one(shard, parts).boxed())
+            .await?;
         self.make_normalised_sets().await
+    }
+
+    async fn settle_one(&self, shard: u64, parts: &[PartSummary]) -> Result<(), LoadError> {
+        let names = parts.iter().map(name_of).collect();
+        let stores = &self.loader.stores;
+        let parts = stores.parts(self.run, shard, names, Stage::Given).await?;
+        self.loader.settle_parts(self.run, shard, &parts).await
     }
 
     async fn are_all_settled(&self) -> Result<bool, LoadError> {

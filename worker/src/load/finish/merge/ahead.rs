@@ -10,8 +10,12 @@ use tokio_util::task::AbortOnDropHandle;
 use super::super::super::LoadError;
 use super::{Collected, Merge, Part};
 
-/// Objects under way at once, in each direction.
-const AT_ONCE: usize = 4;
+/// Objects under way at once, in each direction: this many small ones.
+const AT_ONCE: usize = 32;
+/// Records of the parts that are fetched ahead, beyond the first.
+const RECORDS_AHEAD: u64 = 40_000;
+/// Bytes of the objects that are being written, beyond the first.
+const BYTES_AHEAD: usize = 8 << 20;
 
 type UnderWay<T> = AbortOnDropHandle<Result<T, ObjectError>>;
 
@@ -25,7 +29,7 @@ pub(super) struct Ahead<'m> {
 /// Objects that are being written.
 pub(super) struct Puts<'m> {
     merge: &'m Merge,
-    under_way: VecDeque<UnderWay<()>>,
+    under_way: VecDeque<(usize, UnderWay<()>)>,
 }
 
 impl Merge {
@@ -58,7 +62,7 @@ impl Merge {
 
 impl<'m> Ahead<'m> {
     fn fetch_more(&mut self) {
-        while self.under_way.len() < AT_ONCE {
+        while self.under_way.len() < AT_ONCE && self.records() < RECORDS_AHEAD {
             let Some((number, part)) = self.parts.next() else {
                 return;
             };
@@ -67,6 +71,13 @@ impl<'m> Ahead<'m> {
             let task = AbortOnDropHandle::new(self.merge.runtime.spawn(task));
             self.under_way.push_back((number, part, task));
         }
+    }
+
+    fn records(&self) -> u64 {
+        self.under_way
+            .iter()
+            .map(|(_, p, _)| p.summary.records)
+            .sum()
     }
 }
 
@@ -90,14 +101,19 @@ impl Puts<'_> {
         body: Bytes,
         metadata: Vec<(&'static str, String)>,
     ) -> Result<(), LoadError> {
-        while self.under_way.len() >= AT_ONCE {
+        while self.under_way.len() >= AT_ONCE || self.bytes() >= BYTES_AHEAD {
             self.wait_for_one()?;
         }
+        let size = body.len();
         let objects = self.merge.objects.clone();
         let task = async move { objects.put(&key, body, &metadata).await };
         let task = AbortOnDropHandle::new(self.merge.runtime.spawn(task));
-        self.under_way.push_back(task);
+        self.under_way.push_back((size, task));
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.under_way.iter().map(|(size, _)| size).sum()
     }
 
     /// Waits for all.
@@ -110,7 +126,7 @@ impl Puts<'_> {
 
     fn wait_for_one(&mut self) -> Result<(), LoadError> {
         match self.under_way.pop_front() {
-            Some(oldest) => self.merge.ended(oldest),
+            Some((_, oldest)) => self.merge.ended(oldest),
             None => Ok(()),
         }
     }
