@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use paceline_protocol::keys::Keys;
 use paceline_protocol::settings::{AMQP, Environment, FleetSettings, REDIS, shown_url};
-use paceline_protocol::stores::broker::Publisher;
+use paceline_protocol::stores::broker::{BrokerError, Publisher};
 use paceline_protocol::stores::index::{Index, IndexError};
 use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::stores::objects::{ObjectError, Objects};
@@ -63,7 +63,8 @@ impl Archive {
     /// When it is not named, may evict keys, or does not answer.
     pub async fn state(&self, env: &impl Environment) -> Result<State> {
         let url = redis_url(env)?;
-        let hopeless = |e: &StateError| matches!(e, StateError::Evicts { .. });
+        let hopeless =
+            |e: &StateError| matches!(e, StateError::Evicts { .. } | StateError::Denied { .. });
         patiently(&format!("Redis at {}", shown_url(&url)), hopeless, || {
             State::connect(&url, self.keys())
         })
@@ -107,7 +108,7 @@ impl Stores {
         let what = format!("RabbitMQ at {}", shown_url(&broker));
         let publisher = patiently(
             &what,
-            |_| false,
+            |e: &BrokerError| matches!(e, BrokerError::Denied { .. }),
             || Publisher::connect(&broker, topology.clone()),
         )
         .await?;
@@ -146,7 +147,8 @@ pub async fn index(env: &impl Environment) -> Result<Index> {
     )?;
     let index = Index::new(&url, env.secret("ELASTICSEARCH_API_KEY")?.as_deref())?;
     let what = format!("Elasticsearch at {}", index.shown_url());
-    let hopeless = |e: &IndexError| matches!(e, IndexError::Refused { .. });
+    let hopeless =
+        |e: &IndexError| matches!(e, IndexError::Refused { .. } | IndexError::Denied { .. });
     patiently(&what, hopeless, || index.version()).await?;
     Ok(index)
 }

@@ -128,6 +128,16 @@ impl RunLayout {
         format!("{}/failures/documents-{shard}.ndjson", self.root)
     }
 
+    /// Which objects did not count, so that older ones stand in for them: only with `max_age`.
+    pub fn stand_ins(&self) -> String {
+        format!("{}/stand-ins/", self.root)
+    }
+
+    /// Those that the cells of one part did not read.
+    pub fn part_stand_ins(&self, shard: u64, part: PartName) -> String {
+        format!("{}shard-{shard}/{part}.json", self.stand_ins())
+    }
+
     /// What a worker that handed the shard back in order left of its open blocks.
     pub fn open_shard(&self, shard: u64) -> String {
         format!("{}/open/shard-{shard}/", self.root)

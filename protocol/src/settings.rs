@@ -148,7 +148,7 @@ impl FleetSettings {
     /// Reads the three.
     ///
     /// # Errors
-    /// When the bucket is not named, or the namespace could not be part of a name.
+    /// When the bucket is not named, the namespace could not be part of a name, or the prefix is empty.
     pub fn read(env: &impl Environment) -> Result<Self, SettingError> {
         let namespace = env
             .get("PACELINE_NAMESPACE")
@@ -161,11 +161,17 @@ impl FleetSettings {
                 why: "use 1 to 48 of a-z 0-9 - _ with a letter or digit first",
             });
         }
+        let prefix = env.get("PACELINE_PREFIX");
+        if let Some(value) = prefix.as_ref().filter(|p| p.trim_matches('/').is_empty()) {
+            return Err(SettingError::Invalid {
+                name: "PACELINE_PREFIX",
+                value: value.clone(),
+                why: "runs need a folder of their own in the bucket; name one, or do not set it for `paceline`",
+            });
+        }
         Ok(FleetSettings {
             bucket: env.required("PACELINE_BUCKET", "the S3 bucket where runs live")?,
-            prefix: env
-                .get("PACELINE_PREFIX")
-                .unwrap_or_else(|| "paceline".into()),
+            prefix: prefix.unwrap_or_else(|| "paceline".into()),
             namespace,
         })
     }
@@ -201,6 +207,23 @@ mod tests {
                 said,
                 "REDIS_URL is no URL: it begins with redis:// or rediss://"
             );
+        }
+    }
+
+    #[test]
+    fn runs_never_lie_at_a_buckets_root() {
+        let read = |prefix: Option<&str>| {
+            let mut env =
+                std::collections::BTreeMap::from([("PACELINE_BUCKET".into(), "b".into())]);
+            env.extend(prefix.map(|p| ("PACELINE_PREFIX".to_owned(), p.to_owned())));
+            FleetSettings::read(&env).map(|fleet| fleet.prefix)
+        };
+        assert_eq!(read(None).expect("the default"), "paceline");
+        assert_eq!(read(Some("a/b")).expect("a folder"), "a/b");
+        for empty in ["", "/", "//"] {
+            let said = read(Some(empty)).expect_err(empty).to_string();
+            assert!(said.starts_with("PACELINE_PREFIX is "), "{said}");
+            assert!(said.contains("a folder of their own"), "{said}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Templates: Jinja with undefined names refused, and the filters that jobs use.
 //!
 //! A number becomes text with the shortest digits that read back as the same; a float always shows a
-//! point (`12.0`). A boolean is `true` or `false`, as APIs and YAML spell it (Jinja's own would be `True`).
+//! point (`12.0`). A boolean is `true` or `false`, as APIs and YAML spell it (Jinja's own would be `True`). Null is an empty
+//! text, as in CSV (Jinja's own would be `None`).
 
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -34,10 +35,18 @@ pub fn environment() -> Environment<'static> {
     // An error would carry the values of its template, secrets among them.
     env.set_debug(false);
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    env.set_formatter(|out, state, value| match truth(value) {
+    env.set_formatter(|out, state, value| match own_text(value) {
         Some(text) => out.write_str(text).map_err(Error::from),
         None => minijinja::escape_formatter(out, state, value),
     });
+    env.add_filter("urlencode", urlencode);
+    env.add_filter("upper", |value: &Value| {
+        given(value).map(|v| as_text(v).to_uppercase())
+    });
+    env.add_filter("lower", |value: &Value| {
+        given(value).map(|v| as_text(v).to_lowercase())
+    });
+    env.add_filter("string", |value: &Value| given(value).map(as_text));
     env.add_filter("plus_days", plus_days);
     env.add_filter("date", date);
     env.add_filter("sha256", sha256);
@@ -50,12 +59,44 @@ pub fn environment() -> Environment<'static> {
 
 /// A value as a template shows it.
 pub fn as_text(value: &Value) -> String {
-    truth(value).map_or_else(|| value.to_string(), str::to_owned)
+    own_text(value).map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// A boolean's text.
-fn truth(value: &Value) -> Option<&'static str> {
-    (value.kind() == ValueKind::Bool).then(|| if value.is_true() { "true" } else { "false" })
+/// The text of a value that Jinja would spell as Python does.
+fn own_text(value: &Value) -> Option<&'static str> {
+    match value.kind() {
+        ValueKind::Bool if value.is_true() => Some("true"),
+        ValueKind::Bool => Some("false"),
+        ValueKind::None => Some(""),
+        _ => None,
+    }
+}
+
+/// A value that is there.
+fn given(value: &Value) -> Result<&Value, Error> {
+    match value.is_undefined() {
+        true => Err(Error::from(ErrorKind::UndefinedError)),
+        false => Ok(value),
+    }
+}
+
+/// minijinja's own, with booleans as they are shown elsewhere; of a map nulls are left out.
+fn urlencode(value: &Value) -> Result<String, Error> {
+    let value = given(value)?;
+    if value.kind() != ValueKind::Map {
+        return match value.kind() {
+            ValueKind::Bytes => minijinja::filters::urlencode(value),
+            _ => minijinja::filters::urlencode(&Value::from(as_text(value))),
+        };
+    }
+    let mut pairs = Vec::new();
+    for name in value.try_iter()? {
+        let one = value.get_item(&name)?;
+        if !one.is_none() {
+            pairs.push((as_text(&name), Value::from(as_text(&one))));
+        }
+    }
+    minijinja::filters::urlencode(&Value::from_pairs(pairs))
 }
 
 /// Compiled templates that share one environment.
@@ -342,6 +383,36 @@ mod tests {
             assert_eq!(shown, right, "{template}");
         }
         assert!(render("{{ nothing }}", context).is_err());
+    }
+
+    #[test]
+    fn null_is_an_empty_text() {
+        let context = context! { none => (), live => true };
+        for (template, right) in [
+            ("{{ none }}", ""),
+            ("a{{ none }}b", "ab"),
+            (
+                "[{{ none | upper }}{{ none | urlencode }}{{ none | string }}]",
+                "[]",
+            ),
+            ("{{ none | base64 }}", ""),
+            (
+                "{{ live | urlencode }}&{{ live | lower }}&{{ live | string }}",
+                "true&true&true",
+            ),
+            ("{{ {'a': live, 'b': none} | urlencode }}", "a=true"),
+            ("{{ 'x y' | urlencode }}", "x%20y"),
+        ] {
+            assert_eq!(render(template, context.clone()).expect(template), right);
+            let mut templates = Templates::new(environment());
+            let compiled = templates.compile(template).expect("compiles");
+            let shown = templates.render(&compiled, &context).expect("renders");
+            assert_eq!(shown, right, "{template}");
+        }
+        for filter in ["upper", "lower", "string", "urlencode"] {
+            let template = format!("{{{{ nothing | {filter} }}}}");
+            assert!(render(&template, context.clone()).is_err(), "{template}");
+        }
     }
 
     #[test]

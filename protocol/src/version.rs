@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 /// The form of messages. Raise it when an older build would misread them.
 const MESSAGE: u32 = 1;
-/// The form of plans.
-const PLAN: u32 = 1;
+/// The form of plans. 2: dimensions out of `documents` and `object`, whose rows lie in the plan.
+const PLAN: u32 = 2;
 /// The layout of the limiter's state in Redis. Raise it when an older build would count wrongly beside this one: from
 /// the first request of a newer build on it gets no grants any more.
 const LIMITER: u32 = 1;
@@ -84,6 +84,16 @@ pub fn check(body: &[u8], known: u32) -> Result<(), Unread> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_build_without_dimensions_that_are_looked_up_leaves_plans_alone() {
+        let body = format!(r#"{{"version": {}}}"#, plan());
+        assert!(matches!(
+            check(body.as_bytes(), 1),
+            Err(Unread::Newer { .. })
+        ));
+        assert_eq!(check(br#"{"version": 1}"#, plan()), Ok(()));
+    }
 
     #[test]
     fn older_forms_are_read_and_newer_ones_left() {

@@ -103,8 +103,14 @@ impl Browser {
 
     /// What a promise comes to.
     pub fn resolve(&mut self, promise: &str) -> Value {
-        let ask = json!({"expression": promise, "returnByValue": true, "awaitPromise": true});
+        let limit = (2 * PATIENCE).as_millis();
+        let in_time = format!(
+            "Promise.race([{promise}, new Promise((_, late) => setTimeout(() => late('never resolved'), {limit}))])"
+        );
+        let ask = json!({"expression": in_time, "returnByValue": true, "awaitPromise": true});
         let mut answer = self.call("Runtime.evaluate", ask);
+        let fault = &answer["exceptionDetails"];
+        assert!(fault.is_null(), "{promise}: {fault}");
         answer["result"]["value"].take()
     }
 

@@ -20,7 +20,7 @@ use crate::stores::{Archive, index};
 
 /// Rows that are kept in a plan.
 const MOST_ROWS: usize = 100_000;
-/// The largest list in S3, as it lies there.
+/// The largest list in S3, as it lies there and as it is read.
 const LARGEST: u64 = 64 << 20;
 
 /// Whether a dimension's rows are looked up here.
@@ -29,6 +29,19 @@ pub(super) fn is_looked_up(values: &DimensionValues) -> bool {
         values,
         DimensionValues::Documents(_) | DimensionValues::Object(_)
     )
+}
+
+/// A dimension whose rows an earlier plan of the run did not look up.
+pub(super) fn none(values: &DimensionValues) -> Option<PlannedDimension> {
+    let columns = match values {
+        DimensionValues::Documents(asked) => &asked.columns,
+        DimensionValues::Object(asked) => &asked.columns,
+        _ => return None,
+    };
+    Some(PlannedDimension {
+        names: columns.iter().map(|c| Arc::from(c.as_str())).collect(),
+        values: PlannedValues::Rows(Vec::new()),
+    })
 }
 
 /// The rows of dimension `name`.
@@ -142,18 +155,25 @@ async fn object(archive: &Archive, asked: &ObjectOf, names: &RunNames) -> Result
     }
     let object = archive.objects.with_bucket(bucket).get(&key).await?;
     let object = object.with_context(|| format!("{key} is gone"))?;
-    let listed = listed(&key, &object.body, &asked.columns);
+    let listed = listed(&key, &object.body, &asked.columns, LARGEST);
     listed.map_err(|why| anyhow::anyhow!("{key}: {why}"))
 }
 
 /// The rows of a list; its name says how it is written.
-fn listed(key: &str, body: &[u8], columns: &[String]) -> Result<Vec<Vec<Value>>, String> {
+fn listed(
+    key: &str,
+    body: &[u8],
+    columns: &[String],
+    most: u64,
+) -> Result<Vec<Vec<Value>>, String> {
     let (name, compress) = match key.rsplit_once('.') {
         Some((name, "gz")) => (name, Compression::Gzip),
         Some((name, "zst")) => (name, Compression::Zstd),
         _ => (key, Compression::None),
     };
-    let plain = paceline_protocol::part::plain(compress, body).map_err(|e| e.to_string())?;
+    let plain = paceline_protocol::part::plain_within(compress, body, most);
+    let plain = plain.map_err(|e| e.to_string())?;
+    let plain = plain.ok_or_else(|| format!("it holds more than {most} bytes"))?;
     let text = String::from_utf8(plain).map_err(|_| "it is not UTF-8")?;
     let text = text.trim_start_matches('\u{feff}');
     let rows = match name.rsplit_once('.').map(|(_, kind)| kind) {
@@ -196,10 +216,12 @@ fn of_lines(text: &str, columns: &[String]) -> Result<Vec<Vec<Value>>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use paceline_protocol::part::PartFormat;
+    use paceline_protocol::spec::OutputFormat;
 
     fn rows(key: &str, body: &[u8]) -> Result<String, String> {
         let columns = ["a".to_owned(), "b".to_owned()];
-        let rows = listed(key, body, &columns)?;
+        let rows = listed(key, body, &columns, 4_096)?;
         Ok(serde_json::to_string(&rows).expect("JSON"))
     }
 
@@ -211,6 +233,23 @@ mod tests {
         let lines = b"{\"a\":80000.50,\"b\":true,\"c\":[1]}\n\n{\"a\":\"x\"}\n";
         let right = Ok(r#"[[80000.50,true],["x",null]]"#.to_owned());
         assert_eq!(rows("1.ndjson", lines), right);
+    }
+
+    #[test]
+    fn a_list_is_no_larger_than_it_may_be_however_small_it_lies_there() {
+        let large = format!("a,b\n{}", "1,2\n".repeat(4_096));
+        for compress in [Compression::Gzip, Compression::Zstd] {
+            let format = PartFormat::new(OutputFormat::Ndjson, compress, Vec::new());
+            let body = format.write(&large).expect("packed");
+            assert!(body.len() < 4_096);
+            let end = if compress == Compression::Gzip {
+                "gz"
+            } else {
+                "zst"
+            };
+            let error = rows(&format!("l.csv.{end}"), &body).expect_err("too large");
+            assert_eq!(error, "it holds more than 4096 bytes");
+        }
     }
 
     #[test]

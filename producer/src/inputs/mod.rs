@@ -85,7 +85,12 @@ async fn look_up(
     let asked = prepared.job.split.iter();
     for (name, dimension) in asked.filter(|(_, d)| is_looked_up(&d.values)) {
         let found = match known {
-            Some(known) => known.rows.get(name).cloned(),
+            // Not among what that run looked up: its dimension was another one, so this is another plan.
+            Some(known) => known
+                .rows
+                .get(name)
+                .cloned()
+                .or_else(|| looked_up::none(&dimension.values)),
             None => looked_up::rows(archive, env, name, &dimension.values, &names).await?,
         };
         if let Some(rows) = found {

@@ -25,8 +25,8 @@ use paceline_protocol::inputs::Inputs;
 use paceline_protocol::plan::{Matrix, Plan, PlannedDimension};
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{
-    Diagnostic, Field, Job, ListError, LoadedJob, MissingNames, Provider, choose, expand_env,
-    not_built, plain_scalar,
+    Diagnostic, Field, Job, ListError, LoadedJob, MissingNames, Provider, TOO_MANY_CELLS, choose,
+    expand_env, not_built, plain_scalar,
 };
 use paceline_protocol::template::value_of;
 use paceline_protocol::version;
@@ -223,9 +223,9 @@ impl Prepared<'_> {
             inputs.all_cells = None;
         }
         if matrix.cells().is_none() {
+            let fault = self.loaded.source.fault("split", TOO_MANY_CELLS);
             return Err(PlanError::Job(
-                "the matrix has more cells than can be counted (2^64): make a dimension smaller"
-                    .into(),
+                fault.hint("make a dimension smaller").to_string(),
             ));
         }
         let segments = lanes::segments(&self.job, &matrix, &declared)?;

@@ -24,7 +24,7 @@ pub struct ScopeTemplate {
     per: Option<Compiled>,
     /// Whether `per:` names the credential, so that each key has a scope of its own.
     pub by_credential: bool,
-    /// Whether `per:` names anything of the cell.
+    /// Whether `per:` names anything of the cell or its run: cells of one lane may draw from several scopes.
     pub by_cell: bool,
     /// How many names `per:` has.
     pub names: usize,
@@ -66,7 +66,7 @@ pub(super) fn compile(
         };
         scopes.push(ScopeTemplate {
             by_credential: names.iter().any(|n| n == "credential"),
-            by_cell: limit.per.as_deref().is_some_and(is_by_cell),
+            by_cell: names.iter().any(|n| n != "credential" && n != "endpoint"),
             names: names.len(),
             learn: limit.learn.as_ref().map(LearnPlaces::compile).transpose()?,
             name: limit.name.clone(),
@@ -83,8 +83,11 @@ pub(super) fn compile(
 /// Whether a `per:` names anything of the cell, so that the cells of one run draw from several scopes.
 pub fn is_by_cell(per: &str) -> bool {
     let names = names_in(per);
-    names.iter().any(|n| n != "credential" && n != "endpoint")
+    names.iter().any(|n| !SAME_FOR_ALL.contains(&n.as_str()))
 }
+
+/// Names that are the same for every cell of a run, or no cell's.
+const SAME_FOR_ALL: [&str; 6] = ["credential", "endpoint", "params", "run", "today", "parent"];
 
 /// Points are whole ones; a part of one counts as one.
 fn whole_points(number: Option<f64>) -> Option<u64> {
@@ -193,5 +196,23 @@ impl Connector {
         self.templates
             .render(per, &context)
             .map_err(|e| NotRequestable(e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_the_same_for_all_cells_is_no_scope_of_cells() {
+        for per in [
+            "{{ credential }}/{{ endpoint }}",
+            "{{ params.x }}",
+            "{{ run.id }}-{{ today }}",
+            "{{ parent.id }}",
+        ] {
+            assert!(!is_by_cell(per), "{per}");
+        }
+        assert!(is_by_cell("{{ params.x }}/{{ seller }}"));
     }
 }

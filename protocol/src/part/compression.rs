@@ -36,6 +36,25 @@ pub(super) fn read(compress: Compression, body: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
+/// As [`read`], of a body that somebody else wrote: `None` when there are more than `most` bytes.
+pub(super) fn read_within(
+    compress: Compression,
+    body: &[u8],
+    most: u64,
+) -> Result<Option<Vec<u8>>> {
+    let mut plain = Vec::new();
+    let read = match compress {
+        Compression::None => body.take(most + 1).read_to_end(&mut plain)?,
+        Compression::Zstd => zstd::Decoder::new(body)?
+            .take(most + 1)
+            .read_to_end(&mut plain)?,
+        Compression::Gzip => flate2::read::MultiGzDecoder::new(body)
+            .take(most + 1)
+            .read_to_end(&mut plain)?,
+    };
+    Ok((read as u64 <= most).then_some(plain))
+}
+
 /// The plain size of a body that is one frame and tells it: so are those of `write`, not those of a stream.
 fn size_of_one_frame(body: &[u8]) -> Option<usize> {
     let frame = zstd::zstd_safe::find_frame_compressed_size(body);

@@ -52,6 +52,18 @@ pub fn plain(compress: Compression, body: &[u8]) -> Result<Vec<u8>, BodyError> {
     Ok(compression::read(compress, body)?)
 }
 
+/// As [`plain`]; `None` when there are more than `most` bytes. No more of them is held in memory.
+///
+/// # Errors
+/// When it is damaged.
+pub fn plain_within(
+    compress: Compression,
+    body: &[u8],
+    most: u64,
+) -> Result<Option<Vec<u8>>, BodyError> {
+    Ok(compression::read_within(compress, body, most)?)
+}
+
 /// How a run's parts are written: fixed by its plan, the same for every part.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PartFormat {

@@ -23,6 +23,7 @@ pub(super) fn check_job(folder: &SpecFolder, source: &Source, job: &Job) -> Vec<
     let mut found = Vec::new();
     lists(source, job, &mut found);
     dimensions(folder, source, job, &mut found);
+    cells(source, job, &mut found);
     other_jobs(folder, source, job, &mut found);
     providers(folder, source, job, &mut found);
     record_names(folder, source, job, &mut found);
@@ -30,6 +31,38 @@ pub(super) fn check_job(folder: &SpecFolder, source: &Source, job: &Job) -> Vec<
     object_key(source, job, &mut found);
     merged_object(source, job, &mut found);
     found
+}
+
+/// What is said of a matrix whose cells have no number.
+pub const TOO_MANY_CELLS: &str = "the matrix has more cells than can be counted (2^64)";
+
+/// The dimensions that stand in the file make no more cells than can be counted.
+fn cells(source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    let sizes = job.split.values().map(|dimension| {
+        if dimension.filter.is_some() || !dimension.distinct.is_empty() {
+            return 1;
+        }
+        match &dimension.values {
+            DimensionValues::List(values) => values.len() as u64,
+            DimensionValues::Range { first, last } => last.abs_diff(*first).saturating_add(1),
+            DimensionValues::Dates { days, every, .. } => {
+                u64::from(days.div_ceil(every.unwrap_or(1).max(1)))
+            }
+            // What lies elsewhere is looked at when the run is planned.
+            _ => 1,
+        }
+    });
+    let mut counted = Some(1u64);
+    for size in sizes {
+        counted = match size {
+            0 => return,
+            size => counted.and_then(|n| n.checked_mul(size)),
+        };
+    }
+    if counted.is_none() {
+        let fault = source.fault("split", TOO_MANY_CELLS);
+        found.push(fault.hint("make a dimension smaller"));
+    }
 }
 
 // ------------------------------------------------------------------------------------------- lists

@@ -32,6 +32,7 @@ mod source;
 mod tree;
 mod words;
 
+pub use across::TOO_MANY_CELLS;
 pub use diagnostic::{Diagnostic, Position, Severity, any_error, choose};
 pub use environment::{MissingNames, expand_env, names_in};
 pub use fields::{NamedFields, mapping_of_fields};

@@ -677,6 +677,7 @@ impl Call {
             answered_us,
             truncated: false,
             missing: 0,
+            stand_in: None,
         }
     }
 }
@@ -726,6 +727,7 @@ mod tests {
             answered_us: 1,
             truncated: false,
             missing: 0,
+            stand_in: None,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use paceline_protocol::keys::Keys;
 use paceline_protocol::settings::{FleetSettings, shown_url};
-use paceline_protocol::stores::broker::{Publisher, Taker};
+use paceline_protocol::stores::broker::{BrokerError, Publisher, Taker};
 use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::stores::objects::{ObjectError, Objects};
 use paceline_protocol::stores::state::{State, StateError};
@@ -45,6 +45,10 @@ impl Servers {
             settings.redis_url.expose_secret(),
         );
         let later = |e: &dyn std::fmt::Display| Refusal::Later(e.to_string());
+        let of_broker = |e: BrokerError| match e {
+            BrokerError::Denied { .. } => Refusal::Never(e.to_string()),
+            _ => Refusal::Later(e.to_string()),
+        };
         Ok(Servers {
             objects: objects(&settings.fleet, readiness, shutdown).await?,
             state: connect(
@@ -55,7 +59,9 @@ impl Servers {
                     State::connect(redis, keys.clone())
                         .await
                         .map_err(|e| match e {
-                            StateError::Evicts { .. } => Refusal::Never(e.to_string()),
+                            StateError::Evicts { .. } | StateError::Denied { .. } => {
+                                Refusal::Never(e.to_string())
+                            }
                             StateError::Failed { .. } | StateError::LostSet { .. } => later(&e),
                         })
                 },
@@ -79,7 +85,7 @@ impl Servers {
                 || async {
                     Publisher::connect(amqp, topology.clone())
                         .await
-                        .map_err(|e| later(&e))
+                        .map_err(of_broker)
                 },
             )
             .await?,
@@ -90,7 +96,7 @@ impl Servers {
                 || async {
                     Taker::connect(amqp, topology.clone())
                         .await
-                        .map_err(|e| later(&e))
+                        .map_err(of_broker)
                 },
             )
             .await?,
@@ -118,7 +124,9 @@ async fn objects(
         needed_for: "plans and parts",
     };
     let refusal = |e: ObjectError| match e {
-        ObjectError::NoConditionalPut(_) => Refusal::Never(e.to_string()),
+        ObjectError::NoConditionalPut(_) | ObjectError::Denied { .. } => {
+            Refusal::Never(e.to_string())
+        }
         ObjectError::NoBucket(_) | ObjectError::Failed { .. } => Refusal::Later(e.to_string()),
     };
     connect(server, readiness, shutdown, || async {

@@ -42,12 +42,17 @@ impl Reading {
         };
         crate::crash::point("read-after");
         match read {
-            Ok(Read { lines, records }) => CallEnd::Ended(CellResult {
+            Ok(Read {
+                lines,
+                records,
+                stand_in,
+            }) => CallEnd::Ended(CellResult {
                 lines,
                 records,
                 failure: None,
                 truncated: false,
                 missing: 0,
+                stand_in,
                 answered_us: self.lane.fleet_us(Instant::now()),
             }),
             Err(Unread::Again(reason)) => self.again(reason),
@@ -87,6 +92,7 @@ impl Reading {
             failure: Some(failure),
             truncated: false,
             missing: 0,
+            stand_in: None,
             answered_us: self.lane.fleet_us(Instant::now()),
         }
     }

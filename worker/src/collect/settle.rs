@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use paceline_protocol::layout::PartName;
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::stores::objects::{ObjectError, Objects, PutNew};
 use paceline_protocol::stores::state::{BlockCounts, State, StateError};
@@ -65,6 +66,7 @@ impl Stores {
         crate::crash::point("settle-before-failures");
         self.add_failures(shard, block).await?;
         crate::crash::point("settle-before-part");
+        self.put_stand_ins(shard, block).await?;
         let stored = self.store_part(shard, block).await?;
         crate::crash::point("settle-before-sets");
         let summary = stored.meta.summary(block.number);
@@ -93,6 +95,26 @@ impl Stores {
             failures.unsaved = true;
         }
         self.put_failures(shard, &mut failures).await
+    }
+
+    /// Says which objects did not count for the cells of `block`, before its part says that they ended: what was read
+    /// is known now alone.
+    async fn put_stand_ins(
+        &self,
+        shard: &ShardInHand,
+        block: &FullBlock,
+    ) -> Result<(), SettleError> {
+        let stand_ins = block.stand_ins();
+        if stand_ins.is_empty() {
+            return Ok(());
+        }
+        let part = PartName {
+            block: block.number,
+            round: shard.message.round,
+        };
+        let key = shard.run.layout.part_stand_ins(shard.message.shard, part);
+        let body = serde_json::to_vec(&stand_ins).expect("texts always serialise");
+        Ok(self.objects.put(&key, Bytes::from(body), &[]).await?)
     }
 
     /// Puts the failures when the object differs from what stands.

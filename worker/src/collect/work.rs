@@ -27,6 +27,9 @@ pub struct CellResult {
     /// Ids that got no detail and are only counted.
     #[serde(default)]
     pub missing: u64,
+    /// What was wrong with the newest object of its source, when an older one counts in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stand_in: Option<String>,
 }
 
 impl CellResult {
@@ -39,6 +42,7 @@ impl CellResult {
             answered_us,
             truncated: gathered.truncated,
             missing: gathered.missing,
+            stand_in: None,
         }
     }
 
@@ -121,6 +125,12 @@ impl FullBlock {
     /// Ids that got no detail and are only counted.
     pub fn missing(&self) -> u64 {
         self.results.iter().flatten().map(|r| r.missing).sum()
+    }
+
+    /// What was wrong with objects that older ones stand in for.
+    pub fn stand_ins(&self) -> Vec<&str> {
+        let results = self.results.iter().flatten();
+        results.filter_map(|r| r.stand_in.as_deref()).collect()
     }
 
     /// Its failures.
@@ -419,6 +429,7 @@ mod tests {
             answered_us: 7,
             truncated: false,
             missing: 0,
+            stand_in: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use paceline_protocol::keys::Keys;
 use paceline_protocol::settings::{FleetSettings, shown_url};
 use paceline_protocol::stores::broker::{BrokerError, Publisher, Receipts};
-use paceline_protocol::stores::index::Index;
+use paceline_protocol::stores::index::{Index, IndexError};
 use paceline_protocol::stores::objects::{ObjectError, Objects};
 use paceline_protocol::stores::state::{State, StateError};
 use paceline_protocol::topology::Topology;
@@ -75,7 +75,7 @@ impl Waiting<'_> {
         };
         wait_for(server, self.readiness, self.shutdown, || async {
             let version = index.version().await;
-            version.map_err(|error| Refusal::Later(error.to_string()))
+            version.map_err(of_index)
         })
         .await?;
         Ok(index)
@@ -138,18 +138,30 @@ impl Waiting<'_> {
 
 fn of_objects(error: ObjectError) -> Refusal {
     match error {
-        ObjectError::NoConditionalPut(_) => Refusal::Never(error.to_string()),
+        ObjectError::NoConditionalPut(_) | ObjectError::Denied { .. } => {
+            Refusal::Never(error.to_string())
+        }
         other => Refusal::Later(other.to_string()),
     }
 }
 
 fn of_state(error: StateError) -> Refusal {
     match error {
-        StateError::Evicts { .. } => Refusal::Never(error.to_string()),
+        StateError::Evicts { .. } | StateError::Denied { .. } => Refusal::Never(error.to_string()),
         other => Refusal::Later(other.to_string()),
     }
 }
 
 fn of_broker(error: BrokerError) -> Refusal {
-    Refusal::Later(error.to_string())
+    match error {
+        BrokerError::Denied { .. } => Refusal::Never(error.to_string()),
+        other => Refusal::Later(other.to_string()),
+    }
+}
+
+fn of_index(error: IndexError) -> Refusal {
+    match error {
+        IndexError::Denied { .. } => Refusal::Never(error.to_string()),
+        other => Refusal::Later(other.to_string()),
+    }
 }

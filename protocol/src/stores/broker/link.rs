@@ -64,6 +64,12 @@ impl Link {
         let connecting = Connection::connect_uri((*self.uri).clone(), properties);
         let why = match timeout(CONNECT_LIMIT, connecting).await {
             Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) if is_denied(&error) => {
+                return Err(BrokerError::Denied {
+                    url: self.shown.to_string(),
+                    why: error.to_string(),
+                });
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {} s", CONNECT_LIMIT.as_secs()),
         };
@@ -107,6 +113,15 @@ pub(super) async fn in_time<T>(
         Ok(answer) => answer.map_err(|e| BrokerError::Failed(format!("{what}: {e}"))),
         Err(_) => Err(BrokerError::Failed(format!("{what}: no answer in time"))),
     }
+}
+
+/// Whether the broker said: wrong user or password (403), or no such virtual host for this user (530).
+fn is_denied(error: &lapin::Error) -> bool {
+    use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+    matches!(error.kind(), lapin::ErrorKind::ProtocolError(e) if matches!(
+        e.kind(),
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
+    ))
 }
 
 /// Whether the broker said: no such queue (404).

@@ -27,6 +27,16 @@ pub enum BrokerError {
         /// What went wrong.
         why: String,
     },
+    /// It does not let us in: waiting does not help.
+    #[error(
+        "RabbitMQ at {url} refused us ({why}): correct user, password and virtual host in AMQP_URL, or give the user its rights"
+    )]
+    Denied {
+        /// Where, without secrets.
+        url: String,
+        /// What it said.
+        why: String,
+    },
     /// It answered with an error, or not in time.
     #[error("RabbitMQ: {0}")]
     Failed(String),

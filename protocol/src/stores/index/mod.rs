@@ -23,6 +23,18 @@ pub enum IndexError {
         /// What went wrong.
         why: String,
     },
+    /// It does not let us in: waiting does not help.
+    #[error(
+        "Elasticsearch at {url} refused us ({status} {why}): correct user and password in ELASTICSEARCH_URL, or ELASTICSEARCH_API_KEY"
+    )]
+    Denied {
+        /// Where, without secrets.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// Its reason, shortened.
+        why: String,
+    },
     /// It is full or read-only for now (429, 503, `cluster_block`): wait, lose nothing.
     #[error("Elasticsearch is busy: {0}")]
     Busy(String),
@@ -78,7 +90,18 @@ impl Index {
             .wire
             .get("_nodes?filter_path=nodes.*.version")
             .await?
-            .good()?;
+            .good();
+        let answer = answer.map_err(|error| match error {
+            IndexError::Refused {
+                status: status @ 401,
+                why,
+            } => IndexError::Denied {
+                url: self.wire.shown.to_string(),
+                status,
+                why,
+            },
+            other => other,
+        })?;
         let nodes = answer["nodes"].as_object().into_iter().flatten();
         nodes
             .filter_map(|(_, node)| node["version"].as_str())

@@ -38,6 +38,8 @@ pub(super) enum Fault {
     Again(String),
     /// It will not.
     Final(String),
+    /// It does not let us do it.
+    Denied(String),
     /// No such key.
     Missing,
     /// The key is taken.
@@ -105,9 +107,7 @@ fn from_answer(status: u16, code: Option<&str>, message: Option<&str>) -> Fault 
         (_, "SlowDown" | "RequestTimeout" | "ExpiredToken" | "TokenRefreshRequired") => {
             Fault::Again(why)
         }
-        (401 | 403, _) => Fault::Final(format!(
-            "access denied ({code}): the key in use lacks this right, or is wrong"
-        )),
+        (401 | 403, _) => Fault::Denied(format!("access denied ({why})")),
         _ => Fault::Final(why),
     }
 }
@@ -153,6 +153,13 @@ impl Objects {
 
     pub(super) fn error(&self, what: &'static str, key: &str, fault: Fault) -> ObjectError {
         let why = match fault {
+            Fault::Denied(why) => {
+                return ObjectError::Denied {
+                    what,
+                    key: format!("{}/{key}", self.endpoint()),
+                    why,
+                };
+            }
             Fault::NoBucket | Fault::Missing => return ObjectError::NoBucket(self.bucket.clone()),
             Fault::Exists => "the key is taken".into(),
             Fault::Again(why) | Fault::Final(why) => why,
@@ -185,7 +192,8 @@ mod tests {
         assert!(again(500, "InternalError"));
         assert!(again(409, "ConditionalRequestConflict"));
         assert!(again(400, "RequestTimeout"));
-        assert!(!again(403, "AccessDenied"));
+        let denied = from_answer(403, Some("SignatureDoesNotMatch"), None);
+        assert!(matches!(denied, Fault::Denied(why) if why.contains("SignatureDoesNotMatch")));
         assert!(!again(409, "BucketAlreadyExists"));
         assert!(matches!(from_answer(412, None, None), Fault::Exists));
         assert!(matches!(from_answer(404, None, None), Fault::Missing));

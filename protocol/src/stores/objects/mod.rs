@@ -32,6 +32,18 @@ pub enum ObjectError {
         /// What went wrong.
         why: String,
     },
+    /// It does not let us in, or not here: waiting does not help.
+    #[error(
+        "S3 ({what}) {key}: {why}: correct AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the key this right"
+    )]
+    Denied {
+        /// `put`, `get`, ...
+        what: &'static str,
+        /// The object or prefix.
+        key: String,
+        /// What it said.
+        why: String,
+    },
     /// The bucket is not there.
     #[error("S3 has no bucket {0}: create it, or correct PACELINE_BUCKET")]
     NoBucket(String),

@@ -3,10 +3,10 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use deadpool_redis::{Manager, Pool, Runtime};
+use deadpool_redis::{Manager, Pool, PoolError, Runtime};
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, ConnectionInfo, IntoConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError};
 
 use super::{State, StateError};
 use crate::keys::Keys;
@@ -87,7 +87,10 @@ impl State {
         {
             return Ok(tried.connection.clone());
         }
-        let pooled = self.pool.get().await.map_err(|e| self.failed_because(e))?;
+        let pooled = self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => self.failed(error),
+            other => self.failed_because(other),
+        })?;
         let connection = MultiplexedConnection::clone(&pooled);
         *self.tried() = Some(Tried {
             connection: connection.clone(),
@@ -103,7 +106,13 @@ impl State {
     /// A command that failed; the next one gets a connection that the pool tries first.
     pub(super) fn failed(&self, error: RedisError) -> StateError {
         self.tried().take();
-        self.failed_because(error)
+        match is_denied(&error) {
+            true => StateError::Denied {
+                url: self.shown.to_string(),
+                why: error.to_string(),
+            },
+            false => self.failed_because(error),
+        }
     }
 
     pub(super) fn failed_because(&self, why: impl ToString) -> StateError {
@@ -132,8 +141,14 @@ impl State {
             .arg("memory")
             .query_async::<String>(&mut connection)
             .await;
-        if let Some(policy) = info.as_deref().ok().and_then(policy_in_info) {
-            return Ok(policy.to_owned());
+        match info {
+            Ok(info) => {
+                if let Some(policy) = policy_in_info(&info) {
+                    return Ok(policy.to_owned());
+                }
+            }
+            Err(error) if is_denied(&error) => return Err(self.failed(error)),
+            Err(_) => {}
         }
         let (_, policy) = redis::cmd("CONFIG")
             .arg("GET")
@@ -145,6 +160,12 @@ impl State {
             })?;
         Ok(policy)
     }
+}
+
+/// Whether Redis did not let us in: a wrong user or password, or none where one is needed.
+fn is_denied(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
 }
 
 fn policy_in_info(info: &str) -> Option<&str> {

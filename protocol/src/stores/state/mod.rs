@@ -38,6 +38,14 @@ pub enum StateError {
         /// What went wrong.
         why: String,
     },
+    /// It does not let us in: waiting does not help.
+    #[error("Redis at {url} refused us ({why}): correct user and password in REDIS_URL")]
+    Denied {
+        /// Where, without secrets.
+        url: String,
+        /// What it said.
+        why: String,
+    },
     /// It may evict keys.
     #[error(
         "Redis at {url} has maxmemory-policy {policy}: it may drop limits and rankings; set it to noeviction"

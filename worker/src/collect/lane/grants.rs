@@ -521,5 +521,6 @@ fn unaskable(cell: u64, reason: String, outcome: Outcome, answered_us: i64) -> C
         answered_us,
         truncated: false,
         missing: 0,
+        stand_in: None,
     }
 }

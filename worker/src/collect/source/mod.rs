@@ -61,6 +61,8 @@ pub struct Read {
     pub lines: String,
     /// How many.
     pub records: u64,
+    /// What was wrong with the newest object, when an older one counts in its place.
+    pub stand_in: Option<String>,
 }
 
 impl Read {
@@ -72,6 +74,7 @@ impl Read {
         Read {
             lines: String::from_utf8(lines).expect("JSON is UTF-8"),
             records: records.len() as u64,
+            stand_in: None,
         }
     }
 }

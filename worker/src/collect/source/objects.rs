@@ -64,7 +64,10 @@ impl ObjectsRead {
             (Some((_, records)), None) => Ok(Read::of(&records)),
             (Some((object, records)), Some(fault)) => {
                 tracing::warn!(object.key = object.key, fault = %fault, "an object is no good; an older one counts");
-                Ok(Read::of(&records))
+                Ok(Read {
+                    stand_in: Some(format!("{fault}: {} counts instead", object.key)),
+                    ..Read::of(&records)
+                })
             }
             (None, Some(fault)) => Err(fault),
             (None, None) => {
@@ -72,29 +75,6 @@ impl ObjectsRead {
                 Err(Unread::never(format!("no object {key} that counts")))
             }
         }
-    }
-
-    /// What was wrong with the newest object of a cell, when an older one counts in its place.
-    ///
-    /// # Errors
-    /// When S3 does not answer.
-    pub async fn stand_in(
-        &self,
-        plan: &Plan,
-        connector: &Connector,
-        cell: u64,
-    ) -> Result<Option<String>, Unread> {
-        let named = plan.inputs.objects.get(&cell);
-        let Some(named) = named.filter(|named| !self.all && named.len() > 1) else {
-            return Ok(None);
-        };
-        let looked = self.first_good(plan, connector, cell, named).await?;
-        Ok(match (looked.good, looked.fault) {
-            (Some((object, _)), Some(fault)) => {
-                Some(format!("{fault}: {} counts instead", object.key))
-            }
-            _ => None,
-        })
     }
 
     /// The first good one of `named`, and what was wrong with the first one of all.
