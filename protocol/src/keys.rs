@@ -129,6 +129,11 @@ impl Keys {
         format!("{}:{{serve}}:notes", self.namespace)
     }
 
+    /// Sorted set of the starts that `producer serve` has begun and not ended: `<job>/<run>` -> when, in seconds.
+    pub fn starts(&self) -> String {
+        format!("{}:{{serve}}:starts", self.namespace)
+    }
+
     /// List of the webhooks that were called last, newest first.
     pub fn deliveries(&self) -> String {
         format!("{}:{{serve}}:deliveries", self.namespace)

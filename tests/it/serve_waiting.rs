@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use harness::Bucket;
+use harness::{Bucket, Fault, Proxy};
 use serde_json::Value;
 
 use crate::scene::RUN;
-use crate::serve::{LIMIT, scene, serve};
+use crate::serve::{LIMIT, runs, scene};
 
 const LONG: Duration = Duration::from_secs(90);
 
@@ -19,7 +19,17 @@ async fn a_lane_without_a_worker_is_seen_and_the_deadline_ends_its_run_but_not_a
         .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
     let provider = "providers/fare-search.yaml";
     scene.replace(provider, "\nlimits:", "\negress: static\nlimits:");
-    let (_serving, url) = serve(&scene.fleet);
+    let (broker, through) = Proxy::before(scene.fleet.value("AMQP_URL"))
+        .await
+        .expect("a proxy");
+    let serving = scene.fleet.start_with(
+        &[("AMQP_URL", &through)],
+        "producer",
+        &["serve", "--listen", "127.0.0.1:0"],
+    );
+    let serving = serving.expect("it starts");
+    let address = harness::fleet::metrics_address(&serving, LIMIT).expect("it listens");
+    let url = format!("http://{address}");
     scene.collect();
     scene.load();
     scene.enqueue();
@@ -68,6 +78,20 @@ async fn a_lane_without_a_worker_is_seen_and_the_deadline_ends_its_run_but_not_a
     let told = scene.fleet.producer(&doctor, LIMIT).expect("it runs");
     let told = told.expect_code(0).stdout.clone();
     assert!(!told.contains("no running worker takes"), "{told}");
+
+    // RabbitMQ goes away in the middle of a start: the run is open and nothing of it is published. Nobody asks again.
+    broker.set(Fault::Reset);
+    let ask = reqwest::Client::new().post(format!("{url}/api/v1/runs"));
+    let body = serde_json::json!({ "job": "fares", "run_id": "half" }).to_string();
+    let refused = ask.body(body).send().await.expect("an answer");
+    assert_eq!(refused.status(), 503);
+    broker.set(Fault::None);
+    let half = |scene: &mut crate::scene::Scene| {
+        let found = runs(&scene.fleet, "fares");
+        let of = found.iter().find(|run| run["run"] == "half");
+        of.is_some_and(|run| run["state"] == "completed")
+    };
+    scene.until("end of the half made run", half).await;
 }
 
 async fn grow_old(scene: &crate::scene::Scene) {

@@ -231,7 +231,7 @@ impl Enqueueing<'_> {
             span.failed(error.to_string());
         }
         drop(span);
-        self.put_ledger(&layout, &readiness).await?;
+        put_ledger(self.stores, &layout, &readiness).await?;
         self.tell_start(&plan).await;
         published.map_err(|error| error.context(Opened(run.clone())))?;
         Ok(Started {
@@ -257,21 +257,7 @@ impl Enqueueing<'_> {
             if !readiness.ready().is_empty() || readiness.wait() == Wait::Over {
                 return Ok(());
             }
-            self.wait_for_providers(readiness, "nothing was enqueued")
-                .await?;
-        }
-    }
-
-    /// One pause between two rounds of asking.
-    async fn wait_for_providers(&self, readiness: &Readiness<'_>, so_far: &str) -> Result<()> {
-        match readiness.wait() {
-            Wait::Over => Ok(()),
-            Wait::Longer(who) => {
-                self.context.say(format!("waiting: {who}"));
-                tokio::time::sleep(BETWEEN_ROUNDS).await;
-                Ok(())
-            }
-            Wait::InVain(who) => Err(Refusal::stopped(format!("{who}; {so_far}"))),
+            wait_for_providers(self.context, readiness, "nothing was enqueued").await?;
         }
     }
 
@@ -291,8 +277,7 @@ impl Enqueueing<'_> {
             if readiness.wait() == Wait::Over {
                 return Ok(());
             }
-            self.wait_for_providers(readiness, &so_far(&published))
-                .await?;
+            wait_for_providers(self.context, readiness, &so_far(&published)).await?;
             readiness.ask().await?;
         }
     }
@@ -313,24 +298,6 @@ impl Enqueueing<'_> {
         Ok(self.stores.publisher.control(&Control::RunsChanged).await?)
     }
 
-    /// Asking whether a provider is ready is a call: it belongs to the ledger.
-    async fn put_ledger(&self, layout: &RunLayout, readiness: &Readiness<'_>) -> Result<()> {
-        if readiness.calls.is_empty() {
-            return Ok(());
-        }
-        let mut body = zstd::Encoder::new(Vec::new(), 3)?;
-        for call in &readiness.calls {
-            serde_json::to_writer(&mut body, call)?;
-            body.write_all(b"\n")?;
-        }
-        let key = layout.ledger_object(readiness.holder(), 0);
-        Ok(self
-            .stores
-            .objects()
-            .put(&key, body.finish()?.into(), &[])
-            .await?)
-    }
-
     /// The run id is known already: its plan must be the same work.
     async fn again(&self, id: RunId, files: RunFiles) -> Result<Started> {
         let plan = self.planned(id, Some(&files.plan)).await?;
@@ -341,12 +308,7 @@ impl Enqueueing<'_> {
         let run = files.plan.run_ref();
         let ended = files.ended().map(|manifest| manifest.state);
         if ended.is_none() {
-            let mut readiness =
-                Readiness::new(&files.plan, Fleet::of(self.stores), &self.context.env)?;
-            let gone_on = self.go_on(&files, &mut readiness).await;
-            let layout = RunLayout::new(self.stores.prefix(), &run);
-            self.put_ledger(&layout, &readiness).await?;
-            gone_on.map_err(|error| error.context(Opened(run.clone())))?;
+            make_whole(self.context, self.stores, &files).await?;
         }
         Ok(Started {
             run,
@@ -354,28 +316,76 @@ impl Enqueueing<'_> {
             again: true,
         })
     }
+}
 
-    /// Goes on lane by lane, each as soon as its provider is ready.
-    async fn go_on(&self, files: &RunFiles, readiness: &mut Readiness<'_>) -> Result<()> {
-        readiness.ask().await?;
-        let mut published: Vec<&str> = Vec::new();
-        loop {
-            let new = not_yet(&published, readiness);
-            let over = readiness.wait() == Wait::Over;
-            if over && published.is_empty() {
-                return go_on(self.context, self.stores, files).await;
-            }
-            if !new.is_empty() {
-                go_on_at(self.context, self.stores, files, Some(&new)).await?;
-            }
-            if over {
-                return Ok(());
-            }
-            published.extend(new);
-            self.wait_for_providers(readiness, &so_far(&published))
-                .await?;
-            readiness.ask().await?;
+/// One pause between two rounds of asking.
+async fn wait_for_providers(
+    context: &Context,
+    readiness: &Readiness<'_>,
+    so_far: &str,
+) -> Result<()> {
+    match readiness.wait() {
+        Wait::Over => Ok(()),
+        Wait::Longer(who) => {
+            context.say(format!("waiting: {who}"));
+            tokio::time::sleep(BETWEEN_ROUNDS).await;
+            Ok(())
         }
+        Wait::InVain(who) => Err(Refusal::stopped(format!("{who}; {so_far}"))),
+    }
+}
+
+/// Asking whether a provider is ready is a call: it belongs to the ledger.
+async fn put_ledger(stores: &Stores, layout: &RunLayout, readiness: &Readiness<'_>) -> Result<()> {
+    if readiness.calls.is_empty() {
+        return Ok(());
+    }
+    let mut body = zstd::Encoder::new(Vec::new(), 3)?;
+    for call in &readiness.calls {
+        serde_json::to_writer(&mut body, call)?;
+        body.write_all(b"\n")?;
+    }
+    let key = layout.ledger_object(readiness.holder(), 0);
+    let objects = stores.objects();
+    Ok(objects.put(&key, body.finish()?.into(), &[]).await?)
+}
+
+/// Goes on with a run that has not ended, lane by lane, each as soon as its provider is ready.
+///
+/// # Errors
+/// When a server is away, or a provider is not ready in time.
+pub async fn make_whole(context: &Context, stores: &Stores, files: &RunFiles) -> Result<()> {
+    let run = files.plan.run_ref();
+    let mut readiness = Readiness::new(&files.plan, Fleet::of(stores), &context.env)?;
+    let gone_on = go_on_ready(context, stores, files, &mut readiness).await;
+    let layout = RunLayout::new(stores.prefix(), &run);
+    put_ledger(stores, &layout, &readiness).await?;
+    gone_on.map_err(|error| error.context(Opened(run)))
+}
+
+async fn go_on_ready(
+    context: &Context,
+    stores: &Stores,
+    files: &RunFiles,
+    readiness: &mut Readiness<'_>,
+) -> Result<()> {
+    readiness.ask().await?;
+    let mut published: Vec<&str> = Vec::new();
+    loop {
+        let new = not_yet(&published, readiness);
+        let over = readiness.wait() == Wait::Over;
+        if over && published.is_empty() {
+            return go_on(context, stores, files).await;
+        }
+        if !new.is_empty() {
+            go_on_at(context, stores, files, Some(&new)).await?;
+        }
+        if over {
+            return Ok(());
+        }
+        published.extend(new);
+        wait_for_providers(context, readiness, &so_far(&published)).await?;
+        readiness.ask().await?;
     }
 }
 

@@ -103,9 +103,11 @@ impl Agenda {
         let old = self.missed.len().saturating_sub(REPORTED);
         self.missed.drain(..old);
         if let Some(first) = self.waiting.first() {
-            if open.is_empty() {
+            let own = run_id(*first);
+            // Its own run is open when its start was cut off: that is done again, until it is whole.
+            if open.iter().all(|run| *run == own) {
                 steps.push(Step::Start(*first));
-            } else if calendar.overlap == Overlap::Cancel && !open.contains(&run_id(*first)) {
+            } else if calendar.overlap == Overlap::Cancel && !open.contains(&own) {
                 steps.push(Step::Cancel);
             }
         }
@@ -281,5 +283,19 @@ mod tests {
         other.catch_up = false;
         let same_times = Calendar::new("orders", &other).expect("a calendar");
         assert!(!agenda.follow(&same_times, at(55)));
+    }
+
+    #[test]
+    fn a_start_that_was_cut_off_is_made_again() {
+        for overlap in [Overlap::Skip, Overlap::Queue, Overlap::Cancel] {
+            let calendar = calendar(overlap, false);
+            let mut agenda = Agenda::new(at(5));
+            let start = [Step::Start(at(10))];
+            assert_eq!(agenda.step(&calendar, at(10), &open(&[])), start);
+            // RabbitMQ was away: the run is open, its shards are not published, and nobody said that it is done.
+            assert_eq!(agenda.step(&calendar, at(11), &open(&[10])), start);
+            agenda.done(at(10));
+            assert_eq!(agenda.step(&calendar, at(12), &open(&[10])), []);
+        }
     }
 }

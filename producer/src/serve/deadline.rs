@@ -72,7 +72,7 @@ async fn look(server: &Server, known: &mut HashMap<RunRef, Known>) -> Result<()>
             continue;
         };
         let told = one.told.is_some_and(|at| at.elapsed() < AGAIN);
-        if one.due.is_some_and(|due| Timestamp::now() >= due) && !told {
+        if one.due.is_some_and(|due| server.clock.now() >= due) && !told {
             end(server, &run).await?;
             one.told = Some(Instant::now());
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout;
@@ -24,6 +24,8 @@ use crate::watch::{Snapshot, snapshot, whole_provider};
 
 /// How often the fleet is measured.
 const EVERY: Duration = Duration::from_secs(5);
+/// How long S3 may take to say which runs are open; it is asked again for a minute.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Starts of a schedule that are looked at for the longest time between two.
 const STARTS: usize = 10;
 
@@ -311,7 +313,8 @@ impl Meters {
 
 async fn measure(server: &Server, meters: &mut Meters) -> Result<()> {
     let stores = &server.stores;
-    let open = open_runs_since(&stores.archive).await?;
+    let open = tokio::time::timeout(PATIENCE, open_runs_since(&stores.archive)).await;
+    let open = open.context("S3 does not answer")??;
     meters
         .of_runs
         .retain(|run, _| open.iter().any(|(other, _)| other == run));

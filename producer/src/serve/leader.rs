@@ -16,6 +16,7 @@ const RENEW: Duration = Duration::from_secs(2);
 pub(super) async fn lead(server: Arc<Server>, lead: watch::Sender<Option<u64>>) {
     let holder = uuid::Uuid::now_v7().simple().to_string();
     loop {
+        server.clock.look(&server.stores.limiter).await;
         let taken = server.stores.state.take_serving(&holder, LEASE).await;
         let fence = taken.unwrap_or_else(|error| {
             tracing::warn!(%error, "nothing is started while Redis is away");

@@ -6,8 +6,10 @@ pub mod agenda;
 mod budgets;
 pub mod calendar;
 mod chains;
+mod clock;
 mod deadline;
 mod gauges;
+mod half;
 mod http;
 mod leader;
 mod need;
@@ -21,7 +23,8 @@ mod triggers;
 pub mod useful;
 mod views;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -51,6 +54,10 @@ struct Server {
     stores: Stores,
     /// The jobs as they were last right.
     spec: SpecWatch,
+    /// By which schedules and deadlines go.
+    clock: clock::FleetClock,
+    /// The starts that this process is making, as `<job>/<run>`.
+    starts: Mutex<BTreeSet<String>>,
     /// The fence while this process starts things.
     leading: watch::Receiver<Option<u64>>,
     /// The fleet's events as they come by.
@@ -120,6 +127,8 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
         context,
         stores,
         spec,
+        clock: clock::FleetClock::default(),
+        starts: Mutex::default(),
         leading,
         began,
         stop: stop.clone(),
@@ -134,6 +143,7 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
     tasks.spawn(chains::follow(server.clone()));
     tasks.spawn(triggers::follow(server.clone()));
     tasks.spawn(deadline::enforce(server.clone()));
+    tasks.spawn(half::go_on(server.clone()));
     tasks.spawn(gauges::keep_measuring(server.clone()));
     tasks.spawn(hear(server.clone()));
     tasks.spawn(requests::answer(server.clone()));

@@ -86,7 +86,7 @@ impl Following {
                 Some(agenda) => agenda.clone(),
                 None => remembered(server, name).await?,
             };
-            let now = Timestamp::now();
+            let now = server.clock.now();
             if agenda.follow(&calendar, now) {
                 // Noted at once: whoever comes after a pause knows from when on starts were missed.
                 self.remember(server, name, agenda.clone()).await?;
@@ -278,7 +278,7 @@ async fn remembered(server: &Server, job: &str) -> Result<Agenda> {
     }
     let runs = all_runs(&server.stores.archive, Some(job)).await?;
     let newest = runs.iter().filter_map(|run| planned_in(&run.run)).max();
-    Ok(Agenda::new(newest.unwrap_or_else(Timestamp::now)))
+    Ok(Agenda::new(newest.unwrap_or_else(|| server.clock.now())))
 }
 
 /// The calendar of a job that has a schedule.

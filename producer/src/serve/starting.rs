@@ -1,5 +1,7 @@
 //! Starting a run as `producer enqueue` does, for whatever cause.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use jiff::civil::Date;
 use paceline_protocol::ids::RunId;
@@ -33,6 +35,14 @@ pub(super) struct Ask {
 }
 
 impl Server {
+    /// The starts that this process is making.
+    pub(super) fn starting(&self) -> BTreeSet<String> {
+        self.starts
+            .lock()
+            .map(|starts| starts.clone())
+            .unwrap_or_default()
+    }
+
     /// Starts the run, or goes on with it. The same id again is the same run.
     pub(super) async fn start_run(&self, ask: Ask) -> Result<Started> {
         let Some(job) = self.spec.job(&ask.job) else {
@@ -58,12 +68,48 @@ impl Server {
             listen: None,
             dry_run: false,
         };
+        let name = format!("{}/{id}", job.job.name);
+        let _ours = Starting::new(self, &name);
         // A run that is told to have failed must not begin when Redis is back.
-        self.stores.state.ping().await?;
+        let now = self.clock.now().as_second();
+        self.stores.state.note_start(&name, now).await?;
         let parent = ask.parent.as_ref();
-        let started = enqueue::start(&self.context, &self.stores, &job, &args, id, parent).await?;
+        let started = enqueue::start(&self.context, &self.stores, &job, &args, id, parent).await;
+        let over = started.as_ref().err().is_none_or(hopeless);
+        // What is left half made is made whole soon (`half`).
+        let noted = match over {
+            true => self.stores.state.forget_start(&name).await,
+            false => self.stores.state.note_start(&name, 0).await,
+        };
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the start is looked at again");
+        }
+        let started = started?;
         tracing::info!(run.id = %started.run, again = started.again, "started");
         Ok(started)
+    }
+}
+
+/// A start of this process, as long as it lasts.
+struct Starting<'s> {
+    server: &'s Server,
+    name: &'s str,
+}
+
+impl<'s> Starting<'s> {
+    fn new(server: &'s Server, name: &'s str) -> Self {
+        if let Ok(mut starts) = server.starts.lock() {
+            starts.insert(name.to_owned());
+        }
+        Starting { server, name }
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut starts) = self.server.starts.lock() {
+            starts.remove(self.name);
+        }
     }
 }
 

@@ -17,6 +17,11 @@ use super::problem::{PROBLEM, Problem};
 pub(super) const LARGEST: usize = 64 << 10;
 /// How long a request may take until its answer begins; a stream of events may last.
 const LONGEST: Duration = Duration::from_secs(60);
+/// The same for what only looks: a server that is away is said to be away while somebody still waits for it.
+pub(in crate::serve) const LONGEST_LOOK: Duration = Duration::from_secs(15);
+
+/// What is said then.
+pub(in crate::serve) const SLOW: &str = "a server that is needed for it is away or slow";
 
 /// Lets in who may; nobody is kept waiting for ever.
 pub(super) async fn admit(
@@ -29,8 +34,14 @@ pub(super) async fn admit(
     if let Err(problem) = tokens.admit(request.headers(), peer.ip(), role) {
         return problem.into_response();
     }
-    match tokio::time::timeout(LONGEST, next.run(request)).await {
+    // A plan may read other runs' records.
+    let only_looks = role == Role::Read && !request.uri().path().ends_with("/plan");
+    let longest = if only_looks { LONGEST_LOOK } else { LONGEST };
+    match tokio::time::timeout(longest, next.run(request)).await {
         Ok(response) => told(response).await,
+        Err(_) if role == Role::Read => {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, SLOW).into_response()
+        }
         Err(_) => Problem::new(
             StatusCode::GATEWAY_TIMEOUT,
             "it took too long; what was started goes on",

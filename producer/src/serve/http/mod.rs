@@ -2,7 +2,7 @@
 //! tokens, for this machine alone).
 
 pub(super) mod auth;
-mod door;
+pub(super) mod door;
 mod events;
 mod hooks;
 mod jobs;

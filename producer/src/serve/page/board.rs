@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
@@ -24,6 +24,8 @@ use crate::watch::{RateMeter, Snapshot, snapshot};
 const LOOK: Duration = Duration::from_secs(2);
 /// How often the list of all runs is asked for without an event.
 const LIST: Duration = Duration::from_secs(15);
+/// How long S3 may take to say which runs are open.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs read at a time.
 const AT_A_TIME: usize = 8;
 /// Ended runs remembered, the newest of each job first.
@@ -299,7 +301,10 @@ async fn list(
     known: &mut BTreeMap<RunRef, Arc<Ended>>,
 ) -> Result<()> {
     let archive = &server.stores.archive;
-    let open: BTreeSet<RunRef> = open_runs(archive).await?.into_iter().collect();
+    // S3 is asked again for a minute; whoever looks at the page learns sooner that it is away.
+    let open = tokio::time::timeout(PATIENCE, open_runs(archive)).await;
+    let open = open.context("S3 does not answer")??;
+    let open: BTreeSet<RunRef> = open.into_iter().collect();
     let mut all = all_runs(archive, None).await?;
     all.sort_by(|a, b| b.run.cmp(&a.run));
     all.truncate(REMEMBERED);

@@ -62,6 +62,10 @@ impl Trouble {
         Self::new(StatusCode::FORBIDDEN, detail)
     }
 
+    pub(super) fn away(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
     pub(super) fn missing(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, detail)
     }

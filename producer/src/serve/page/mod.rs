@@ -40,6 +40,7 @@ use self::board::Board;
 use self::html::Trouble;
 use super::Server;
 use super::http::auth::{Role, Tokens};
+use super::http::door::{LONGEST_LOOK, SLOW};
 
 /// Nothing from elsewhere, nothing inline, no framing, forms to ourselves alone.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
@@ -160,7 +161,11 @@ async fn guard(
         }
     }
     request.extensions_mut().insert(who);
-    next.run(request).await
+    if request.method() != Method::GET || request.uri().path().starts_with("/jobs/") {
+        return next.run(request).await;
+    }
+    let shown = tokio::time::timeout(LONGEST_LOOK, next.run(request)).await;
+    shown.unwrap_or_else(|_| Trouble::away(SLOW).into_response())
 }
 
 /// What every answer of the page says to the browser.

@@ -98,6 +98,38 @@ impl State {
             .map_err(|e| self.failed(e))
     }
 
+    /// Remembers that the start of `<job>/<run>` has begun, at `now` in seconds.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn note_start(&self, run: &str, now: i64) -> Result<(), StateError> {
+        let mut one = redis::pipe();
+        one.zadd(self.keys.starts(), run, now).ignore();
+        self.run_pipe(&one).await
+    }
+
+    /// The start is whole, or never will be.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn forget_start(&self, run: &str) -> Result<(), StateError> {
+        let mut one = redis::pipe();
+        one.zrem(self.keys.starts(), run).ignore();
+        self.run_pipe(&one).await
+    }
+
+    /// The starts that had begun by `before` and have not ended.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn starts_before(&self, before: i64) -> Result<Vec<String>, StateError> {
+        let mut connection = self.connection().await?;
+        connection
+            .zrangebyscore(self.keys.starts(), "-inf", before)
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
     /// Remembers that a webhook was called, as the newest of at most `most`.
     ///
     /// # Errors
