@@ -202,7 +202,11 @@ async fn points_of_calls_never_overdraw_their_bucket_and_keys_are_spread() {
     let audit = calendar.json(&["audit", RUN]).expect("an audit");
     let limits = audit["limits"].as_array().expect("limits").clone();
     let of_points = limits.iter().find(|l| l["limit"] == "points");
-    assert_eq!(of_points.expect("points")["allowed"], 60, "{audit}");
+    let of_points = of_points.expect("points");
+    assert_eq!(of_points["allowed"], 60, "{audit}");
+    assert!(of_points["worst_at"].is_string(), "its place: {audit}");
+    let left = budget(&calendar, "points")["remaining"].as_u64();
+    assert!(left.is_some_and(|left| left <= 60), "{left:?} points");
     let status = calendar
         .json(&["status", RUN, "--by", "nights"])
         .expect("a status");

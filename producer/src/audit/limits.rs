@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::limit::quota_window;
 use paceline_protocol::plan::Plan;
@@ -28,9 +29,9 @@ pub struct Audited {
     pub worst: u64,
     /// Share of the allowance that was used from the first to the last call.
     pub used_share: f64,
-    /// When the fullest window was, microseconds since 1970.
-    #[serde(skip)]
-    pub worst_at_us: i64,
+    /// When the fullest window was: its last call; nothing where no call drew from the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_at: Option<Timestamp>,
 }
 
 impl Audited {
@@ -322,9 +323,13 @@ impl Meter {
             allowed: self.allowed,
             worst: worst.calls,
             used_share: self.used_share(),
-            worst_at_us: worst.at_us,
+            worst_at: (worst.calls > 0).then_some(worst.at_us).and_then(instant),
         }
     }
+}
+
+fn instant(at_us: i64) -> Option<Timestamp> {
+    Timestamp::from_microsecond(at_us).ok()
 }
 
 /// The window of a quota around `at_us`. A zone that does not exist was refused with its file.

@@ -107,11 +107,9 @@ fn print_limits(limits: &[Audited]) {
             window,
             show::count(limit.allowed),
             show::count(limit.worst),
-            if limit.worst == 0 {
-                "-".into()
-            } else {
-                show::instant(limit.worst_at_us)
-            },
+            limit
+                .worst_at
+                .map_or_else(|| "-".into(), |at| format!("{at:.3}")),
             show::share(limit.used_share),
             verdict.into(),
         ]);

@@ -40,10 +40,7 @@ pub async fn run(context: &Context, args: &LimitsArgs) -> Result<Exit> {
         if !args.watch {
             return Ok(Exit::Done);
         }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = crate::interrupt::asked_to_stop() => return Ok(Exit::Done),
-        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -155,6 +152,24 @@ fn allowed(budget: &Budget) -> String {
     }
 }
 
+/// So many workers are named in a table.
+const NAMED: usize = 3;
+
+/// `w-0f3a2b4c5d (3), w-9e8d7c6b5a (1)`, or how many there are.
+fn held_by(limit: &Budget) -> String {
+    let holders = &limit.held_by;
+    match holders.len() {
+        0 => String::new(),
+        1..=NAMED => {
+            let each = holders
+                .iter()
+                .map(|(name, calls)| format!("{name} ({calls})"));
+            each.collect::<Vec<_>>().join(", ")
+        }
+        n => format!("{n} workers"),
+    }
+}
+
 fn print(all: &[Budgets]) {
     let header = [
         "provider",
@@ -183,10 +198,7 @@ fn print(all: &[Budgets]) {
                 limit
                     .opens_at
                     .map_or_else(|| "-".into(), |at| format!("{at:.3}")),
-                limit.holders.map_or_else(String::new, |n| match n {
-                    1 => "1 worker".to_owned(),
-                    n => format!("{n} workers"),
-                }),
+                held_by(limit),
             ]);
         }
     }

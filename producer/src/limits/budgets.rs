@@ -44,15 +44,18 @@ pub struct Budget {
     /// What an operator set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set: Option<String>,
-    /// Calls in the last period, in flight, or in the window.
+    /// Calls (points, of a cost) in the last period, in flight, or in the window.
     pub used: Option<u64>,
-    /// Calls that are left of it.
+    /// What is left of it: of a bucket, what it holds.
     pub remaining: Option<u64>,
     /// When the next call may start.
     pub opens_at: Option<Timestamp>,
     /// Workers with calls in flight, of a limit on those.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub holders: Option<usize>,
+    /// Which ones, and how many calls each has.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub held_by: BTreeMap<String, u64>,
 }
 
 /// What an answer closed.
@@ -163,6 +166,7 @@ fn budgets_of(
         remaining: None,
         opens_at: None,
         holders: None,
+        held_by: BTreeMap::new(),
     }]
 }
 
@@ -178,9 +182,10 @@ fn budget(limit: &Limit, now: &LimitNow) -> Budget {
         learned: now.learned.map(text),
         set: now.set.map(text),
         used: Some(now.used),
-        remaining: remaining(now),
+        remaining: now.left,
         opens_at: opens_at.and_then(Result::ok),
-        holders: matches!(limit.rule, LimitRule::Concurrency { .. }).then_some(now.holders),
+        holders: matches!(limit.rule, LimitRule::Concurrency { .. }).then_some(now.held_by.len()),
+        held_by: now.held_by.clone(),
     }
 }
 
@@ -196,15 +201,6 @@ pub(crate) fn used_up_until_us(now: &LimitNow) -> Option<i64> {
             calls, closes_us, ..
         } if now.used >= calls => Some(closes_us),
         _ => None,
-    }
-}
-
-fn remaining(now: &LimitNow) -> Option<u64> {
-    match now.instance.rule {
-        Rule::Rate { calls, .. } | Rule::Concurrency { calls } | Rule::Quota { calls, .. } => {
-            Some(calls.saturating_sub(now.used))
-        }
-        Rule::Spacing { .. } | Rule::Cost { .. } => None,
     }
 }
 
@@ -233,10 +229,11 @@ mod tests {
                 },
             },
             used,
+            left: None,
             opens_us: None,
             learned: None,
             set: None,
-            holders: 0,
+            held_by: BTreeMap::new(),
         };
         assert_eq!(opens_us(&quota(9)), None);
         assert_eq!(opens_us(&quota(10)), Some(7_000_000));

@@ -95,10 +95,11 @@ mod tests {
                 },
             },
             used,
+            left: None,
             opens_us: None,
             learned: None,
             set: None,
-            holders: 0,
+            held_by: BTreeMap::new(),
         }
     }
 

@@ -17,6 +17,10 @@ use crate::pool;
 /// From this long on, a closure stops whoever waits for the run.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
+/// Who has waited so long already waits for what opens this soon: the probe comes, and if it is refused the next
+/// closure is longer, or the breaker pauses the run, whose reason says more than ours.
+const SOON: Duration = Duration::from_secs(10);
+
 /// Looks in a row that must agree: when the last key closes, the last answers are still being settled, and a
 /// breaker has still to pause its run, whose reason says more than ours.
 const LOOKS: u32 = 5;
@@ -149,7 +153,7 @@ impl ClosedFor {
         self.looks += 1;
         self.remaining = remaining;
         let passed = now.saturating_duration_since(since);
-        self.looks >= LOOKS && (remaining > TOO_LONG || passed > TOO_LONG)
+        self.looks >= LOOKS && (remaining > TOO_LONG || (passed > TOO_LONG && remaining > SOON))
     }
 
     /// How long it was closed for when looked at last.
@@ -160,6 +164,8 @@ impl ClosedFor {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn closure(credential: Option<&str>, seconds: u64) -> Closure {
@@ -210,10 +216,11 @@ mod tests {
                 },
             },
             used,
+            left: None,
             opens_us: None,
             learned: None,
             set: None,
-            holders: 0,
+            held_by: BTreeMap::new(),
         };
         assert_eq!(spent(None, &quota(9), 0), None);
         let closed = spent(Some("0-aaaaaa".into()), &quota(10), 2_000_000).expect("used up");
@@ -233,11 +240,21 @@ mod tests {
         let start = Instant::now();
         let mut closed = ClosedFor::default();
         for second in 0..=60 {
-            assert!(!closed.note(start + Duration::from_secs(second), Duration::from_secs(5)));
+            assert!(!closed.note(start + Duration::from_secs(second), Duration::from_secs(20)));
         }
-        assert!(closed.note(start + Duration::from_secs(61), Duration::from_secs(5)));
+        assert!(closed.note(start + Duration::from_secs(61), Duration::from_secs(20)));
         closed.open();
-        assert!(!closed.note(start + Duration::from_secs(62), Duration::from_secs(5)));
+        assert!(!closed.note(start + Duration::from_secs(62), Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn what_opens_soon_is_waited_for_however_long_it_was_closed() {
+        let start = Instant::now();
+        let mut closed = ClosedFor::default();
+        for second in 0..=90 {
+            assert!(!closed.note(start + Duration::from_secs(second), Duration::from_secs(2)));
+        }
+        assert!(closed.note(start + Duration::from_secs(91), Duration::from_secs(61)));
     }
 
     #[test]

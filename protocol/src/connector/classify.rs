@@ -189,7 +189,7 @@ impl Rule {
                 };
                 let cap = at_most.map_or(wait::LONGEST, |span| span.0);
                 let hinted = text
-                    .and_then(|text| wait::hint(&text, answer.now_us))
+                    .and_then(|text| wait::pause(&text, answer.now_us))
                     .map(|span| span.min(cap));
                 hinted.or(fallback.map(|span| span.0))
             }
@@ -250,7 +250,7 @@ fn default_wait(outcome: Outcome) -> Option<Duration> {
 fn built_in(answer: &Answer<'_>) -> Verdict {
     let hinted = || {
         let text = (answer.header)("retry-after")?;
-        wait::hint(&text, answer.now_us).map(|span| span.min(wait::LONGEST))
+        wait::pause(&text, answer.now_us).map(|span| span.min(wait::LONGEST))
     };
     let (outcome, wait) = match answer.status {
         204 | 205 => (Outcome::Empty, None),

@@ -12,32 +12,66 @@ const EPOCH_SECONDS: f64 = 1e9;
 /// Beyond this, an instant in milliseconds.
 const EPOCH_MILLIS: f64 = 1e12;
 
+/// A second, in which an instant told in whole seconds may lie.
+const SECOND_US: i64 = 1_000_000;
+/// So much later than an exact instant the first call starts: nobody's clock reads the same as ours.
+const APART_US: i64 = 20_000;
+
+/// What an answer tells.
+enum Told {
+    /// A time to wait.
+    For(Duration),
+    /// An instant, microseconds since 1970.
+    Until(i64),
+}
+
 /// Reads a hint such as `Retry-After`: seconds (whole or not), an HTTP date, an ISO instant or an epoch.
 /// Zero, a negative time and an instant in the past are no hints.
 pub(super) fn hint(text: &str, now_us: i64) -> Option<Duration> {
+    match read(text)? {
+        Told::For(span) => Some(span),
+        Told::Until(instant_us) => until(instant_us, now_us),
+    }
+}
+
+/// As [`hint`], for who must not come too early: an instant in whole seconds had its fraction cut off, so the
+/// scope opens when that second is over.
+pub(super) fn pause(text: &str, now_us: i64) -> Option<Duration> {
+    let Told::Until(instant_us) = read(text)? else {
+        return hint(text, now_us);
+    };
+    let later = match instant_us % SECOND_US {
+        0 => SECOND_US,
+        _ => APART_US,
+    };
+    let told = until(instant_us, now_us)?;
+    Some(told + Duration::from_micros(later.unsigned_abs()))
+}
+
+fn read(text: &str) -> Option<Told> {
     let text = text.trim();
     if let Ok(number) = text.parse::<f64>() {
-        return from_number(number, now_us);
+        return from_number(number);
     }
     let instant = text.parse::<Timestamp>().ok().or_else(|| {
         jiff::fmt::rfc2822::parse(text)
             .ok()
             .map(|zoned| zoned.timestamp())
     })?;
-    until(instant.as_microsecond(), now_us)
+    Some(Told::Until(instant.as_microsecond()))
 }
 
-fn from_number(number: f64, now_us: i64) -> Option<Duration> {
+fn from_number(number: f64) -> Option<Told> {
     if !number.is_finite() || number <= 0.0 {
         return None;
     }
-    if number >= EPOCH_MILLIS {
-        until((number * 1e3) as i64, now_us)
+    Some(if number >= EPOCH_MILLIS {
+        Told::Until((number * 1e3) as i64)
     } else if number >= EPOCH_SECONDS {
-        until((number * 1e6) as i64, now_us)
+        Told::Until((number * 1e6) as i64)
     } else {
-        Some(Duration::from_secs_f64(number))
-    }
+        Told::For(Duration::from_secs_f64(number))
+    })
 }
 
 fn until(instant_us: i64, now_us: i64) -> Option<Duration> {
@@ -67,6 +101,20 @@ mod tests {
             .strftime("%a, %d %b %Y %H:%M:%S GMT")
             .to_string();
         assert_eq!(hint(&date, NOW), secs(60.0));
+    }
+
+    #[test]
+    fn a_pause_outlasts_the_second_that_was_told() {
+        let secs = |s: f64| Some(Duration::from_secs_f64(s));
+        assert_eq!(pause("2", NOW), secs(2.0));
+        assert_eq!(pause("2.5", NOW), secs(2.5));
+        assert_eq!(pause("1795000030", NOW), secs(31.0));
+        assert_eq!(pause("1795000030500", NOW), secs(30.52));
+        assert_eq!(pause("Wed, 18 Nov 2026 11:06:45 GMT", NOW), secs(6.0));
+        assert_eq!(pause("2026-11-18T11:06:45.250Z", NOW), secs(5.27));
+        for past in ["0", "1795000000", "Wed, 21 Oct 2015 07:28:00 GMT"] {
+            assert_eq!(pause(past, NOW), None, "{past}");
+        }
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub use pace::{
 };
 pub use scope::{NotALimit, instance};
 pub use state::{
-    Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, SetMark, State, in_force, used_now,
+    Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, SetMark, State, UsedNow, in_force,
+    used_now,
 };
 pub use window::{BadZone, quota_window};
 

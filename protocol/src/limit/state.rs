@@ -233,28 +233,41 @@ pub struct SetMark {
     pub mark: u64,
 }
 
-/// What `producer limits` shows of a limit: calls in the last period, in flight or in the window, and when
-/// the next may start (`None`: not in this window, or nobody knows before a mark is set).
-pub fn used_now(state: &State, limit: &Instance, moment: &Moment) -> (u64, Option<i64>) {
+/// What `producer limits` shows of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsedNow {
+    /// Calls (points, of a bucket of those) in the last period, in flight, or in the window.
+    pub used: u64,
+    /// What is left of it: of a bucket, what it holds. A spacing leaves nothing to count.
+    pub left: Option<u64>,
+    /// When the next call may start; `None`: not in this window, or nobody knows before a mark is set.
+    pub opens_us: Option<i64>,
+}
+
+/// How much of a limit is used now.
+pub fn used_now(state: &State, limit: &Instance, moment: &Moment) -> UsedNow {
     let (id, now) = (limit.id(), moment.now_us);
     match limit.rule {
         Rule::Rate { .. } | Rule::Spacing { .. } | Rule::Cost { .. } => {
-            match (state.paced.get(&id), limit.rule.pace()) {
-                (Some(paced), Some(pace)) => {
-                    let empty = paced.learned.left.filter(|left| left.calls == 0);
-                    let reset = empty.map_or(now, |left| left.till_us);
-                    let opens = (paced.next_us - paced.by.burst_us).max(now).max(reset);
-                    (paced.used_in_last(pace.period_us, now), Some(opens))
-                }
-                _ => (0, Some(now)),
+            let paced = state.paced.get(&id);
+            let used = match (paced, limit.rule.pace()) {
+                (Some(paced), Some(pace)) => paced.used_in_last(pace.period_us, now),
+                _ => 0,
+            };
+            UsedNow {
+                used,
+                left: left_of_pace(paced, &limit.rule, used, now),
+                opens_us: Some(paced.map_or(now, |paced| paced.opens_us(now))),
             }
         }
         Rule::Concurrency { calls } => {
-            let used = state
-                .leases
-                .get(&id)
-                .map_or(0, |leases| leases.in_flight(now));
-            (used, (used < calls).then_some(now))
+            let leases = state.leases.get(&id);
+            let used = leases.map_or(0, |leases| leases.in_flight(now));
+            UsedNow {
+                used,
+                left: Some(calls.saturating_sub(used)),
+                opens_us: (used < calls).then_some(now),
+            }
         }
         Rule::Quota {
             calls, opened_us, ..
@@ -262,9 +275,35 @@ pub fn used_now(state: &State, limit: &Instance, moment: &Moment) -> (u64, Optio
             let current = state.quotas.get(&id).filter(|q| q.opened_us == opened_us);
             let lost = current.is_some_and(|q| q.lost_us.is_some());
             let used = current.map_or(0, |q| q.count);
-            (used, (used < calls && !lost).then_some(now))
+            UsedNow {
+                used,
+                left: Some(calls.saturating_sub(used)),
+                opens_us: (used < calls && !lost).then_some(now),
+            }
         }
     }
+}
+
+/// Without a bucket what the last period leaves, else what the bucket holds.
+fn left_of_pace(paced: Option<&Paced>, rule: &Rule, used: u64, now_us: i64) -> Option<u64> {
+    let pace = rule.pace()?;
+    let full = match *rule {
+        Rule::Rate {
+            calls, burst: None, ..
+        } => return Some(calls.saturating_sub(used)),
+        Rule::Rate {
+            burst: Some(full), ..
+        }
+        | Rule::Cost { burst: full, .. } => full,
+        _ => return None,
+    };
+    let missing_us = paced.map_or(0, |paced| (paced.next_us - now_us).max(0));
+    let unit_ns = match pace.point_ns {
+        0 => i128::from(pace.interval_us) * 1000,
+        point_ns => i128::from(point_ns),
+    };
+    let missing = (i128::from(missing_us) * 1000 + unit_ns - 1) / unit_ns.max(1);
+    Some(full.saturating_sub(u64::try_from(missing).unwrap_or(u64::MAX)))
 }
 
 /// The numbers of `limit` that answers told, and those that an operator set.
@@ -302,6 +341,13 @@ impl Paced {
         opens_us.max(now_us) + pace.burst_us
     }
 
+    /// When the next call may start.
+    fn opens_us(&self, now_us: i64) -> i64 {
+        let empty = self.learned.left.filter(|left| left.calls == 0);
+        let reset = empty.map_or(now_us, |left| left.till_us);
+        (self.next_us - self.by.burst_us).max(now_us).max(reset)
+    }
+
     /// About how many calls the last period holds: all of the current one, and of the one before the share
     /// that a trailing window still covers.
     fn used_in_last(&self, period_us: i64, now_us: i64) -> u64 {
@@ -324,5 +370,60 @@ impl Leases {
             .values()
             .filter(|lease| lease.expires_us > now_us);
         alive.map(|lease| lease.calls).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::Pace;
+
+    const NOW: i64 = 1_000_000_000;
+
+    fn paced(rule: &Rule, next_us: i64) -> Paced {
+        Paced {
+            server: "s".into(),
+            next_us,
+            period: 0,
+            used: 0,
+            used_before: 0,
+            by: PacedBy::of(&Pace::of(rule).expect("a pace")),
+            since_us: 0,
+            learned: Learned::default(),
+        }
+    }
+
+    #[test]
+    fn of_a_bucket_is_left_what_it_holds() {
+        let points = Rule::Cost {
+            points: 100,
+            period_us: 1_000_000,
+            burst: 300,
+        };
+        let left = |rule: &Rule, next_us| left_of_pace(Some(&paced(rule, next_us)), rule, 0, NOW);
+        assert_eq!(left(&points, NOW - 5), Some(300));
+        // Half a second of points, at 10.01 ms each.
+        assert_eq!(left(&points, NOW + 500_500), Some(250));
+        assert_eq!(left(&points, NOW + 60_000_000), Some(0));
+        assert_eq!(left_of_pace(None, &points, 0, NOW), Some(300));
+        let bucket = Rule::Rate {
+            calls: 10,
+            period_us: 1_000_000,
+            burst: Some(20),
+        };
+        assert_eq!(left(&bucket, NOW + 1_001_000), Some(10));
+    }
+
+    #[test]
+    fn of_a_rate_is_left_what_its_last_period_leaves() {
+        let rate = Rule::Rate {
+            calls: 10,
+            period_us: 1_000_000,
+            burst: None,
+        };
+        assert_eq!(left_of_pace(None, &rate, 4, NOW), Some(6));
+        assert_eq!(left_of_pace(None, &rate, 12, NOW), Some(0));
+        let spacing = Rule::Spacing { least_us: 5 };
+        assert_eq!(left_of_pace(None, &spacing, 1, NOW), None);
     }
 }

@@ -7,6 +7,7 @@
 mod kept;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -180,14 +181,16 @@ pub struct LimitNow {
     pub instance: Instance,
     /// Calls charged in the current window (quota), in flight (concurrency), or in the last period (rate).
     pub used: u64,
+    /// What is left: calls, or what a bucket holds; nothing to count of a spacing.
+    pub left: Option<u64>,
     /// When the next call may start, on Redis' clock; `None`: never in this window.
     pub opens_us: Option<i64>,
     /// Numbers that answers told.
     pub learned: Option<Numbers>,
     /// Numbers that an operator set.
     pub set: Option<Numbers>,
-    /// Workers with calls in flight (concurrency).
-    pub holders: usize,
+    /// Workers with calls in flight, and how many (concurrency).
+    pub held_by: BTreeMap<String, u64>,
 }
 
 impl FleetLimiter {
@@ -623,21 +626,19 @@ fn limit_now(state: &State, instance: &Instance, moment: &Moment) -> LimitNow {
         rule: rule.unwrap_or(instance.rule),
         ..instance.clone()
     };
-    let (used, opens_us) = used_now(state, &instance, moment);
+    let now = used_now(state, &instance, moment);
     let leases = state.leases.get(&instance.id());
-    let holders = leases.map_or(0, |leases| {
-        let alive = leases.holders.values();
-        alive
-            .filter(|l| l.calls > 0 && l.expires_us > moment.now_us)
-            .count()
-    });
+    let holders = leases.into_iter().flat_map(|leases| &leases.holders);
+    let alive = holders.filter(|(_, l)| l.calls > 0 && l.expires_us > moment.now_us);
+    let held_by = alive.map(|(name, l)| (name.clone(), l.calls)).collect();
     LimitNow {
         instance,
-        used,
-        opens_us,
+        used: now.used,
+        left: now.left,
+        opens_us: now.opens_us,
         learned,
         set,
-        holders,
+        held_by,
     }
 }
 

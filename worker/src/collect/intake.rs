@@ -113,7 +113,8 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
                 Ok(Some(taken)) => return Some((run, lane, taken)),
                 Ok(None) => {}
                 Err(BrokerError::NoQueue(queue)) => {
-                    tracing::debug!(queue, "the queue is gone; its run has ended")
+                    tracing::debug!(queue, "the queue is gone; its run has ended");
+                    self.open_runs.changed.notify_one();
                 }
                 Err(error) => {
                     tracing::warn!(error = %error, "no shard can be taken; it is tried again");

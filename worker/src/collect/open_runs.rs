@@ -8,8 +8,12 @@ use tokio::sync::{Notify, watch};
 
 use crate::shutdown::Shutdown;
 
-/// How often the registry is read without being told to.
-const EVERY: Duration = Duration::from_secs(1);
+/// How often the registry is read without being told to. `control` tells of every change, and a link to the broker
+/// that was made again counts as one; this is for what nobody tells: a registry that was lost with Redis.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// How soon it is tried again while it cannot be read.
+const AWAY: Duration = Duration::from_secs(1);
 
 /// The registry as this worker last saw it.
 pub struct OpenRuns {
@@ -54,7 +58,7 @@ impl OpenRuns {
         self.seen.subscribe()
     }
 
-    /// Reads the registry, each second and when it changed, until the drain.
+    /// Reads the registry, now and then and when it changed, until the drain.
     pub async fn keep_up(&self, shutdown: &Shutdown) {
         let mut away = false;
         while !shutdown.is_draining() {
@@ -73,8 +77,9 @@ impl OpenRuns {
                 }
                 Err(_) => {}
             }
+            let pause = if away { AWAY } else { EVERY };
             tokio::select! {
-                () = tokio::time::sleep(EVERY.mul_f64(0.75 + 0.5 * rand::random::<f64>())) => {}
+                () = tokio::time::sleep(pause.mul_f64(0.75 + 0.5 * rand::random::<f64>())) => {}
                 () = self.changed.notified() => {}
                 () = shutdown.draining() => {}
             }
