@@ -157,10 +157,14 @@ fn endpoint_name(r: &Reader, node: &Node, known: &IndexMap<String, Endpoint>) ->
 fn per(r: &Reader, node: &Node, spot: &Spot) -> Option<Template> {
     let template = r.template(node, spot)?;
     if super::jinja::template(&template).is_ok_and(|names| names.is_empty()) {
+        let meant = match template.trim() {
+            "" => "credential",
+            text => text,
+        };
         return r.fault(
             node.at,
             format!("`per: {template}` names nothing, so there is one scope for all"),
-            format!("write \"{{{{ {template} }}}}\" for one of each, or take `per` out"),
+            format!("write \"{{{{ {meant} }}}}\" for one of each, or take `per` out"),
         );
     }
     Some(template)

@@ -404,8 +404,8 @@ impl Lane {
             _ => wait.min(LOOK_AGAIN),
         };
         self.closed_until.send_replace(Some(now + again));
-        let level = DelayLevel::for_wait(wait.min(Duration::from_secs(5)));
-        self.hand_all_back(Back::Delayed(level));
+        // Whoever else would take them at once finds the lane closed too; but when an operator opens it they are there.
+        self.hand_all_back(Back::Delayed(DelayLevel::S1));
     }
 
     pub(super) fn open(&mut self) {
