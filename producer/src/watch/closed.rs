@@ -21,7 +21,7 @@ const TOO_LONG: Duration = Duration::from_secs(60);
 /// closure is longer, or the breaker pauses the run, whose reason says more than ours.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Looks in a row that must agree: when the last key closes, the last answers are still being settled, and a
+/// Looks in a row that must agree that it is long: when the last key closes, the last answers are still being settled, and a
 /// breaker has still to pause its run, whose reason says more than ours.
 const LOOKS: u32 = 5;
 
@@ -150,10 +150,13 @@ impl ClosedFor {
     /// Everything is closed for `remaining` more; whether that is too long to wait.
     pub fn note(&mut self, now: Instant, remaining: Duration) -> bool {
         let since = *self.since.get_or_insert(now);
-        self.looks += 1;
+        self.looks = match remaining > TOO_LONG {
+            true => self.looks + 1,
+            false => 0,
+        };
         self.remaining = remaining;
         let passed = now.saturating_duration_since(since);
-        self.looks >= LOOKS && (remaining > TOO_LONG || (passed > TOO_LONG && remaining > SOON))
+        self.looks >= LOOKS || (passed > TOO_LONG && remaining > SOON && self.looks == 0)
     }
 
     /// How long it was closed for when looked at last.
@@ -254,7 +257,25 @@ mod tests {
         for second in 0..=90 {
             assert!(!closed.note(start + Duration::from_secs(second), Duration::from_secs(2)));
         }
-        assert!(closed.note(start + Duration::from_secs(91), Duration::from_secs(61)));
+        let looks = (91..=95).map(|second| {
+            closed.note(start + Duration::from_secs(second), Duration::from_secs(61))
+        });
+        assert_eq!(
+            looks.collect::<Vec<_>>(),
+            [false, false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn a_breaker_after_short_closures_has_the_time_to_pause_its_run() {
+        let start = Instant::now();
+        let mut closed = ClosedFor::default();
+        for second in 0..10 {
+            assert!(!closed.note(start + Duration::from_secs(second), Duration::from_secs(3)));
+        }
+        let day = Duration::from_secs(86_400);
+        assert!(!closed.note(start + Duration::from_secs(10), day));
+        assert!(!closed.note(start + Duration::from_secs(11), day));
     }
 
     #[test]
