@@ -155,6 +155,46 @@ fn a_job_names_the_wrong_file_of_its_provider() {
 }
 
 #[test]
+fn jobs_in_a_circle_are_refused() {
+    let after = "job: NAME\nprovider: p\nendpoint: e\nafter: OTHER\nsplit: {d: [1]}\noutputs: {s3: {format: ndjson}}\n";
+    let reading = "job: NAME\nsource: {records_of: {job: OTHER}}\nfields: {a: \"{{ a }}\"}\noutputs: {s3: {format: ndjson}}\n";
+    for (text, says) in [
+        (after, "would start the next one"),
+        (reading, "reads the records of"),
+    ] {
+        let job = |name: &str, other: &str| text.replace("NAME", name).replace("OTHER", other);
+        let jobs = [job("one", "two"), job("two", "three"), job("three", "two")];
+        let files = [
+            ("jobs/one.yaml", jobs[0].as_str()),
+            ("jobs/two.yaml", jobs[1].as_str()),
+            ("jobs/three.yaml", jobs[2].as_str()),
+            (
+                "providers/p.yaml",
+                "provider: p\nbase_url: \"https://a.test\"\nendpoints: {e: {get: /x, records: \"$[*]\", fields: {a: $.a}}}\n",
+            ),
+        ];
+        let folder = SpecFolder::of_texts(Path::new("spec"), files);
+        let found = shown(&folder.check(&[], None).expect("nothing is listed"));
+        assert!(
+            found.contains(&format!("two.yaml:{}", line_of(text))),
+            "{found}"
+        );
+        assert!(found.contains("two -> three -> two"), "{found}");
+        assert!(found.contains(says), "{found}");
+        assert!(
+            !found.contains("one.yaml"),
+            "it is in no circle itself: {found}"
+        );
+    }
+}
+
+/// The line of a text that names the other job.
+fn line_of(text: &str) -> usize {
+    let place = text.lines().position(|line| line.contains("OTHER"));
+    place.expect("it does") + 1
+}
+
+#[test]
 fn a_key_that_stands_twice_in_a_pool_is_warned_of() {
     let env = |keys: &str| {
         std::collections::BTreeMap::from([

@@ -105,8 +105,7 @@ fn read_stdin() -> Result<String> {
     std::io::stdin()
         .read_to_string(&mut text)
         .context("reading the command line from stdin")?;
-    // A copied command goes over several lines.
-    Ok(text.replace("\\\r\n", " ").replace("\\\n", " "))
+    Ok(text)
 }
 
 /// Writes a new file; one that is there stays.

@@ -1,9 +1,11 @@
 //! First drafts of job and provider files (`producer new`): commented, and right as `check` sees it.
 
+mod command_line;
 mod curl;
 mod job;
 mod openapi;
 mod provider;
+mod secrets;
 
 pub use self::curl::{CurlError, from_curl};
 pub use self::job::job_text;

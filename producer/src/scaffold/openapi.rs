@@ -2,10 +2,13 @@
 //!
 //! References may go in circles, and do: a schema is followed only so deep, and no reference twice on one way down.
 
-use paceline_protocol::spec::{choose, is_identifier, yaml_value};
+use std::cell::Cell;
+
+use paceline_protocol::spec::{choose, is_identifier, is_reserved, yaml_value};
 use serde_json::{Map, Value};
 
 use super::provider::{Call, Draft, FieldDraft, Reading, Send};
+use super::secrets::Secrets;
 
 /// Why an operation cannot be taken over.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -27,6 +30,9 @@ pub enum OpenApiError {
     /// A method that a provider file cannot say.
     #[error("operation `{0}` is called by {1}; provider files call with GET and POST")]
     Method(String, String),
+    /// Schemas that unfold without an end.
+    #[error("its schemas unfold into more than {0} others; cut the operation out of the document")]
+    TooWide(u32),
     /// A reference that leads nowhere, out of the document, or only to itself.
     #[error("the reference `{0}` {1}")]
     Reference(String, &'static str),
@@ -36,6 +42,8 @@ pub enum OpenApiError {
 const DEEPEST: usize = 6;
 /// A reference may lead to another one so often.
 const HOPS: usize = 32;
+/// So many schemas are looked at: what is written in a few lines can unfold into millions.
+const SCHEMAS: u32 = 50_000;
 /// So many fields are drafted.
 const FIELDS: usize = 40;
 /// Properties that usually hold the records, in the order of preference.
@@ -55,8 +63,11 @@ pub fn from_openapi(name: &str, text: &str, wanted: &str) -> Result<Draft, OpenA
         true => serde_json::from_str(text).map_err(|error| error.to_string()),
         false => yaml_value(text),
     };
-    let document = Document(document.map_err(OpenApiError::Syntax)?);
-    let version = document.0.get("openapi").and_then(text_of);
+    let document = Document {
+        root: document.map_err(OpenApiError::Syntax)?,
+        left: Cell::new(SCHEMAS),
+    };
+    let version = document.root.get("openapi").and_then(text_of);
     match version {
         Some(version) if version.starts_with("3.") => {}
         Some(version) => return Err(OpenApiError::Version(format!("`openapi: {version}`"))),
@@ -70,6 +81,7 @@ pub fn from_openapi(name: &str, text: &str, wanted: &str) -> Result<Draft, OpenA
             endpoint: endpoint_name(&operation),
             ..Reading::default()
         },
+        names: Vec::new(),
     };
     drafting.read(&operation)?;
     Ok(Draft {
@@ -79,7 +91,11 @@ pub fn from_openapi(name: &str, text: &str, wanted: &str) -> Result<Draft, OpenA
     })
 }
 
-struct Document(Value);
+struct Document {
+    root: Value,
+    /// How many schemas may still be looked at.
+    left: Cell<u32>,
+}
 
 /// One operation with where it stands.
 struct Operation<'d> {
@@ -99,7 +115,7 @@ impl Operation<'_> {
 impl Document {
     fn operation(&self, wanted: &str) -> Result<Operation<'_>, OpenApiError> {
         let mut known = Vec::new();
-        let paths = self.0.get("paths").and_then(Value::as_object);
+        let paths = self.root.get("paths").and_then(Value::as_object);
         for (path, shared) in paths.into_iter().flatten() {
             let shared = self.resolve(shared)?;
             for method in METHODS {
@@ -142,7 +158,7 @@ impl Document {
                 .strip_prefix('#')
                 .ok_or_else(|| broken("leads out of the document; put both into one first"))?;
             value = self
-                .0
+                .root
                 .pointer(pointer)
                 .ok_or_else(|| broken("leads nowhere"))?;
         }
@@ -155,6 +171,8 @@ impl Document {
 
     /// A schema with `allOf` put together, and the first of what may stand for it.
     fn schema(&self, schema: &Value, depth: usize) -> Result<Value, OpenApiError> {
+        let left = self.left.get().checked_sub(1);
+        self.left.set(left.ok_or(OpenApiError::TooWide(SCHEMAS))?);
         let schema = self.resolve(schema)?;
         let Some(parts) = schema.get("allOf").and_then(Value::as_array) else {
             for one_of in ["oneOf", "anyOf"] {
@@ -196,6 +214,8 @@ struct Drafting<'d> {
     document: &'d Document,
     call: Call,
     reading: Reading,
+    /// Names of the document with the variables of templates that stand for them.
+    names: Vec<(String, String)>,
 }
 
 impl Drafting<'_> {
@@ -214,17 +234,62 @@ impl Drafting<'_> {
             parameters.retain(|known| !same(known));
             parameters.push(parameter);
         }
+        // Fields first: a variable may not have the name of one.
+        self.answer(operation)?;
         for parameter in &parameters {
             self.parameter(parameter, &mut path)?;
         }
+        let path = self.undeclared(&path);
         self.call.path = format!("{}{path}", self.call.path);
         self.security(operation)?;
-        self.body(operation)?;
-        self.answer(operation)
+        self.body(operation)
+    }
+
+    /// The template of the variable that stands for `name`, which a job's dimension can have.
+    fn template(&mut self, name: &str) -> String {
+        if let Some((_, variable)) = self.names.iter().find(|(known, _)| known == name) {
+            return format!("{{{{ {variable} }}}}");
+        }
+        let taken = |variable: &str| {
+            is_reserved(variable)
+                || self.reading.fields.iter().any(|f| f.name == variable)
+                || self.names.iter().any(|(_, known)| known == variable)
+        };
+        let mut variable = identifier(name);
+        if taken(&variable) {
+            variable = format!("by_{variable}");
+        }
+        let stem = variable.clone();
+        let mut next = 2;
+        while taken(&variable) {
+            variable = format!("{stem}_{next}");
+            next += 1;
+        }
+        self.names.push((name.to_owned(), variable.clone()));
+        format!("{{{{ {variable} }}}}")
+    }
+
+    /// Names of a path that the document forgot to declare.
+    fn undeclared(&mut self, path: &str) -> String {
+        let mut whole = String::new();
+        let mut rest = path;
+        while let Some(place) = rest.find('{') {
+            whole += &rest[..place];
+            rest = &rest[place..];
+            if let Some(end) = rest.strip_prefix("{{").and_then(|inner| inner.find("}}")) {
+                whole += &rest[..end + 4];
+                rest = &rest[end + 4..];
+                continue;
+            }
+            let Some(end) = rest.find('}') else { break };
+            whole += &self.template(&rest[1..end]);
+            rest = &rest[end + 1..];
+        }
+        whole + rest
     }
 
     fn server(&mut self, operation: &Operation<'_>) {
-        let of = [operation.own, operation.shared, &self.document.0];
+        let of = [operation.own, operation.shared, &self.document.root];
         let mut servers = of.into_iter().filter_map(|of| of.get("servers")?.get(0));
         let Some(server) = servers.next() else { return };
         let mut url = server.get("url").and_then(text_of).unwrap_or_default();
@@ -260,22 +325,41 @@ impl Drafting<'_> {
             .iter()
             .find_map(|key| parameter.get(key).or_else(|| schema.get(key)));
         let required = parameter.get("required") == Some(&Value::Bool(true));
-        let template = format!("{{{{ {} }}}}", identifier(&name));
-        if let Some(example) = example.and_then(text_of).filter(|_| fixed.is_none()) {
-            let note = format!("{}: for example {example}", identifier(&name));
-            self.reading.notes.push(note);
-        }
-        let value = match fixed.and_then(text_of) {
-            Some(fixed) if !fixed.contains("{{") && !fixed.contains("${") => fixed,
-            _ => template.clone(),
+        let place = parameter.get("in").and_then(Value::as_str);
+        let sent = match place {
+            Some("path") => true,
+            Some("query") => required || fixed.is_some(),
+            Some("header") => required && !own_header(&name),
+            _ => false,
         };
-        match parameter.get("in").and_then(Value::as_str) {
+        let literal = fixed.and_then(text_of).filter(|fixed| is_literal(fixed));
+        let template = match &literal {
+            Some(_) if place != Some("path") => String::new(),
+            _ if sent => self.template(&name),
+            _ => String::new(),
+        };
+        if let Some(example) = example.and_then(text_of).filter(|_| fixed.is_none()) {
+            let shown = template.trim_matches(['{', '}', ' ']);
+            let shown = if shown.is_empty() {
+                name.as_str()
+            } else {
+                shown
+            };
+            self.note(&format!("{shown}: for example {example}"));
+        }
+        let value = literal.unwrap_or_else(|| template.clone());
+        match place {
             Some("path") => *path = path.replace(&format!("{{{name}}}"), &template),
             Some("query") if required || fixed.is_some() => self.call.query.push((name, value)),
             Some("header") if required && !own_header(&name) => {
                 self.call.headers.push((name.to_ascii_lowercase(), value));
             }
             Some("query") => self.reading.optional.push(name),
+            Some("cookie") if required => {
+                self.note(&format!(
+                    "it wants the cookie {name}: write it under `headers`"
+                ));
+            }
             _ => {}
         }
         Ok(())
@@ -283,48 +367,69 @@ impl Drafting<'_> {
 
     fn security(&mut self, operation: &Operation<'_>) -> Result<(), OpenApiError> {
         let asked = operation.own.get("security");
-        let asked = asked.or_else(|| self.document.0.get("security"));
-        // Any one of the list is enough.
+        let asked = asked.or_else(|| self.document.root.get("security"));
+        // Any one of the list is enough; one without a name says that none is needed.
         let Some(all) = asked
             .and_then(|list| list.get(0))
             .and_then(Value::as_object)
         else {
             return Ok(());
         };
+        if all.is_empty() {
+            self.note("it may be called without signing in; its document knows other ways too");
+        }
+        let mut secrets = Secrets::default();
         for name in all.keys() {
             let pointer = format!("/components/securitySchemes/{}", escaped(name));
-            let Some(scheme) = self.document.0.pointer(&pointer) else {
+            let Some(scheme) = self.document.root.pointer(&pointer) else {
+                self.note(&format!(
+                    "its document does not say what `{name}` is; see `auth`"
+                ));
                 continue;
             };
             let scheme = self.document.resolve(scheme)?;
-            let text = |key: &str| scheme.get(key).and_then(text_of).unwrap_or_default();
-            match (text("type").as_str(), text("in").as_str()) {
-                ("apiKey", "query") => self.call.auth_query.push(text("name")),
-                ("apiKey", "header") => {
-                    let header = text("name").to_ascii_lowercase();
-                    self.sign(&header, "{{ credential.key }}");
-                }
-                ("http", _) if text("scheme").eq_ignore_ascii_case("basic") => {
-                    self.note("the key is `user:password` in base64");
-                    self.sign("authorization", "Basic {{ credential.key }}");
-                }
-                ("http" | "oauth2" | "openIdConnect", _) => {
-                    if text("type") != "http" {
-                        self.note(
-                            "its tokens end: see `oauth2` of `auth` for the fleet to renew them",
-                        );
-                    }
-                    self.sign("authorization", "Bearer {{ credential.key }}");
-                }
-                _ => self.note("a way to sign in that is not drafted; see `auth`"),
-            }
+            self.scheme(name, scheme, &mut secrets);
         }
+        self.call.credential_fields(secrets.fields());
         Ok(())
     }
 
-    fn sign(&mut self, header: &str, value: &str) {
-        let pair = (header.to_owned(), value.to_owned());
-        self.call.auth_headers.push(pair);
+    fn scheme(&mut self, name: &str, scheme: &Value, secrets: &mut Secrets) {
+        let text = |key: &str| scheme.get(key).and_then(text_of).unwrap_or_default();
+        let (kind, place, called) = (text("type"), text("in"), text("name"));
+        let http = text("scheme").to_ascii_lowercase();
+        match (kind.as_str(), place.as_str(), http.as_str()) {
+            ("apiKey", "query", _) => {
+                let value = secrets.template(&called, name);
+                self.call.auth_query.push((called, value));
+            }
+            ("apiKey", "header", _) => {
+                let value = secrets.template(&called, name);
+                self.sign(&called.to_ascii_lowercase(), value);
+            }
+            ("apiKey", "cookie", _) => {
+                let value = secrets.template(&called, name);
+                self.sign("cookie", format!("{called}={value}"));
+            }
+            ("http", _, "basic") => {
+                let value = secrets.basic(name);
+                self.sign("authorization", value);
+            }
+            ("http", _, "bearer") => {
+                let value = secrets.template("token", name);
+                self.sign("authorization", format!("Bearer {value}"));
+            }
+            ("oauth2" | "openIdConnect", _, _) => {
+                self.note("its tokens end: see `oauth2` of `auth` for the fleet to renew them");
+                let value = secrets.template("token", name);
+                self.sign("authorization", format!("Bearer {value}"));
+            }
+            _ => self.note("a way to sign in that is not drafted; see `auth`"),
+        }
+    }
+
+    fn sign(&mut self, header: &str, value: String) {
+        self.call.auth_headers.push((header.to_owned(), value));
     }
 
     fn note(&mut self, text: &str) {
@@ -341,7 +446,7 @@ impl Drafting<'_> {
             let Some(schema) = media.get("schema") else {
                 continue;
             };
-            let example = self.sample(schema, 0)?;
+            let example = self.sample(schema, "value", &mut Vec::new())?;
             if kind.contains("json") {
                 self.call.body = Some(Send::Json(example));
                 return Ok(());
@@ -359,56 +464,69 @@ impl Drafting<'_> {
         Ok(())
     }
 
-    /// A value of a schema, its scalars as templates of their own names.
-    fn sample(&self, schema: &Value, depth: usize) -> Result<Value, OpenApiError> {
+    /// A value of a schema that stands under `name`, its scalars as templates of their own names. `way` has the
+    /// references that led here.
+    fn sample(
+        &mut self,
+        schema: &Value,
+        name: &str,
+        way: &mut Vec<String>,
+    ) -> Result<Value, OpenApiError> {
+        let reference = schema.get("$ref").and_then(Value::as_str);
+        let reference = reference.map(str::to_owned);
+        let again = reference.as_ref().is_some_and(|r| way.contains(r));
+        if again || way.len() >= DEEPEST {
+            return Ok(Value::Null);
+        }
         let schema = self.document.schema(schema, 0)?;
         if let Some(fixed) = schema.get("default").or_else(|| schema.get("const")) {
             return Ok(fixed.clone());
         }
-        if depth >= DEEPEST {
-            return Ok(Value::Null);
-        }
+        way.push(reference.unwrap_or_default());
+        let value = self.sample_of(&schema, name, way);
+        way.pop();
+        value
+    }
+
+    fn sample_of(
+        &mut self,
+        schema: &Value,
+        name: &str,
+        way: &mut Vec<String>,
+    ) -> Result<Value, OpenApiError> {
         if let Some(items) = schema.get("items") {
-            return Ok(Value::Array(vec![self.sample(items, depth + 1)?]));
+            return Ok(Value::Array(vec![self.sample(items, name, way)?]));
         }
-        let required: Vec<&str> = required(&schema);
         let properties = schema.get("properties").and_then(Value::as_object);
+        if properties.is_none() && schema.get("type") != Some(&"object".into()) {
+            return Ok(Value::String(self.template(name)));
+        }
+        let required: Vec<&str> = required(schema);
         let mut object = Map::new();
         for (name, of) in properties.into_iter().flatten() {
-            if !required.contains(&name.as_str()) {
-                continue;
+            if required.contains(&name.as_str()) {
+                let below = self.sample(of, name, way)?;
+                object.insert(name.clone(), below);
             }
-            let below = self.sample(of, depth + 1)?;
-            let value = match below.is_null() {
-                true => Value::String(format!("{{{{ {} }}}}", identifier(name))),
-                false => below,
-            };
-            object.insert(name.clone(), value);
         }
-        let is_object = properties.is_some() || schema.get("type") == Some(&"object".into());
-        Ok(if is_object {
-            Value::Object(object)
-        } else {
-            Value::Null
-        })
+        Ok(Value::Object(object))
     }
 
     fn answer(&mut self, operation: &Operation<'_>) -> Result<(), OpenApiError> {
         let responses = operation.own.get("responses").and_then(Value::as_object);
-        let good = responses
-            .into_iter()
-            .flatten()
-            .find(|(status, _)| status.starts_with('2') || status.eq_ignore_ascii_case("default"));
-        let Some((_, response)) = good else {
-            return Ok(());
-        };
-        let response = self.document.resolve(response)?;
-        let content = response.get("content").and_then(Value::as_object);
-        let json = content
-            .into_iter()
-            .flatten()
-            .find(|(kind, _)| kind.contains("json"));
-        let Some(schema) = json.and_then(|(_, media)| media.get("schema")) else {
+        let mut schema = None;
+        for (status, response) in responses.into_iter().flatten() {
+            let good = status.starts_with('2') || status.eq_ignore_ascii_case("default");
+            if !good || schema.is_some() {
+                continue;
+            }
+            let response = self.document.resolve(response)?;
+            let content = response.get("content").and_then(Value::as_object);
+            let mut content = content.into_iter().flatten();
+            let json = content.find(|(kind, _)| kind.contains("json"));
+            schema = json.and_then(|(_, media)| media.get("schema"));
+        }
+        let Some(schema) = schema else {
             self.note("no schema of a JSON answer was found: `records` and `fields` are guesses");
             return Ok(());
         };
@@ -418,7 +536,28 @@ impl Drafting<'_> {
             None => ("$".to_owned(), schema),
         };
         self.reading.records = path;
+        if let Some(kind) = kind(&record).filter(|_| record.get("properties").is_none()) {
+            // A list of bare values: each is a record of one field.
+            self.field("value".into(), "$".into(), kind, is_nullable(&record));
+        }
         self.fields("", "$", &record, true, 0)
+    }
+
+    /// Adds a field; one whose name is taken gets a number.
+    fn field(&mut self, name: String, path: String, kind: &'static str, optional: bool) {
+        let taken = |name: &str| self.reading.fields.iter().any(|f| f.name == name);
+        let mut free = name.clone();
+        let mut next = 2;
+        while taken(&free) {
+            free = format!("{name}_{next}");
+            next += 1;
+        }
+        self.reading.fields.push(FieldDraft {
+            name: free,
+            path,
+            kind,
+            optional,
+        });
     }
 
     /// The list of objects in an answer: its path and the schema of one of them.
@@ -488,12 +627,7 @@ impl Drafting<'_> {
             if self.reading.fields.len() >= FIELDS {
                 return Ok(());
             }
-            self.reading.fields.push(FieldDraft {
-                name: field,
-                path,
-                kind,
-                optional: !sure,
-            });
+            self.field(field, path, kind, !sure);
         }
         Ok(())
     }
@@ -543,6 +677,12 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
+fn is_literal(text: &str) -> bool {
+    ["{{", "{%", "{#", "${"]
+        .iter()
+        .all(|mark| !text.contains(mark))
+}
+
 fn own_header(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(
@@ -563,6 +703,10 @@ fn step(name: &str) -> String {
 fn identifier(name: &str) -> String {
     let legal = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     let text: String = name.chars().map(legal).collect();
+    if !text.contains(|c: char| c.is_ascii_alphanumeric()) {
+        // Nothing of it can be said: Korean, for one.
+        return "other".to_owned();
+    }
     match text.starts_with(|c: char| c.is_ascii_digit()) || text.is_empty() {
         true => format!("n{text}"),
         false => text,
@@ -571,10 +715,12 @@ fn identifier(name: &str) -> String {
 
 fn endpoint_name(operation: &Operation<'_>) -> String {
     let mut name = String::new();
+    let mut lower = false;
     for c in operation.id().chars() {
+        let between = c.is_ascii_uppercase() && lower;
+        lower = c.is_ascii_lowercase();
         match c {
             c if c.is_ascii_uppercase() => {
-                let between = name.ends_with(|c: char| c.is_ascii_lowercase());
                 name.extend(between.then_some('-'));
                 name.push(c.to_ascii_lowercase());
             }
@@ -694,5 +840,141 @@ components:
         assert!(why(&nowhere, "listOrders").contains("leads nowhere"));
         let outside = SHOP.replace("#/components/schemas/Page\"", "other.yaml#/Page\"");
         assert!(why(&outside, "listOrders").contains("out of the document"));
+    }
+
+    fn document(paths: Value, schemas: Value) -> String {
+        let document = serde_json::json!({
+            "openapi": "3.0.3", "servers": [{"url": "https://a.test"}], "paths": paths,
+            "components": {"schemas": schemas, "securitySchemes": {
+                "id": {"type": "apiKey", "in": "header", "name": "X-Client-Id"},
+                "key": {"type": "apiKey", "in": "query", "name": "key"},
+                "sid": {"type": "apiKey", "in": "cookie", "name": "SID"},
+                "basic": {"type": "http", "scheme": "basic"},
+                "digest": {"type": "http", "scheme": "digest"},
+            }}
+        });
+        document.to_string()
+    }
+
+    fn answers(schema: Value) -> Value {
+        serde_json::json!({"200": {"content": {"application/json": {"schema": schema}}}})
+    }
+
+    /// What unfolds into millions of schemas is cut off, and what leads to itself ends.
+    #[test]
+    fn loops_and_wide_schemas_end() {
+        let own = serde_json::json!({"$ref": "#/components/schemas/A"});
+        let all = serde_json::json!({"A": {"allOf": vec![own.clone(); 40], "properties": {"id": {"type": "string"}}}});
+        let names: Vec<String> = (0..30).map(|i| format!("p{i}")).collect();
+        let below: Map<String, Value> = names.iter().map(|n| (n.clone(), own.clone())).collect();
+        let wide =
+            serde_json::json!({"A": {"type": "object", "required": names, "properties": below}});
+        for schemas in [all, wide] {
+            let body = serde_json::json!({"content": {"application/json": {"schema": own}}});
+            let post = serde_json::json!({"operationId": "o", "requestBody": body, "responses": answers(own.clone())});
+            let text = document(serde_json::json!({"/a": {"post": post}}), schemas);
+            // Whether it is drafted or refused: it ends.
+            if let Err(error) = from_openapi("w", &text, "o") {
+                assert!(error.to_string().contains("unfold"), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_are_free_for_a_job() {
+        let text = |name: &str| serde_json::json!({"name": name, "in": "query", "required": true, "schema": {"type": "string"}});
+        let string = serde_json::json!({"type": "string"});
+        let record = serde_json::json!({"type": "object", "properties": {"id": string, "a-b": string, "a_b": string, "이름": string, "주소": string}});
+        let get = serde_json::json!({
+            "operationId": "o", "parameters": [text("status"), text("item"), text("x-y"), text("x_y")],
+            "responses": answers(serde_json::json!({"type": "array", "items": record})),
+        });
+        let drafted = from_openapi(
+            "w",
+            &document(
+                serde_json::json!({"/a/{id}/{b.c}": {"get": get}}),
+                Value::Null,
+            ),
+            "o",
+        );
+        let drafted = drafted.expect("reads");
+        let (call, reading) = (
+            drafted.call.expect("a call"),
+            drafted.reading.expect("read"),
+        );
+        assert_eq!(call.path, "/a/{{ by_id }}/{{ b_c }}");
+        let values: Vec<&str> = call.query.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(
+            values,
+            [
+                "{{ by_status }}",
+                "{{ by_item }}",
+                "{{ x_y }}",
+                "{{ by_x_y }}"
+            ]
+        );
+        let mut names: Vec<&str> = reading.fields.iter().map(|f| f.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["a_b", "a_b_2", "id", "other", "other_2"]);
+    }
+
+    #[test]
+    fn ways_to_sign_in() {
+        let signs = |security: Value| {
+            let get =
+                serde_json::json!({"operationId": "o", "security": security, "responses": {}});
+            let text = document(serde_json::json!({"/a": {"get": get}}), Value::Null);
+            let draft = from_openapi("w", &text, "o").expect("reads");
+            let (call, reading) = (draft.call.expect("a call"), draft.reading.expect("read"));
+            (
+                call.auth_headers,
+                call.auth_query,
+                call.fields,
+                reading.notes,
+            )
+        };
+        let (headers, query, fields, _) = signs(serde_json::json!([{"id": [], "key": []}]));
+        assert_eq!(headers[0].1, "{{ credential.x_client_id }}");
+        assert_eq!(query[0].1, "{{ credential.key }}");
+        assert_eq!(fields, ["x_client_id", "key"]);
+        let (headers, _, _, _) = signs(serde_json::json!([{"sid": []}]));
+        assert_eq!(
+            headers,
+            [("cookie".to_owned(), "SID={{ credential.key }}".to_owned())]
+        );
+        let (headers, _, _, _) = signs(serde_json::json!([{"basic": []}]));
+        assert_eq!(headers[0].1, "Basic {{ credential.key | base64 }}");
+        for none in [
+            serde_json::json!([{"digest": []}]),
+            serde_json::json!([{"gone": []}]),
+            serde_json::json!([{}]),
+        ] {
+            let (headers, _, _, notes) = signs(none);
+            assert!(headers.is_empty() && !notes.is_empty(), "{notes:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_of_lists_and_bare_answers() {
+        let string = serde_json::json!({"type": "string"});
+        let list = serde_json::json!({"type": "array", "items": string});
+        let body = serde_json::json!({"content": {"application/json": {"schema": {
+            "type": "object", "required": ["ids", "of"], "properties": {
+                "ids": list, "of": {"type": "object", "required": ["a"], "properties": {"a": string}}
+            }
+        }}}});
+        let mut responses = answers(list);
+        responses["100"] = Value::Null;
+        let post = serde_json::json!({"operationId": "GET /o", "requestBody": body, "responses": responses});
+        let text = document(serde_json::json!({"/a": {"post": post}}), Value::Null);
+        let draft = from_openapi("w", &text, "POST /a").expect("reads");
+        let json = serde_json::json!({"ids": ["{{ by_ids }}"], "of": {"a": "{{ a }}"}});
+        assert_eq!(draft.call.expect("a call").body, Some(Send::Json(json)));
+        let reading = draft.reading.expect("read");
+        assert_eq!(reading.endpoint, "get-o");
+        assert_eq!(
+            (reading.records.as_str(), reading.fields[0].path.as_str()),
+            ("$[*]", "$")
+        );
     }
 }

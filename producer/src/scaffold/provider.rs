@@ -58,8 +58,47 @@ pub struct Call {
     pub body: Option<Send>,
     /// Headers that sign in: name, and the value with the secret replaced by `{{ credential.key }}`.
     pub auth_headers: Vec<(String, String)>,
-    /// Query parameters that sign in.
-    pub auth_query: Vec<String>,
+    /// Query parameters that sign in, in the same form.
+    pub auth_query: Vec<(String, String)>,
+    /// What a credential consists of; empty: `key` alone.
+    pub fields: Vec<String>,
+}
+
+impl Call {
+    /// Takes over the names of the secrets that its templates use. One alone is called `key`, as everywhere.
+    pub(super) fn credential_fields(&mut self, names: Vec<String>) {
+        let [only] = names.as_slice() else {
+            self.fields = names;
+            return;
+        };
+        let (long, short) = (format!("credential.{only} "), "credential.key ");
+        let rename = |text: &mut String| *text = text.replace(&long, short);
+        let signs = self.auth_headers.iter_mut().chain(&mut self.auth_query);
+        signs.for_each(|(_, value)| rename(value));
+        match &mut self.body {
+            Some(Send::Json(json)) => texts(json, &rename),
+            Some(Send::Form(form)) => form.iter_mut().for_each(|(_, value)| rename(value)),
+            Some(Send::Xml(_)) | None => {}
+        }
+    }
+
+    /// Whether anything in it is a secret.
+    fn has_secrets(&self) -> bool {
+        !(self.auth_headers.is_empty() && self.auth_query.is_empty() && self.fields.is_empty())
+            || self.body.as_ref().is_some_and(Send::has_secrets)
+    }
+}
+
+/// Changes every text of a JSON document.
+fn texts(json: &mut serde_json::Value, change: &impl Fn(&mut String)) {
+    match json {
+        serde_json::Value::String(text) => change(text),
+        serde_json::Value::Array(list) => list.iter_mut().for_each(|below| texts(below, change)),
+        serde_json::Value::Object(fields) => {
+            fields.values_mut().for_each(|below| texts(below, change));
+        }
+        _ => {}
+    }
 }
 
 /// The body of a call.
@@ -69,6 +108,19 @@ pub enum Send {
     Json(serde_json::Value),
     /// A form.
     Form(Vec<(String, String)>),
+    /// An XML document.
+    Xml(String),
+}
+
+impl Send {
+    fn has_secrets(&self) -> bool {
+        let secret = |text: &str| text.contains("{{ credential.");
+        match self {
+            Send::Json(json) => secret(&json.to_string()),
+            Send::Form(form) => form.iter().any(|(_, value)| secret(value)),
+            Send::Xml(text) => secret(text),
+        }
+    }
 }
 
 /// The file's text.
@@ -106,13 +158,29 @@ fn head(draft: &Draft, call: &Call) -> String {
 }
 
 fn auth(name: &str, call: &Call) -> String {
-    if call.auth_headers.is_empty() && call.auth_query.is_empty() {
+    if !call.has_secrets() {
         return String::new();
     }
-    let mut text = format!(
-        "credentials: {{from_env: {}, use: exhaust}}   # comma-separated keys; each is credential.key\nauth:\n",
-        variable(name, "KEYS")
-    );
+    let keys = variable(name, "KEYS");
+    let mut text = match call.fields.as_slice() {
+        [] => {
+            let each = match uses_basic(call) {
+                true => "each is user:password",
+                false => "each is credential.key",
+            };
+            format!(
+                "credentials: {{from_env: {keys}, use: exhaust}}   # comma-separated keys; {each}\n"
+            )
+        }
+        fields => format!(
+            "credentials: {{from_env: {keys}, fields: [{}], use: exhaust}}   # comma-separated, each {}\n",
+            fields.join(", "),
+            fields.join(":")
+        ),
+    };
+    if !(call.auth_headers.is_empty() && call.auth_query.is_empty()) {
+        text += "auth:\n";
+    }
     for (header, value) in &call.auth_headers {
         text += &format!(
             "  - {{header: {}, value: {}}}\n",
@@ -120,13 +188,22 @@ fn auth(name: &str, call: &Call) -> String {
             scalar(value)
         );
     }
-    for query in &call.auth_query {
+    for (query, value) in &call.auth_query {
         text += &format!(
-            "  - {{query: {}, value: \"{{{{ credential.key }}}}\"}}\n",
-            scalar(query)
+            "  - {{query: {}, value: {}}}\n",
+            scalar(query),
+            scalar(value)
         );
     }
     text
+}
+
+/// Whether what signs in is a user and a password.
+fn uses_basic(call: &Call) -> bool {
+    let headers = &call.auth_headers;
+    headers
+        .iter()
+        .any(|(_, value)| value.starts_with("Basic ") && value.contains("| base64"))
 }
 
 const LIMITS: &str = "\
@@ -160,6 +237,9 @@ fn endpoint(call: &Call, reading: Option<&Reading>) -> String {
     match &call.body {
         Some(Send::Json(json)) => text += &format!("    json: {json}\n"),
         Some(Send::Form(form)) => text += &mapping("form", form),
+        Some(Send::Xml(xml)) => {
+            text += &format!("    xml: {}\n", serde_json::Value::from(xml.as_str()))
+        }
         None => {}
     }
     text += "    # page: {style: page, query: page, first: 1, stop: empty, max_pages: 100}\n";
@@ -203,12 +283,27 @@ const GUESSED: &str = "    records: $.items[*]                         # where t
       name: {path: $.name, optional: true}
 ";
 
+/// The entries of a mapping; a name that comes several times has a list.
 fn mapping(key: &str, entries: &[(String, String)]) -> String {
-    if entries.is_empty() {
-        return String::new();
+    let mut text = String::new();
+    for (place, (name, value)) in entries.iter().enumerate() {
+        let same = |(known, _): &&(String, String)| known == name;
+        if entries[..place].iter().any(|entry| same(&entry)) {
+            continue;
+        }
+        let values: Vec<String> = entries
+            .iter()
+            .filter(same)
+            .map(|(_, value)| scalar(value))
+            .collect();
+        let value = match values.as_slice() {
+            [_] => scalar(value),
+            several => format!("[{}]", several.join(", ")),
+        };
+        text += &format!("      {}: {value}\n", scalar(name));
     }
-    let line =
-        |(name, value): &(String, String)| format!("      {}: {}\n", scalar(name), scalar(value));
-    let lines: String = entries.iter().map(line).collect();
-    format!("    {key}:\n{lines}")
+    match text.is_empty() {
+        true => text,
+        false => format!("    {key}:\n{text}"),
+    }
 }

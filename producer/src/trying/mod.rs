@@ -223,10 +223,7 @@ fn kept(sent: &Sent, answer: &HttpAnswer) -> Result<KeptAnswer> {
         let is_kept = !NOT_KEPT.contains(&name);
         is_kept.then(|| (name.to_owned(), sent.mask(value)))
     });
-    let body = match std::str::from_utf8(&answer.body) {
-        Ok(text) => KeptBody::of(sent.mask(text).as_bytes()),
-        Err(_) => KeptBody::of(&answer.body),
-    };
+    let body = KeptBody::of(&hidden(&answer.body, |text| sent.mask(text)));
     Ok(KeptAnswer {
         at: Timestamp::from_microsecond(sent.started_us())?,
         status: answer.status,
@@ -235,10 +232,38 @@ fn kept(sent: &Sent, answer: &HttpAnswer) -> Result<KeptAnswer> {
     })
 }
 
+/// A body without what `mask` takes out of a text. Of one in another charset its ASCII is looked at: keys are.
+fn hidden(body: &[u8], mask: impl Fn(&str) -> String) -> Vec<u8> {
+    if let Ok(text) = std::str::from_utf8(body) {
+        return mask(text).into_bytes();
+    }
+    let bytes_as_signs: String = body.iter().copied().map(char::from).collect();
+    let masked = mask(&bytes_as_signs);
+    let byte = |sign| u8::try_from(u32::from(sign)).unwrap_or(b'?');
+    masked.chars().map(byte).collect()
+}
+
 /// A value as it stands behind `name=`.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_leave_bodies_of_every_charset() {
+        let mask = |text: &str| text.replace("SECRET", "<secret>");
+        assert_eq!(
+            hidden("키 SECRET".as_bytes(), mask),
+            "키 <secret>".as_bytes()
+        );
+        // The same in EUC-KR, which is no UTF-8.
+        let (before, after) = (b"\xc5\xb0 SECRET\xc5\xb0", b"\xc5\xb0 <secret>\xc5\xb0");
+        assert_eq!(hidden(before, mask), after);
     }
 }

@@ -102,7 +102,8 @@ impl<'a> Places<'a> {
             goes_to.push(format!("index {index_name}: id {}", render(&index.id)));
         }
         Ok(RecordShown {
-            record: serde_json::Value::Object(record),
+            // In the order of its part.
+            record: serde_json::from_str(line)?,
             goes_to,
         })
     }

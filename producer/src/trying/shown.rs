@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use indexmap::IndexMap;
 use paceline_protocol::cases::{KeptBody, ReplayedCall};
 use paceline_protocol::http::HttpAnswer;
 use paceline_protocol::plan::Plan;
@@ -64,13 +65,19 @@ pub struct CallShown {
 #[derive(Clone, Debug, Serialize)]
 pub struct RecordShown {
     /// As it is in the part.
-    pub record: Value,
+    pub record: IndexMap<String, Value>,
     /// Sets, objects and documents that it would be in.
     pub goes_to: Vec<String>,
 }
 
 impl CallShown {
-    pub(super) fn of(call: ReplayedCall, sent: &Sent, answer: &HttpAnswer) -> Self {
+    pub(super) fn of(mut call: ReplayedCall, sent: &Sent, answer: &HttpAnswer) -> Self {
+        for place in &mut call.found {
+            // What an answer says back of the request.
+            if let Some(Value::String(first)) = &mut place.first {
+                *first = sent.mask(first);
+            }
+        }
         let limits = sent.drawn.iter().map(|drawn| &drawn.instance);
         let limits = limits.map(|limit| match limit.scope.as_str() {
             "" => limit.limit.clone(),
@@ -191,7 +198,8 @@ impl Tried {
             writeln!(text, "they would lie in {}", self.part)?;
         }
         for record in self.records.iter().take(RECORDS) {
-            writeln!(text, "{}", record.record)?;
+            let line = serde_json::to_string(&record.record).unwrap_or_default();
+            writeln!(text, "{line}")?;
             for place in &record.goes_to {
                 writeln!(text, "    {place}")?;
             }

@@ -25,6 +25,8 @@ pub(super) fn check_job(folder: &SpecFolder, source: &Source, job: &Job) -> Vec<
     dimensions(folder, source, job, &mut found);
     cells(source, job, &mut found);
     other_jobs(folder, source, job, &mut found);
+    circles(folder, source, job, &mut found);
+    trigger(folder, source, job, &mut found);
     providers(folder, source, job, &mut found);
     record_names(folder, source, job, &mut found);
     job_templates(folder, source, job, &mut found);
@@ -394,6 +396,92 @@ fn other_jobs(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<D
                 "jobs",
             )));
         }
+    }
+}
+
+/// Jobs that wait for each other never start; jobs that start each other never end.
+fn circles(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    let after = |job: &Job| job.after.iter().map(|a| a.job.clone()).collect();
+    let read = |job: &Job| {
+        let own = job.source.iter().map(|s| s.job.clone());
+        let split = job.split.values().filter_map(|d| match &d.values {
+            DimensionValues::RecordsOf(records) => Some(records.job.clone()),
+            _ => None,
+        });
+        own.chain(split).collect()
+    };
+    if let Some(way) = circle(folder, job, after) {
+        found.push(
+            source
+                .fault(
+                    "after",
+                    format!("each of these would start the next one for ever: {way}"),
+                )
+                .hint("take `after` out of one of them"),
+        );
+    }
+    if let Some(way) = circle(folder, job, read) {
+        let place = match job.source {
+            Some(_) => "source.records_of.job".to_owned(),
+            None => job
+                .split
+                .iter()
+                .find(|(_, d)| matches!(d.values, DimensionValues::RecordsOf(_)))
+                .map_or_else(|| "job".to_owned(), |(name, _)| format!("split.{name}")),
+        };
+        found.push(
+            source
+                .fault(
+                    &place,
+                    format!("each of these reads the records of the next one: {way}"),
+                )
+                .hint("one of them must have records without the others"),
+        );
+    }
+}
+
+/// The shortest way along `next` from `job` back to itself, over at least one other job.
+fn circle(folder: &SpecFolder, job: &Job, next: impl Fn(&Job) -> Vec<String>) -> Option<String> {
+    let mut ways: Vec<Vec<String>> = vec![vec![job.name.clone()]];
+    let mut seen = BTreeSet::new();
+    while !ways.is_empty() {
+        let mut longer = Vec::new();
+        for way in ways {
+            let last = way.last().map(String::as_str).unwrap_or_default();
+            let of = match last == job.name {
+                true => Some(job),
+                false => folder.job_file(last).and_then(|file| file.model.as_ref()),
+            };
+            for name in of.map(&next).unwrap_or_default() {
+                if name == job.name && way.len() > 1 {
+                    return Some([way, vec![name]].concat().join(" -> "));
+                }
+                if name != job.name && seen.insert(name.clone()) {
+                    longer.push([way.clone(), vec![name]].concat());
+                }
+            }
+        }
+        ways = longer;
+    }
+    None
+}
+
+/// A trigger looks at the objects that a run would read; without any it never fires.
+fn trigger(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    if job.trigger.is_none() {
+        return;
+    }
+    let mut dimensions = job.split.values();
+    let lists = dimensions.any(|d| matches!(d.values, DimensionValues::Object(_)));
+    let providers = folder.providers_of(source, job);
+    let mut models = providers.found.iter().filter_map(|p| p.model.as_ref());
+    let reads = models.any(|p| p.source.as_ref().is_some_and(|s| s.get("s3").is_some()));
+    if !lists && !reads && providers.missing.is_empty() {
+        found.push(
+            source
+                .key_fault("trigger", "the job reads no objects, so new ones never start it")
+                .hint("a trigger belongs to a provider with `source: {s3: ...}` or a dimension with `object:`"),
+        );
     }
 }
 

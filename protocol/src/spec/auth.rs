@@ -6,6 +6,7 @@ use super::model::*;
 use super::reader::Reader;
 use super::scope::Spot;
 use super::tree::{Data, Node};
+use super::{secrets, sense};
 
 /// Keys of an entry of `auth`, of all kinds.
 pub const AUTH: &[&str] = &[
@@ -82,9 +83,9 @@ type Keys = &'static [&'static str];
 
 fn header(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
     let f = r.fields(node, keys)?;
-    let header = f.need("header", Reader::header);
+    let header = f.need("header", own_header);
     let value = f.need("value", |r, n| {
-        secret(r, n, header.as_deref().unwrap_or_default())
+        secrets::in_auth(r, n, header.as_deref().unwrap_or_default())
     });
     Some(Auth::Header {
         header: header?,
@@ -92,38 +93,23 @@ fn header(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
     })
 }
 
+/// A header that is not the client's own.
+fn own_header(r: &Reader, node: &Node) -> Option<String> {
+    let name = r.header(node)?;
+    sense::header_name(r, node.at, &name)?;
+    Some(name)
+}
+
 fn query(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
     let f = r.fields(node, keys)?;
     let query = f.need("query", Reader::text);
     let value = f.need("value", |r, n| {
-        secret(r, n, query.as_deref().unwrap_or_default())
+        secrets::in_auth(r, n, query.as_deref().unwrap_or_default())
     });
     Some(Auth::Query {
         query: query?,
         value: value?,
     })
-}
-
-/// A value that must not hold the secret itself: files are committed.
-fn secret(r: &Reader, node: &Node, name: &str) -> Option<Template> {
-    let value = r.template(node, &Spot::Auth)?;
-    if looks_secret(name, &value) {
-        return r.fault(
-            node.at,
-            format!("`{name}` holds a secret in the file itself"),
-            "put it in the environment, name that in `credentials: {from_env: NAME}`, and write \"{{ credential.key }}\" here",
-        );
-    }
-    Some(value)
-}
-
-/// A long literal in a field that is named like a key.
-fn looks_secret(name: &str, value: &str) -> bool {
-    const NAMES: [&str; 6] = ["auth", "key", "token", "secret", "password", "signature"];
-    let literal = !value.contains("{{") && !value.contains("${");
-    let longest = value.split_whitespace().map(str::len).max().unwrap_or(0);
-    let named_so = NAMES.iter().any(|n| name.to_ascii_lowercase().contains(n));
-    literal && named_so && longest >= 12
 }
 
 fn sign(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
@@ -133,7 +119,7 @@ fn sign(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
     ];
     let f = r.fields(node, keys)?;
     let algorithm = f.need("sign", |r, n| r.choice(n, ALGORITHMS));
-    let key = f.need("key", |r, n| r.template(n, &Spot::Auth));
+    let key = f.need("key", |r, n| secrets::signing_key(r, n));
     let message = f.need("message", |r, n| r.template(n, &Spot::Signing));
     let header = f.need("header", Reader::header);
     let value = f.need("value", |r, n| r.template(n, &Spot::Signature));
@@ -147,7 +133,7 @@ fn sign(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
 }
 
 fn form(r: &Reader, node: &Node) -> Option<IndexMap<String, Template>> {
-    r.map(node, |r, n| r.template(n, &Spot::Auth))
+    r.map(node, secrets::in_form)
 }
 
 fn post(r: &Reader, node: &Node) -> Option<Template> {
@@ -187,7 +173,7 @@ fn oauth2(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
 fn basic(r: &Reader, node: &Node) -> Option<(Template, Template)> {
     let f = r.fields(node, BASIC)?;
     let user = f.need("user", |r, n| r.template(n, &Spot::Auth));
-    let password = f.need("password", |r, n| secret(r, n, "password"));
+    let password = f.need("password", |r, n| secrets::always(r, n, "password"));
     Some((user?, password?))
 }
 
@@ -213,7 +199,7 @@ fn session(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
 fn jwt(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
     let f = r.fields(node, keys)?;
     f.take("jwt", |r, n| r.choice(n, &[("hs256", ())]));
-    let key = f.need("key", |r, n| r.template(n, &Spot::Auth));
+    let key = f.need("key", |r, n| secrets::signing_key(r, n));
     let head = f.take("head", form).unwrap_or_default();
     let claims = f
         .take("claims", |r, n| {
@@ -233,21 +219,4 @@ fn jwt(r: &Reader, node: &Node, keys: Keys) -> Option<Auth> {
         header,
         value,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_told_from_words() {
-        assert!(looks_secret("x-api-key", "sk_live_0123456789"));
-        assert!(looks_secret("authorization", "Bearer abcdefghijklmnop"));
-        assert!(!looks_secret(
-            "authorization",
-            "Bearer {{ credential.key }}"
-        ));
-        assert!(!looks_secret("accept", "application/vnd.example+json"));
-        assert!(!looks_secret("x-api-key", "demo"));
-    }
 }

@@ -8,6 +8,7 @@ use super::reader::{Fields, IDENTIFIER_RULE, NAME_RULE, Reader, is_identifier};
 use super::scope::Spot;
 use super::tree::{Data, Node};
 use super::words;
+use super::{secrets, sense};
 use crate::ids::is_name;
 
 /// Keys of an endpoint.
@@ -109,7 +110,7 @@ fn endpoint(r: &Reader, node: &Node, is_http: bool) -> Option<Endpoint> {
             "name at least one: price: $.price.total",
         );
     }
-    Some(Endpoint {
+    let read = Endpoint {
         request,
         each: f
             .take("each", |r, n| r.list(n, Reader::scalar))
@@ -119,15 +120,23 @@ fn endpoint(r: &Reader, node: &Node, is_http: bool) -> Option<Endpoint> {
         records,
         detail,
         fields: fields.unwrap_or_default(),
-    })
+    };
+    sense::endpoint(r, &f, &read);
+    Some(read)
 }
 
 fn request(f: &Fields, spot: &Spot) -> Option<Request> {
     let template = |r: &Reader, n: &Node| r.template(n, spot);
     let templates = |r: &Reader, n: &Node| r.map(n, |r, n| r.templates_in(n, spot));
     let query = f.take("query", templates).unwrap_or_default();
+    for key in ["query", "headers", "json", "form"] {
+        f.take(key, |r, n| Some(secrets::in_request(r, n)));
+    }
     let headers = f
-        .take("headers", |r, n| r.map(n, template))
+        .take("headers", |r, n| {
+            sense::header_names(r, n);
+            r.map(n, template)
+        })
         .unwrap_or_default();
     let body = body(f, spot);
     let verb = f.one_of(&["get", "post"])?;
@@ -384,7 +393,11 @@ fn field(r: &Reader, node: &Node, spot: &Spot) -> Option<Field> {
         kind,
         optional: f.take("optional", Reader::boolean).unwrap_or(false),
         zone: f.take("zone", |r, n| r.parsed(n, "time zone", words::zone)),
-        format: f.take("format", Reader::text),
+        format: f.take("format", |r, n| {
+            let format = r.text(n)?;
+            sense::time_format(r, n, &format, kind);
+            Some(format)
+        }),
         scale: f.take("scale", |r, n| r.count(n, 0, 38)).map(|n| n as u8),
         from: field_source(&f, spot)?,
     })

@@ -8,6 +8,7 @@ use super::model::*;
 use super::outputs::outputs;
 use super::reader::{Fields, IDENTIFIER_RULE, Reader, is_identifier};
 use super::scope::Spot;
+use super::secrets;
 use super::tree::{Data, Node};
 use super::words;
 
@@ -62,6 +63,7 @@ pub(super) fn job(r: &Reader, root: &Node) -> Option<Job> {
     let f = r.fields(root, JOB)?;
     let name = f.need("job", Reader::name);
     let (provider, endpoint) = calls(&f);
+    both_kinds(&f);
     let split = f
         .take("split", |r, n| {
             r.keyed(n, is_identifier, IDENTIFIER_RULE, |r, n| {
@@ -108,6 +110,26 @@ fn calls(f: &Fields) -> (Option<Template>, Option<String>) {
     f.one_of(&["provider", "source"]);
     let provider = f.take("provider", |r, n| r.template(n, &Spot::Lane));
     (provider, f.need("endpoint", Reader::name))
+}
+
+/// A job without calls has no dimensions; a job with calls has the fields of its endpoint.
+fn both_kinds(f: &Fields) {
+    let (key, message, hint) = match (f.has("provider"), f.has("source")) {
+        (false, true) => (
+            "split",
+            "a job without calls has no dimensions: it has one cell for each part of its source",
+            "narrow the records by `where`, or take `split` out",
+        ),
+        (true, false) => (
+            "fields",
+            "a job with calls has the fields of its endpoint",
+            "name them in the provider's file; `fields` here belong to a job with `source`",
+        ),
+        _ => return,
+    };
+    if let Some(node) = f.node(key) {
+        f.take(key, |r, _| r.fault::<()>(node.key_at, message, hint));
+    }
 }
 
 fn after(r: &Reader, node: &Node) -> Option<After> {
@@ -257,7 +279,7 @@ fn notify(r: &Reader, node: &Node) -> Option<Notify> {
         _ => f.take("template", |r, n| r.template(n, &Spot::Free)),
     };
     Some(Notify {
-        webhook: f.need("webhook", Reader::text)?,
+        webhook: f.need("webhook", webhook)?,
         on: on
             .unwrap_or_else(|| vec!["completed", "failed"])
             .into_iter()
@@ -266,4 +288,26 @@ fn notify(r: &Reader, node: &Node) -> Option<Notify> {
         format: format.to_owned(),
         template,
     })
+}
+
+fn webhook(r: &Reader, node: &Node) -> Option<String> {
+    let url = r.text(node)?;
+    let known = ["http://", "https://", "${"];
+    if !known.iter().any(|start| url.starts_with(start)) {
+        return r.fault(
+            node.at,
+            format!("`{url}` is no URL"),
+            "https://example.com/hook or ${RUN_WEBHOOK_URL}",
+        );
+    }
+    // Whoever knows such a URL may post.
+    if url.starts_with("https://hooks.slack.com/services/") && !url.contains("${") {
+        return r.fault(
+            node.at,
+            "the URL is a secret, and it stands in the file itself",
+            "put it in the environment, and write ${RUN_WEBHOOK_URL} here",
+        );
+    }
+    secrets::in_url(r, node, &url)?;
+    Some(url)
 }

@@ -55,6 +55,11 @@ impl Table {
     /// # Errors
     /// When rows differ in length, or two columns share a name.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(line) = open_quote(text) {
+            return Err(format!(
+                "the quote that opens in line {line} is never closed"
+            ));
+        }
         let mut reader = csv::ReaderBuilder::new()
             .trim(csv::Trim::All)
             .from_reader(text.as_bytes());
@@ -95,6 +100,33 @@ impl Table {
     }
 }
 
+/// The line of a quote that is still open at the end, which a lenient reader takes for one long value.
+fn open_quote(text: &str) -> Option<u64> {
+    enum At {
+        Start,
+        Bare,
+        Quoted(u64),
+        Closed(u64),
+    }
+    let (mut at, mut line) = (At::Start, 1);
+    for c in text.chars() {
+        at = match (at, c) {
+            (At::Quoted(since), '"') => At::Closed(since),
+            (At::Quoted(since), _) => At::Quoted(since),
+            // Two quotes in a quoted value are one that is part of it.
+            (At::Closed(since), '"') => At::Quoted(since),
+            (At::Start, '"') => At::Quoted(line),
+            (_, ',' | '\n' | '\r') => At::Start,
+            _ => At::Bare,
+        };
+        line += u64::from(c == '\n');
+    }
+    match at {
+        At::Quoted(since) => Some(since),
+        _ => None,
+    }
+}
+
 fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -106,6 +138,22 @@ fn reason(error: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quote_that_stays_open_is_no_list() {
+        for text in ["k\n\"a\nb\n", "k\na\n\"b \"\"c\"\" d\n"] {
+            let why = Table::parse(text).expect_err("refused");
+            assert!(why.contains("never closed"), "{text:?}: {why}");
+        }
+        for text in [
+            "k\n\"a \"\"b\"\"\"\n",
+            "k,l\n\"\",\"x\ny\"\n",
+            "k\n5\"\" disk\n",
+            "k\n\"a\"\"\"\n",
+        ] {
+            assert!(Table::parse(text).is_ok(), "{text:?}");
+        }
+    }
 
     #[test]
     fn a_list_is_read_with_its_lines() {

@@ -25,7 +25,11 @@ pub(super) fn outputs(r: &Reader, node: &Node) -> Option<Outputs> {
     Some(Outputs {
         s3: f.take("s3", s3).unwrap_or_default(),
         rankings: f
-            .take("rankings", |r, n| r.list(n, ranking))
+            .take("rankings", |r, n| {
+                let read = r.list(n, ranking)?;
+                one_score_each(r, n, &read);
+                Some(read)
+            })
             .unwrap_or_default(),
         index: f.take("index", index),
     })
@@ -82,7 +86,7 @@ fn ranking(r: &Reader, node: &Node) -> Option<Ranking> {
     let (key, member, score) = (
         f.need("key", template),
         f.need("member", template),
-        f.need("score", template),
+        f.need("score", score),
     );
     let keep = f
         .take("keep", |r, n| r.choice(n, KEEP))
@@ -97,6 +101,43 @@ fn ranking(r: &Reader, node: &Node) -> Option<Ranking> {
         expire,
         normalise,
     })
+}
+
+/// A score is a number, or a template that gives one.
+fn score(r: &Reader, node: &Node) -> Option<Template> {
+    let score = r.template(node, &Spot::Record)?;
+    let literal = !score.contains("{{") && !score.contains("{%");
+    if literal && score.trim().parse::<f64>().is_err() {
+        return r.fault(
+            node.at,
+            format!("`{score}` is no number, so no record would have a score"),
+            "the field that holds it: \"{{ price }}\"",
+        );
+    }
+    Some(score)
+}
+
+/// Two rankings may fill one set, but then a member that comes in both needs one rule.
+fn one_score_each(r: &Reader, node: &Node, rankings: &[Ranking]) {
+    let Data::List(nodes) = &node.data else {
+        return;
+    };
+    if nodes.len() != rankings.len() {
+        return;
+    }
+    for (place, ranking) in rankings.iter().enumerate() {
+        let other = |other: &&Ranking| other.key == ranking.key && other.keep != ranking.keep;
+        if rankings[..place].iter().any(|known| other(&known)) {
+            r.fault::<()>(
+                nodes[place].at,
+                format!(
+                    "two rankings keep different scores in one set, `{}`",
+                    ranking.key
+                ),
+                "give each a key of its own, or one `keep`",
+            );
+        }
+    }
 }
 
 fn normalise(r: &Reader, node: &Node) -> Option<Normalise> {

@@ -8,6 +8,7 @@ use super::model::*;
 use super::outcomes::outcomes;
 use super::reader::{Fields, IDENTIFIER_RULE, Reader, is_identifier};
 use super::scope::Spot;
+use super::secrets;
 use super::tree::Node;
 use super::words;
 
@@ -125,6 +126,7 @@ fn base_url(r: &Reader, node: &Node) -> Option<String> {
             "put it under `query:` of the endpoint",
         );
     }
+    secrets::in_url(r, node, &text)?;
     Some(text)
 }
 
@@ -141,8 +143,11 @@ fn source(r: &Reader, node: &Node) -> Option<serde_json::Value> {
         }),
         _ => f.take("redis", |r, n| {
             let f = r.fields(n, SOURCE_REDIS)?;
-            (f.need("url", Reader::text).is_some() & f.need("sorted_set", template).is_some())
-                .then_some(())
+            let url = f.need("url", |r, n| {
+                let url = r.text(n)?;
+                secrets::in_url(r, n, &url)
+            });
+            (url.is_some() & f.need("sorted_set", template).is_some()).then_some(())
         }),
     }?;
     r.value(node)
@@ -155,6 +160,15 @@ fn credentials(r: &Reader, node: &Node) -> Option<Credentials> {
     let fields = f
         .take("fields", |r, n| r.list(n, identifier))
         .filter(|list| !list.is_empty());
+    if let (Some(names), Some(node)) = (&fields, f.node("fields"))
+        && let Some(twice) = (1..names.len()).find(|i| names[..*i].contains(&names[*i]))
+    {
+        return r.fault(
+            node.at,
+            format!("two fields are called `{}`", names[twice]),
+            "each part of a key needs a name of its own",
+        );
+    }
     let pick = f.take("pick", |r, n| r.template(n, &Spot::Pick));
     let from = match f.one_of(&["from_env", "from_file"])? {
         "from_env" => CredentialSource::Env(f.take("from_env", Reader::variable)?),
@@ -263,6 +277,18 @@ fn ready(r: &Reader, node: &Node) -> Option<Ready> {
     Some(Ready {
         auth: f.take("auth", Reader::boolean).unwrap_or(false),
         patience: f.take("for", Reader::span).unwrap_or(Span::secs(600)),
-        get: f.need("get", |r, n| r.template(n, &Spot::Ready))?,
+        get: f.need("get", ready_path)?,
     })
+}
+
+fn ready_path(r: &Reader, node: &Node) -> Option<Template> {
+    let path = r.template(node, &Spot::Ready)?;
+    if path.contains("://") || !(path.starts_with('/') || path.starts_with("{{")) {
+        return r.fault(
+            node.at,
+            format!("`{path}` is no path below the base URL"),
+            "begin it with /: /health",
+        );
+    }
+    Some(path)
 }

@@ -91,6 +91,11 @@ pub const RESERVED: [&str; 12] = [
 /// Keys of a failure's line beside the dimensions.
 pub const FAILURE_KEYS: [&str; 6] = ["cell", "reason", "outcome", "status", "field", "attempts"];
 
+/// Whether a dimension cannot be called `name`: templates or failures know something else by it.
+pub fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || FAILURE_KEYS.contains(&name) || name == "endpoint"
+}
+
 /// Parts of `run` and `parent`.
 pub const RUN_PARTS: [&str; 3] = ["id", "date", "started_at"];
 
