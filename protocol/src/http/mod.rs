@@ -3,15 +3,17 @@
 mod in_time;
 mod judged;
 mod passed;
+mod unpacked;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 pub use self::in_time::TooLate;
 use self::in_time::{InTimeLayer, send_by};
 use self::passed::{Opening, watch};
+use self::unpacked::Unpacked;
 use crate::connector::HttpRequest;
 use crate::spec::{Method, Timeout};
 
@@ -73,6 +75,7 @@ impl HttpClient {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
+            .gzip(false)
             .no_proxy()
             .tcp_nodelay(true)
             .connector_layer(InTimeLayer)
@@ -140,6 +143,10 @@ impl HttpClient {
                 .map_err(|_| HttpError::Request(format!("the value of header {name}")))?;
             built.headers_mut().append(name, value);
         }
+        built
+            .headers_mut()
+            .entry(ACCEPT_ENCODING)
+            .or_insert(HeaderValue::from_static(unpacked::ACCEPTED));
         if let Some((content_type, body)) = request.body {
             // What the provider's file says comes first: SOAP wants text/xml.
             built
@@ -164,21 +171,17 @@ impl HttpClient {
         let mut response = sent.map_err(broken)?;
         left.into_iter().for_each(passed);
         let status = response.status().as_u16();
-        let headers = std::mem::take(response.headers_mut());
-        let mut body = Vec::new();
+        let mut headers = std::mem::take(response.headers_mut());
+        let mut body = Unpacked::of(status, &mut headers, max_body);
+        let mut received = 0;
         while let Some(chunk) = response.chunk().await.map_err(broken)? {
-            if (body.len() + chunk.len()) as u64 > max_body {
-                return Err(HttpError::TooLarge {
-                    status,
-                    most: max_body,
-                });
-            }
-            body.extend_from_slice(&chunk);
+            received += chunk.len() as u64;
+            body.push(&chunk)?;
         }
         Ok(HttpAnswer {
             status,
             headers,
-            body,
+            body: body.whole(received)?,
         })
     }
 }

@@ -1,0 +1,170 @@
+//! A body as it comes in, with the cap counted after decompression.
+//!
+//! The client unpacks br, zstd and deflate, but of gzip its first member only and drops the others in silence. So gzip
+//! is unpacked here: a body of several members, as loggers write them, is all of them.
+
+use std::io::{self, Write};
+
+use flate2::write::MultiGzDecoder;
+use reqwest::header::{CONTENT_ENCODING, HeaderMap};
+
+use super::HttpError;
+
+/// What the client asks for, with what it unpacks itself.
+pub(super) const ACCEPTED: &str = "gzip, br, zstd, deflate";
+
+/// The bytes so far.
+pub(super) struct Unpacked {
+    bytes: Packing,
+    max: u64,
+}
+
+enum Packing {
+    Plain(Capped),
+    Gzip(Box<MultiGzDecoder<Capped>>),
+}
+
+/// Bytes up to a cap.
+struct Capped {
+    bytes: Vec<u8>,
+    max: u64,
+    over: bool,
+}
+
+impl Unpacked {
+    /// For an answer with `headers`; what says that it is packed is taken out of them.
+    pub(super) fn of(headers: &mut HeaderMap, max: u64) -> Self {
+        let gzip = headers.get(CONTENT_ENCODING).is_some_and(|coding| {
+            let coding = coding.as_bytes();
+            coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
+        });
+        let capped = Capped {
+            bytes: Vec::new(),
+            max,
+            over: false,
+        };
+        let bytes = match gzip {
+            true => {
+                headers.remove(CONTENT_ENCODING);
+                Packing::Gzip(Box::new(MultiGzDecoder::new(capped)))
+            }
+            false => Packing::Plain(capped),
+        };
+        Unpacked { bytes, max }
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn push(&mut self, chunk: &[u8]) -> Result<(), HttpError> {
+        let (written, over) = match &mut self.bytes {
+            Packing::Plain(capped) => (capped.write_all(chunk), capped.over),
+            Packing::Gzip(packed) => (packed.write_all(chunk), packed.get_ref().over),
+        };
+        match written {
+            _ if over => Err(HttpError::TooLarge(self.max)),
+            written => written.map_err(broken),
+        }
+    }
+
+    /// The whole body.
+    pub(super) fn whole(self, received: u64) -> Result<Vec<u8>, HttpError> {
+        match self.bytes {
+            Packing::Plain(capped) => Ok(capped.bytes),
+            // Nothing at all is no gzip either: a 204, for one.
+            Packing::Gzip(_) if received == 0 => Ok(Vec::new()),
+            Packing::Gzip(packed) => match packed.finish() {
+                Ok(capped) if capped.over => Err(HttpError::TooLarge(self.max)),
+                Ok(capped) => Ok(capped.bytes),
+                Err(error) => Err(broken(error)),
+            },
+        }
+    }
+}
+
+fn broken(error: io::Error) -> HttpError {
+    HttpError::Broken(format!("the body is no whole gzip: {error}"))
+}
+
+impl Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if (self.bytes.len() + bytes.len()) as u64 > self.max {
+            self.over = true;
+            return Err(io::Error::other("too large"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(bytes).expect("into memory");
+        packed.finish().expect("into memory")
+    }
+
+    fn unpack(coding: &str, body: &[u8], step: usize, max: u64) -> Result<Vec<u8>, HttpError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            CONTENT_ENCODING,
+            HeaderValue::from_str(coding).expect("one"),
+        );
+        let mut unpacked = Unpacked::of(&mut headers, max);
+        for chunk in body.chunks(step) {
+            unpacked.push(chunk)?;
+        }
+        unpacked.whole(body.len() as u64)
+    }
+
+    #[test]
+    fn every_member_counts_however_it_is_cut() {
+        let whole = [gzip(b"one\n"), gzip(b""), gzip(b"two\n")].concat();
+        for step in [1, 3, 7, 1000] {
+            let body = unpack("gzip", &whole, step, 100).expect("unpacks");
+            assert_eq!(body, b"one\ntwo\n", "in steps of {step}");
+        }
+        assert_eq!(unpack("X-GZIP", &gzip(b"a"), 9, 9).expect("unpacks"), b"a");
+        assert_eq!(unpack("gzip", b"", 1, 9).expect("nothing"), b"");
+        assert_eq!(unpack("identity", b"abc", 2, 3).expect("plain"), b"abc");
+    }
+
+    #[test]
+    fn half_a_body_is_broken_and_a_large_one_too_large() {
+        let whole = [gzip(b"one\n"), gzip(b"two\n")].concat();
+        for cut in 1..whole.len() {
+            let cut = unpack("gzip", &whole[..cut], 5, 100);
+            // Cut between two members it is whole.
+            match cut {
+                Ok(body) => assert_eq!(body, b"one\n"),
+                Err(error) => assert!(matches!(error, HttpError::Broken(_)), "{error}"),
+            }
+        }
+        let bomb = gzip(&vec![b' '; 1_000_000]);
+        assert!(matches!(
+            unpack("gzip", &bomb, 4096, 999_999),
+            Err(HttpError::TooLarge(999_999))
+        ));
+        assert_eq!(
+            unpack("gzip", &bomb, 4096, 1_000_000).expect("fits").len(),
+            1_000_000
+        );
+        assert!(matches!(
+            unpack("identity", b"abcd", 3, 3),
+            Err(HttpError::TooLarge(3))
+        ));
+        assert!(matches!(
+            unpack("gzip", b"no gzip at all", 4, 99),
+            Err(HttpError::Broken(_))
+        ));
+    }
+}
