@@ -85,7 +85,13 @@ fn job(context: &Context, args: &NewJobArgs) -> Result<Exit> {
         )));
     };
     let name = named(&args.name)?;
-    let text = job_text(name, &provider, endpoint, declared);
+    let text = job_text(
+        name,
+        &provider,
+        endpoint,
+        declared,
+        &folder.wanted(&provider.name, endpoint),
+    );
     let path = put(context, "jobs", name, &text)?;
     let next = format!("next: fill its `split`, then `producer plan {name}`");
     checked(context, &path, &next)

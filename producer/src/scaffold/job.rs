@@ -1,46 +1,46 @@
 //! The first draft of a job file.
 
-use paceline_protocol::spec::{Endpoint, Provider, RequestBody};
-use paceline_protocol::template::environment;
-
-/// Names that no dimension has to give.
-const GIVEN: [&str; 12] = [
-    "params",
-    "credential",
-    "run",
-    "today",
-    "now",
-    "now_ms",
-    "request",
-    "signature",
-    "item",
-    "ids",
-    "endpoint",
-    "parent",
-];
+use paceline_protocol::spec::{Endpoint, Provider, Wanted};
 
 /// The text of a job called `name` on an endpoint of `provider`: a dimension for every name that its
-/// request uses.
-pub fn job_text(name: &str, provider: &Provider, endpoint: &str, declared: &Endpoint) -> String {
-    let dimensions = dimensions(declared);
+/// calls want.
+pub fn job_text(
+    name: &str,
+    provider: &Provider,
+    endpoint: &str,
+    declared: &Endpoint,
+    wanted: &Wanted,
+) -> String {
     let first = declared.fields.keys().next().map_or("id", String::as_str);
-    let key: Vec<String> = dimensions
+    let key: Vec<String> = wanted
+        .dimensions
         .iter()
         .map(String::as_str)
         .chain([first])
         .map(braces)
         .collect();
     let mut text = format!(
-        "# {name}: say here what it collects, and for whom.\njob: {name}\nprovider: {}\nendpoint: {endpoint}\nsplit:                                          # a cell for every combination\n",
+        "# {name}: say here what it collects, and for whom.\njob: {name}\nprovider: {}\nendpoint: {endpoint}\n",
         provider.name
     );
-    for dimension in &dimensions {
-        text += &format!(
-            "  {dimension}: [example]                        # or {{file: {dimension}.csv, column: {dimension}}}, {{dates: {{from: today, days: 7}}}}, {{range: [1, 10]}}\n"
-        );
+    if !wanted.params.is_empty() {
+        text += "params:                                         # the same for all cells; --param NAME=VALUE replaces one\n";
     }
-    if dimensions.is_empty() {
-        text += "  part: [all]                                   # the request uses no name: one cell\n";
+    for param in &wanted.params {
+        text += &format!("  {param}: example\n");
+    }
+    text += "split:                                          # a cell for every combination\n";
+    for dimension in &wanted.dimensions {
+        text += &match is_day(dimension) {
+            true => format!("  {dimension}: {{dates: {{from: today, days: 1}}}}\n"),
+            false => format!(
+                "  {dimension}: [example]                        # or {{file: {dimension}.csv, column: {dimension}}}, {{dates: {{from: today, days: 7}}}}, {{range: [1, 10]}}\n"
+            ),
+        };
+    }
+    if wanted.dimensions.is_empty() {
+        text +=
+            "  part: [all]                                   # its calls want no name: one cell\n";
     }
     text += &format!(
         "shard: {{cells: 100, checkpoint: 20}}             # what a worker takes at once, and how often it saves
@@ -63,28 +63,49 @@ fn braces(name: &str) -> String {
     format!("{{{{ {name} }}}}")
 }
 
-/// The names that the endpoint's request uses and only a job can give, in the order of the alphabet.
-fn dimensions(endpoint: &Endpoint) -> Vec<String> {
-    let Some(request) = &endpoint.request else {
-        return Vec::new();
-    };
-    let mut texts: Vec<String> = vec![request.path.to_string()];
-    texts.extend(request.query.values().map(|v| v.to_string()));
-    texts.extend(request.headers.values().map(|v| v.to_string()));
-    match &request.body {
-        Some(RequestBody::Json(json)) => texts.push(json.to_string()),
-        Some(RequestBody::Form(form)) => texts.extend(form.values().map(|v| v.to_string())),
-        Some(RequestBody::Xml(xml)) => texts.push(xml.to_string()),
-        None => {}
+/// A name that days are usually given.
+fn is_day(name: &str) -> bool {
+    ["day", "date", "depart"].contains(&name) || name.ends_with("_day") || name.ends_with("_date")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use paceline_protocol::spec::{Diagnostic, SpecFolder};
+
+    use super::*;
+
+    /// A draft for every endpoint of the providers that come with us is right as it stands.
+    #[test]
+    fn a_draft_for_every_provider_is_right() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/spec/providers");
+        let mut drafted = 0;
+        for entry in std::fs::read_dir(folder).expect("the files are there") {
+            let path = entry.expect("readable").path();
+            let text = std::fs::read_to_string(&path).expect("readable");
+            let alone =
+                SpecFolder::of_texts(Path::new("spec"), [("providers/p.yaml", text.as_str())]);
+            let name = text
+                .lines()
+                .find_map(|line| line.strip_prefix("provider: "));
+            let name = name.expect("it has one").trim();
+            let provider = alone.provider(name).expect("it is right");
+            for (endpoint, declared) in &provider.endpoints {
+                let wanted = alone.wanted(name, endpoint);
+                let job = job_text("draft", &provider, endpoint, declared, &wanted);
+                let files = [
+                    ("providers/p.yaml", text.as_str()),
+                    ("jobs/draft.yaml", job.as_str()),
+                ];
+                let both = SpecFolder::of_texts(Path::new("spec"), files);
+                let mut found = both.check(&[], None).expect("nothing is listed");
+                found.retain(Diagnostic::is_error);
+                let said: String = found.iter().map(|d| format!("{d}\n")).collect();
+                assert!(found.is_empty(), "{name}/{endpoint}: {said}{job}");
+                drafted += 1;
+            }
+        }
+        assert!(drafted > 20, "{drafted}");
     }
-    let environment = environment();
-    let mut names: Vec<String> = texts
-        .iter()
-        .filter_map(|text| environment.template_from_str(text).ok())
-        .flat_map(|template| template.undeclared_variables(false))
-        .filter(|name| !GIVEN.contains(&name.as_str()))
-        .collect();
-    names.sort();
-    names.dedup();
-    names
 }

@@ -687,7 +687,7 @@ fn credential_fields(provider: &Provider) -> Option<Vec<String>> {
 }
 
 /// Whether a template of a provider is rendered for calls of `endpoint`.
-fn concerns(spot: &Spot, endpoint: &str) -> bool {
+pub(super) fn concerns(spot: &Spot, endpoint: &str) -> bool {
     match spot {
         Spot::Endpoint { endpoint: own, .. } => own == endpoint,
         Spot::Limit { endpoints } => {

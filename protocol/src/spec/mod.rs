@@ -32,6 +32,7 @@ mod sense;
 mod shared;
 mod source;
 mod tree;
+mod wanted;
 mod words;
 
 pub use across::TOO_MANY_CELLS;
@@ -52,4 +53,5 @@ pub use scope::is_reserved;
 pub use secrets::{is_secret_name, is_signed_token};
 pub use source::{Source, Sourced, SpecFile, VariableUse, read};
 pub use tree::{plain_scalar, yaml_value};
+pub use wanted::Wanted;
 pub use words::{Day, day, span};
