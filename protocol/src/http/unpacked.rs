@@ -16,6 +16,7 @@ pub(super) const ACCEPTED: &str = "gzip, br, zstd, deflate";
 /// The bytes so far.
 pub(super) struct Unpacked {
     bytes: Packing,
+    status: u16,
     max: u64,
 }
 
@@ -33,7 +34,7 @@ struct Capped {
 
 impl Unpacked {
     /// For an answer with `headers`; what says that it is packed is taken out of them.
-    pub(super) fn of(headers: &mut HeaderMap, max: u64) -> Self {
+    pub(super) fn of(status: u16, headers: &mut HeaderMap, max: u64) -> Self {
         let gzip = headers.get(CONTENT_ENCODING).is_some_and(|coding| {
             let coding = coding.as_bytes();
             coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
@@ -50,7 +51,7 @@ impl Unpacked {
             }
             false => Packing::Plain(capped),
         };
-        Unpacked { bytes, max }
+        Unpacked { bytes, status, max }
     }
 
     /// Takes the next bytes.
@@ -60,22 +61,34 @@ impl Unpacked {
             Packing::Gzip(packed) => (packed.write_all(chunk), packed.get_ref().over),
         };
         match written {
-            _ if over => Err(HttpError::TooLarge(self.max)),
+            _ if over => Err(self.too_large()),
             written => written.map_err(broken),
         }
     }
 
     /// The whole body.
-    pub(super) fn whole(self, received: u64) -> Result<Vec<u8>, HttpError> {
-        match self.bytes {
-            Packing::Plain(capped) => Ok(capped.bytes),
+    pub(super) fn whole(mut self, received: u64) -> Result<Vec<u8>, HttpError> {
+        match &mut self.bytes {
+            Packing::Plain(capped) => Ok(std::mem::take(&mut capped.bytes)),
             // Nothing at all is no gzip either: a 204, for one.
             Packing::Gzip(_) if received == 0 => Ok(Vec::new()),
-            Packing::Gzip(packed) => match packed.finish() {
-                Ok(capped) if capped.over => Err(HttpError::TooLarge(self.max)),
-                Ok(capped) => Ok(capped.bytes),
-                Err(error) => Err(broken(error)),
-            },
+            Packing::Gzip(packed) => {
+                let ended = packed.try_finish();
+                if packed.get_ref().over {
+                    return Err(self.too_large());
+                }
+                ended.map_err(broken)?;
+                Ok(std::mem::take(&mut packed.get_mut().bytes))
+            }
+        }
+    }
+}
+
+impl Unpacked {
+    fn too_large(&self) -> HttpError {
+        HttpError::TooLarge {
+            status: self.status,
+            most: self.max,
         }
     }
 }
@@ -119,7 +132,7 @@ mod tests {
             CONTENT_ENCODING,
             HeaderValue::from_str(coding).expect("one"),
         );
-        let mut unpacked = Unpacked::of(&mut headers, max);
+        let mut unpacked = Unpacked::of(200, &mut headers, max);
         for chunk in body.chunks(step) {
             unpacked.push(chunk)?;
         }
@@ -152,7 +165,7 @@ mod tests {
         let bomb = gzip(&vec![b' '; 1_000_000]);
         assert!(matches!(
             unpack("gzip", &bomb, 4096, 999_999),
-            Err(HttpError::TooLarge(999_999))
+            Err(HttpError::TooLarge { most: 999_999, .. })
         ));
         assert_eq!(
             unpack("gzip", &bomb, 4096, 1_000_000).expect("fits").len(),
@@ -160,7 +173,7 @@ mod tests {
         );
         assert!(matches!(
             unpack("identity", b"abcd", 3, 3),
-            Err(HttpError::TooLarge(3))
+            Err(HttpError::TooLarge { most: 3, .. })
         ));
         assert!(matches!(
             unpack("gzip", b"no gzip at all", 4, 99),
