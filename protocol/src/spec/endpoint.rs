@@ -130,7 +130,10 @@ fn request(f: &Fields, spot: &Spot) -> Option<Request> {
     let templates = |r: &Reader, n: &Node| r.map(n, |r, n| r.templates_in(n, spot));
     let query = f.take("query", templates).unwrap_or_default();
     for key in ["query", "headers", "json", "form"] {
-        f.take(key, |r, n| Some(secrets::in_request(r, n)));
+        f.take(key, |r, n| {
+            secrets::in_request(r, n);
+            Some(())
+        });
     }
     let headers = f
         .take("headers", |r, n| {
