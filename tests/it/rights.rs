@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use harness::Bucket;
+use harness::{Bucket, Fleet};
+use paceline_protocol::stores::index::{Index, IndexError};
 
 use crate::scene::RUN;
 use crate::serve::{LIMIT, scene};
@@ -73,6 +74,7 @@ async fn a_fleet_works_with_the_least_rights() {
         ended.expect_code(0);
     }
     drop(serving);
+    passwords_that_are_wrong(&mut scene.fleet, is_secured, s3.is_some()).await;
     // What belongs to others stays theirs.
     if is_secured {
         let url = format!("{}/somebody-else", scene.fleet.value("ELASTICSEARCH_URL"));
@@ -100,6 +102,32 @@ async fn a_fleet_works_with_the_least_rights() {
         .query_async::<()>(&mut connection)
         .await;
     assert!(refused.is_err_and(|e| e.code() == Some("NOPERM")));
+}
+
+/// A server that does not let us in is not waited for as one that is away: what to do is said at once.
+async fn passwords_that_are_wrong(fleet: &mut Fleet, is_secured: bool, own_s3: bool) {
+    let mut names = vec!["AMQP_URL", "REDIS_URL"];
+    names.extend(own_s3.then_some("AWS_SECRET_ACCESS_KEY"));
+    for name in names {
+        let right = fleet.value(name).to_owned();
+        fleet.set(name, right.replace(PASSWORD, "not-the-word"));
+        let ended = fleet.producer(&["enqueue", "fares", "--run-id", "refused"], LIMIT);
+        let said = ended.expect("it ends").expect_code(1).stderr;
+        assert!(said.contains(name), "what is to be corrected: {said}");
+        assert!(!said.contains("waiting up to"), "{said}");
+        assert!(!said.contains("not-the-word"), "{said}");
+        fleet.set(name, right);
+    }
+    if is_secured {
+        let url = fleet.value("ELASTICSEARCH_URL");
+        let index = Index::new(&url.replace(PASSWORD, "not-the-word"), None).expect("a URL");
+        let refused = index.version().await.expect_err("it is refused");
+        assert!(
+            matches!(refused, IndexError::Denied { status: 401, .. }),
+            "{refused}"
+        );
+        assert!(!refused.to_string().contains("not-the-word"), "{refused}");
+    }
 }
 
 /// Makes the user of an ACL file's line; returns the URL for it.

@@ -10,7 +10,7 @@ use crate::shutdown::Shutdown;
 
 /// How often the registry is read without being told to. `control` tells of every change, and a link to the broker
 /// that was made again counts as one; this is for what nobody tells: a registry that was lost with Redis.
-const EVERY: Duration = Duration::from_secs(10);
+const EVERY: Duration = Duration::from_secs(2);
 
 /// How soon it is tried again while it cannot be read.
 const AWAY: Duration = Duration::from_secs(1);
