@@ -11,7 +11,7 @@ use paceline_loadtest::providers::canned::{self, Answers};
 use serde_json::Value;
 
 const RUN: &str = "bad";
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How a cell ends.
 #[derive(Clone, Copy, Debug)]

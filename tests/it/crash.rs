@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 
 const RUN: &str = "night";
 /// Longer than a worker needs to come to its crash point.
-const DEATH: Duration = Duration::from_secs(60);
+const DEATH: Duration = Duration::from_secs(180);
 
 /// The collector's crash points, and the how-manieth passage is worth dying at.
 const COLLECTOR: [(&str, u32); 10] = [

@@ -8,7 +8,7 @@ use paceline_loadtest::bench::cpu_of;
 use paceline_loadtest::simulator::{Fault, FaultRule};
 
 const RUN: &str = "night";
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_in_the_middle_repeats_no_finished_call() {

@@ -15,7 +15,7 @@ use paceline_protocol::manifest::Manifest;
 use redis::AsyncCommands;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(240);
 /// The date of the nights: a few days ahead, so that what follows them by the real clock sees them in the future.
 static TODAY: LazyLock<Date> = LazyLock::new(|| {
     let now = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);

@@ -7,7 +7,7 @@ use harness::{Calendar, Shape};
 use serde_json::{Value, json};
 
 const RUN: &str = "2026-11-21";
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(60);
 
 fn two_destinations() -> Shape {
     Shape {

@@ -16,7 +16,7 @@ use serde_json::Value;
 const DATE: &str = "2026-11-21";
 const DAYS: i64 = 7;
 const SEED: u64 = 5;
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(300);
 /// A salt that is quick to hash with.
 const NAVER_SECRET: &str = "$2a$04$canary0123456789abcdef";
 

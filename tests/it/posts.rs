@@ -10,7 +10,7 @@ use paceline_protocol::manifest::Manifest;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 const DATE: &str = "2026-11-27";
 const RUN: &str = "p1";
 

@@ -17,7 +17,7 @@ const CLIENT: &str = "canary-client:canary-client-secret";
 const CONSENTED: &str = "canary-consented";
 /// A quote in a template would end it.
 const REGION: &str = "k\"r";
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const PROVIDER: &str = r#"
 provider: shop

@@ -7,7 +7,7 @@ use harness::{Calendar, Shape};
 use serde_json::Value;
 
 const RUN: &str = "night";
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(60);
 
 /// Long enough to be caught in the middle.
 fn slow() -> Shape {

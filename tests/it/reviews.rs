@@ -15,7 +15,7 @@ const DATE: &str = "2026-11-21";
 const SEED: u64 = 41;
 const DAYS: i64 = 3;
 const SELLERS: [&str; 2] = ["seller-001", "seller-002"];
-const PATIENCE: Duration = Duration::from_secs(150);
+const PATIENCE: Duration = Duration::from_secs(300);
 const PASSWORD: &str = "canary-password & 1";
 const TOTP: &str = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
 

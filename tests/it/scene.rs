@@ -17,7 +17,7 @@ const KEYS: [&str; 2] = ["canary-5d1f0c", "canary-e27b94"];
 /// Between two looks at the run.
 const LOOK: Duration = Duration::from_millis(50);
 /// A run that is no further by then will never be.
-const LONGEST: Duration = Duration::from_secs(90);
+const LONGEST: Duration = Duration::from_secs(180);
 
 /// The size of a run and its pace.
 pub struct Calendar {

@@ -13,7 +13,7 @@ use paceline_protocol::manifest::Manifest;
 const RUN: &str = "2026-11-21";
 const NAVER_KEY: &str = "canary-id:canary-71c0aa";
 const KAKAO_KEY: &str = "canary-93be02";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 struct Engines {
     fleet: Fleet,

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::scene::Scene;
 
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 
 /// What a webhook received.
 #[derive(Clone, Default)]

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::scene::Scene;
 use crate::serve::{LIMIT, runs, scene, serve};
 
-const LONG: std::time::Duration = std::time::Duration::from_secs(90);
+const LONG: std::time::Duration = std::time::Duration::from_secs(180);
 
 /// A job without calls that follows `fares`.
 fn child(name: &str, after: &str) -> String {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::scene::RUN;
 use crate::serve::{LIMIT, runs, scene};
 
-const LONG: Duration = Duration::from_secs(90);
+const LONG: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_without_a_worker_is_seen_and_the_deadline_ends_its_run_but_not_a_retry() {

@@ -15,7 +15,7 @@ const DATE: &str = "2026-11-21";
 const SEED: u64 = 23;
 const DAYS: i64 = 4;
 const SELLERS: [&str; 2] = ["seller-001", "seller-003"];
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 const JOB: &str = r#"
 job: market

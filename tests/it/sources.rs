@@ -9,7 +9,7 @@ use redis::AsyncCommands;
 use serde_json::{Value, json};
 
 const RUN: &str = "2026-11-27";
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(180);
 
 /// Its first collector dies as by kill -9 at `point`; another one goes on.
 async fn ends_well(fleet: &Fleet, job: &str, point: &str, index: Option<&str>) -> Vec<Row> {

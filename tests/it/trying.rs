@@ -9,7 +9,7 @@ use paceline_loadtest::simulator::{Limits, SimulatorConfig};
 
 use crate::scene::Scene;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const KEYS: [&str; 2] = ["canary-5d1f0c", "canary-e27b94"];
 
 /// `producer` without any server's address.

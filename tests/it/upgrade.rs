@@ -8,7 +8,7 @@ use harness::{Calendar, Shape};
 use paceline_stack::Process;
 
 const NEWER: (&str, &str) = ("PACELINE_VERSIONS_AHEAD", "1");
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_secs(240);
 
 /// Waits until a process has said so.
 fn until_said(process: &Process, what: &str) {

@@ -59,7 +59,7 @@ pub fn start(folder: &Path) -> anyhow::Result<(Server, String)> {
         folder,
         command: Box::new(command),
         ready: Box::new(move || probe::http_as(port, HEALTH, Some(&authority))),
-        patience: Duration::from_secs(120),
+        patience: Duration::from_secs(240),
     })?;
     Ok((server, url))
 }

@@ -38,7 +38,7 @@ impl RabbitMq {
             folder,
             command: Box::new(move || launched.start_command()),
             ready: Box::new(move || probe::amqp(amqp) && probe::http(management, "/")),
-            patience: Duration::from_secs(90),
+            patience: Duration::from_secs(180),
         })?;
         Ok(RabbitMq {
             server,

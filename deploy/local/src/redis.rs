@@ -33,7 +33,7 @@ pub fn start(folder: &Path) -> anyhow::Result<(Server, String)> {
         folder,
         command: Box::new(command),
         ready: Box::new(move || probe::redis(port)),
-        patience: Duration::from_secs(20),
+        patience: Duration::from_secs(60),
     })?;
     Ok((server, format!("redis://127.0.0.1:{port}/")))
 }

@@ -9,7 +9,7 @@ use paceline_stack::Process;
 use crate::scene::{Calendar, Scene};
 
 /// Workers say what they wait for at once, not after the patience of a first request.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const SECRET: &str = "hunter2-secret";
 
 /// How a server can be down.

@@ -13,7 +13,7 @@ use harness::shared;
 use paceline_protocol::ids::RunRef;
 
 /// How long anything may take that only takes long on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn value(name: &str) -> &'static str {
     shared::stack().value(name).expect("the stack sets it")

@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::output::failures::Failure;
@@ -170,8 +171,8 @@ pub struct ShardWork {
     block_of: HashMap<u64, u32>,
     ready: VecDeque<u64>,
     waiting: BinaryHeap<Reverse<(Instant, u64)>>,
-    /// Waiting cells whose quota is used up, with its id.
-    for_quota: HashMap<u64, String>,
+    /// Waiting cells that sleep until a limit or credential opens, with its name.
+    asleep: HashMap<u64, Arc<str>>,
     attempts: HashMap<u64, u32>,
     /// Cells that were answered and need further calls.
     progress: HashMap<u64, Progress>,
@@ -242,7 +243,7 @@ impl ShardWork {
                 break;
             }
             self.waiting.pop();
-            self.for_quota.remove(&cell);
+            self.asleep.remove(&cell);
             self.ready.push_back(cell);
         }
         let cell = self.ready.pop_front()?;
@@ -262,21 +263,18 @@ impl ShardWork {
         self.waiting.push(Reverse((until, cell)));
     }
 
-    /// As [`sleep`](Self::sleep), until a quota's reset.
-    pub fn sleep_for_quota(&mut self, cell: u64, until: Instant, quota: String) {
-        self.for_quota.insert(cell, quota);
+    /// As [`sleep`](Self::sleep), for the limit or credential called `name`.
+    pub fn sleep_for(&mut self, cell: u64, until: Instant, name: Arc<str>) {
+        self.asleep.insert(cell, name);
         self.sleep(cell, until);
     }
 
-    /// A quota has room again before its reset: up to `most` cells that sleep for it may be taken from `now` on.
-    /// Returns how many.
-    pub fn wake(&mut self, quota: &str, most: usize, now: Instant) -> usize {
-        let mut sleepers: Vec<u64> = self
-            .for_quota
-            .iter()
-            .filter(|(_, of)| *of == quota)
-            .map(|(cell, _)| *cell)
-            .collect();
+    /// What was waited for is there earlier: up to `most` cells that sleep for `name` (or, without one, for whatever) may
+    /// be taken from `now` on. Returns how many.
+    pub fn wake(&mut self, name: Option<&str>, most: usize, now: Instant) -> usize {
+        let for_it = |of: &Arc<str>| name.is_none_or(|name| **of == *name);
+        let sleepers = self.asleep.iter().filter(|(_, of)| for_it(of));
+        let mut sleepers: Vec<u64> = sleepers.map(|(cell, _)| *cell).collect();
         sleepers.sort_unstable();
         sleepers.truncate(most);
         if sleepers.is_empty() {
@@ -290,7 +288,7 @@ impl ShardWork {
             })
             .collect();
         for cell in &sleepers {
-            self.for_quota.remove(cell);
+            self.asleep.remove(cell);
         }
         sleepers.len()
     }
@@ -489,26 +487,30 @@ mod tests {
     }
 
     #[test]
-    fn what_a_quota_gets_back_wakes_so_many_of_its_own_cells() {
+    fn what_opens_earlier_wakes_so_many_of_its_own_cells() {
         let now = Instant::now();
         let tomorrow = now + std::time::Duration::from_secs(80_000);
         let (mut work, _) = start(blocks(6, 6), OpenCells::default(), now);
         for place in 0..6 {
             let cell = work.take(now).expect("it is ready");
             match place {
-                0..3 => work.sleep_for_quota(cell, tomorrow, "day:a".into()),
-                3..5 => work.sleep_for_quota(cell, tomorrow, "day:b".into()),
+                0..3 => work.sleep_for(cell, tomorrow, "day:a".into()),
+                3..5 => work.sleep_for(cell, tomorrow, "day:b".into()),
                 _ => work.again(cell, 1, tomorrow),
             }
         }
-        assert_eq!(work.wake("day:c", 9, now), 0);
-        assert_eq!(work.wake("day:a", 2, now), 2);
+        assert_eq!(work.wake(Some("day:c"), 9, now), 0);
+        assert_eq!(work.wake(Some("day:a"), 2, now), 2);
         assert_eq!(work.take(now), Some(1000));
         assert_eq!(work.take(now), Some(1001));
         assert_eq!(work.take(now), None);
-        assert_eq!(work.wake("day:a", 9, now), 1, "one still slept");
-        assert_eq!(work.wake("day:b", 9, now), 2);
-        assert_eq!(work.wake("day:b", 9, now), 0, "they are awake");
+        assert_eq!(work.wake(Some("day:a"), 9, now), 1, "one still slept");
+        assert_eq!(work.wake(None, 9, now), 2, "for whatever");
+        assert_eq!(
+            work.wake(None, 9, now),
+            0,
+            "an attempt that waits for its time is not woken"
+        );
     }
 
     #[test]

@@ -8,7 +8,8 @@ use paceline_protocol::message::Control;
 use paceline_protocol::stores::limiter::Closure;
 use paceline_protocol::stores::state::{OpenRun, STOPPED_BY_PROVIDER};
 
-use super::{Lane, LaneContext};
+use super::scopes::WAKE;
+use super::{Lane, LaneContext, ears};
 
 impl Lane {
     /// Asks at once: something was opened or changed.
@@ -20,6 +21,28 @@ impl Lane {
         self.unblock();
     }
 
+    /// A probe of what may be closed under these names ended: a few of the cells that sleep for it wake.
+    pub(super) fn on_probed(&mut self, names: &[String]) {
+        self.look_again();
+        let now = Instant::now();
+        for name in names {
+            let mut left = WAKE;
+            for in_hand in self.held.values_mut() {
+                left -= in_hand.held.work.wake(Some(name), left, now);
+            }
+        }
+    }
+
+    /// Whatever cells sleep for may be another by what an operator said: all of them ask again.
+    pub(super) fn on_limits_changed(&mut self) {
+        self.shared.ears(ears::Ears::forget);
+        self.look_again();
+        let now = Instant::now();
+        for in_hand in self.held.values_mut() {
+            in_hand.held.work.wake(None, usize::MAX, now);
+        }
+    }
+
     /// A quota has room again before its reset. A lane that asks soon anyway is left alone.
     pub(super) fn go_on_with_what_came_back(&mut self, quotas: &[(String, u64)]) {
         let now = Instant::now();
@@ -27,7 +50,7 @@ impl Lane {
         for (quota, calls) in quotas {
             let mut left = usize::try_from(*calls).unwrap_or(usize::MAX);
             for in_hand in self.held.values_mut() {
-                let woken = in_hand.held.work.wake(quota, left, now);
+                let woken = in_hand.held.work.wake(Some(quota), left, now);
                 (left, awake) = (left - woken, awake || woken > 0);
             }
         }

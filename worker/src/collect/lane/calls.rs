@@ -186,7 +186,7 @@ impl Lane {
             if let Err(error) = limiter.probed(&provider, &names, start_us, how).await {
                 tracing::warn!(provider.name = provider, error = %error, "how a probe ended did not reach the fleet");
             }
-            drop(events.send(Event::LookAgain));
+            drop(events.send(Event::Probed(drawn)));
         });
     }
 

@@ -326,10 +326,8 @@ impl Lane {
                     }
                     (Some(sleep), _) => {
                         let until = now + sleep.of(place, number, hungry);
-                        match sleep.name.clone().filter(|_| sleep.why == Why::Quota) {
-                            Some(quota) => work.sleep_for_quota(wish.cell, until, quota),
-                            None => work.sleep(wish.cell, until),
-                        }
+                        let name = sleep.name.clone().unwrap_or_default();
+                        work.sleep_for(wish.cell, until, name);
                         slept.push(wish.held);
                     }
                     (None, _) => work.untake(wish.cell),

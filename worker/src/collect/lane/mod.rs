@@ -147,6 +147,8 @@ enum Event {
     TokenRenewed(String, Renewed),
     /// Limits or closures changed: ask at once.
     LookAgain,
+    /// A probe of what this call drew from ended, and the fleet knows.
+    Probed(Arc<Drawn>),
     /// An operator changed limits.
     LimitsChanged,
     /// What dropped grants had taken of these quotas was given back: who waits for their reset may go on.
@@ -366,10 +368,8 @@ impl Lane {
             }
             Event::TokenRenewed(credential, renewed) => self.on_token(&credential, renewed),
             Event::LookAgain => self.look_again(),
-            Event::LimitsChanged => {
-                self.shared.ears(ears::Ears::forget);
-                self.look_again();
-            }
+            Event::Probed(drawn) => self.on_probed(&drawn.names),
+            Event::LimitsChanged => self.on_limits_changed(),
             Event::GivenBack(quotas) => self.go_on_with_what_came_back(&quotas),
             Event::PutBack => self.on_put_back(),
             Event::BreakerOpened(closure) => self.on_breaker(&closure),

@@ -1,6 +1,7 @@
 //! Refusals of single scopes: their cells sleep, so that they neither fill a batch nor hold the cells of other
 //! scopes (the slow seller does not hold the others).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use paceline_protocol::limit::{Answer, Refusal, Why};
@@ -11,7 +12,7 @@ use super::asking::Asking;
 const SOON: Duration = Duration::from_millis(15);
 /// So many cells of a scope wake when it opens, beside twice as many as were just granted; the same number each time it
 /// opens again.
-const WAKE: usize = 8;
+pub(super) const WAKE: usize = 8;
 /// Nobody looks at a waiting scope more often when others get all of it.
 const HUNGRY: Duration = Duration::from_secs(1);
 
@@ -25,7 +26,7 @@ pub struct Sleep {
     /// Why it was refused.
     pub why: Why,
     /// The name of what is closed.
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// How many calls of the group were granted beside.
     pub granted: usize,
 }
@@ -63,7 +64,7 @@ pub fn part<'a>(answer: &'a Answer, asking: &Asking) -> (Vec<Sleep>, Vec<&'a Ref
                 group: refusal.group,
                 wait: Duration::from_micros(wait),
                 why: refusal.why,
-                name: asking.refused_name(refusal),
+                name: asking.refused_name(refusal).map(Arc::from),
                 granted: granted(refusal.group),
             });
         } else {
