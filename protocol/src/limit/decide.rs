@@ -2,6 +2,7 @@
 //!
 //! `stores/limiter/ask.lua` is the same function, line by line; one suite feeds both.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::closed::{Closed, Door};
@@ -91,6 +92,8 @@ enum Live {
         quota: Quota,
         guard_us: i64,
         marked: bool,
+        /// A call that it could serve waits for its next mark.
+        awaited: Cell<bool>,
     },
     /// The asker's window is not the current one.
     OtherWindow { opens_us: i64 },
@@ -359,6 +362,7 @@ impl<'a> Step<'a> {
             quota,
             guard_us,
             marked,
+            awaited: Cell::new(false),
         }
     }
 
@@ -823,13 +827,14 @@ impl Live {
                 quota,
                 closes_us,
                 guard_us,
+                awaited,
                 ..
             } => {
-                if quota.lost_us.is_some() {
-                    Opening::Shut(Why::Mark, now)
-                } else if quota.count >= *calls {
+                let is_lost = quota.lost_us.is_some();
+                if !is_lost && quota.count >= *calls {
                     Opening::Shut(Why::Quota, *closes_us)
-                } else if quota.count >= quota.mark {
+                } else if is_lost || quota.count >= quota.mark {
+                    awaited.set(true);
                     Opening::Shut(Why::Mark, now)
                 } else {
                     Opening::At(quota.opened_us + guard_us)
@@ -872,16 +877,19 @@ impl Live {
         }
     }
 
+    /// A counter that nobody draws from wants none: after a loss its mark would count as used.
     fn wants_mark(&self) -> bool {
         match self {
             Live::Quota {
                 calls,
                 quota,
                 marked: true,
+                awaited,
                 ..
             } => {
                 let near = quota.mark < quota.count + pace::mark_step(*calls) / 2;
-                quota.lost_us.is_some() || (quota.mark < *calls && near)
+                let due = quota.lost_us.is_some() || (quota.mark < *calls && near);
+                due && (quota.count > 0 || awaited.get())
             }
             _ => false,
         }

@@ -374,6 +374,50 @@ fn a_quota_waits_for_its_mark_and_never_passes_it() {
 }
 
 #[test]
+fn a_key_that_nobody_uses_asks_for_no_mark() {
+    let mut ask = simple(vec![], 5);
+    for (credential, name) in ["a", "b"].into_iter().enumerate() {
+        ask.limits.push(Instance {
+            scope: name.into(),
+            ..quota(40, 0, DAY)
+        });
+        ask.groups[0].choices.push(Choice {
+            credential,
+            name: name.into(),
+            limits: vec![credential],
+        });
+    }
+    let mut state = State::default();
+    let mark = |state: &mut State, key: usize, seen_us: i64| {
+        let set = SetMark {
+            opened_us: 0,
+            seen_us,
+            before: 0,
+            mark: 40,
+        };
+        assert!(state.set_mark(&ask.limits[key].id(), &set, "s"));
+    };
+    let lost = decide(&mut state, &ask, &at(5_000_000, 1));
+    assert_eq!((lost.grants.len(), lost.marks_wanted), (0, vec![0]));
+    mark(&mut state, 0, 5_000_000);
+    for second in 6..14 {
+        let answer = decide(&mut state, &ask, &at(second * 1_000_000, 2));
+        assert_eq!((answer.grants.len(), answer.marks_wanted), (5, vec![]));
+    }
+    let next = decide(&mut state, &ask, &at(14_000_000, 3));
+    assert_eq!((next.grants.len(), next.marks_wanted), (0, vec![1]));
+    mark(&mut state, 1, 14_000_000);
+    let second = decide(&mut state, &ask, &at(15_000_000, 4));
+    assert!(
+        second
+            .grants
+            .iter()
+            .all(|grant| grant.credential == Some(1))
+    );
+    assert_eq!(second.grants.len(), 5);
+}
+
+#[test]
 fn grants_that_were_never_sent_give_their_quota_back_in_their_own_window() {
     let mut state = State::default();
     let minute = quota(3, 0, MINUTE);

@@ -281,9 +281,11 @@ local function opening(l, points)
     return now
   end
   if l.kind == 'quota' then
-    if l.lost then return nil, MARK, now end
-    if l.count >= l.calls then return nil, QUOTA, l.closes end
-    if l.count >= l.mark then return nil, MARK, now end
+    if not l.lost and l.count >= l.calls then return nil, QUOTA, l.closes end
+    if l.lost or l.count >= l.mark then
+      l.awaited = true
+      return nil, MARK, now
+    end
     return l.opened + l.guard
   end
   return nil, WINDOW, l.opens
@@ -532,7 +534,9 @@ local function save_leases(l, key)
 end
 
 local function save_quota(l, key)
-  if l.marked and (l.lost or (l.mark < l.calls and l.mark < l.count + l.near)) then
+  local due = l.lost or (l.mark < l.calls and l.mark < l.count + l.near)
+  -- A counter that nobody draws from wants none: after a loss its mark would count as used.
+  if l.marked and due and (l.count > 0 or l.awaited) then
     marks[#marks + 1] = l.index
   end
   if l.learned and l.learned ~= l.was then call('HSET', key, 'heard', l.learned) end
