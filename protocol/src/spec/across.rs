@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::diagnostic::{Diagnostic, any_error, choose};
 use super::folder::SpecFolder;
 use super::jinja;
-use super::lists::Table;
+use super::lists::{ListError, Table};
 use super::model::{AddedColumn, Dimension, DimensionValues, DocumentsOf, Job, ObjectOf, Provider};
 use super::names::{self, Known};
 use super::scope::{FAILURE_KEYS, Names, RESERVED, Spot, TemplateUse, fixed_names};
@@ -26,6 +26,7 @@ pub(super) fn check_job(folder: &SpecFolder, source: &Source, job: &Job) -> Vec<
     cells(source, job, &mut found);
     other_jobs(folder, source, job, &mut found);
     circles(folder, source, job, &mut found);
+    added_field(folder, source, job, &mut found);
     trigger(folder, source, job, &mut found);
     providers(folder, source, job, &mut found);
     record_names(folder, source, job, &mut found);
@@ -95,10 +96,18 @@ fn table(source: &Source, path: &str, file: &str, found: &mut Vec<Diagnostic>) -
     match Table::read(source.folder(), file) {
         Ok(table) => Some(table),
         Err(error) => {
-            let hint = format!(
-                "lists are found relative to the job's file, in {}",
-                source.folder().display()
-            );
+            let hint = match error {
+                ListError::NotFound { .. } => format!(
+                    "lists are found relative to the job's file, in {}",
+                    source.folder().display()
+                ),
+                ListError::Unreadable { .. } => {
+                    "a list is a CSV file in UTF-8; save it so where it is in another charset".to_owned()
+                }
+                ListError::NotCsv { .. } => {
+                    "a first line with the columns' names, then rows of as many values, commas between".to_owned()
+                }
+            };
             found.push(source.fault(path, error.to_string()).hint(hint));
             None
         }
@@ -464,6 +473,24 @@ fn circle(folder: &SpecFolder, job: &Job, next: impl Fn(&Job) -> Vec<String>) ->
         ways = longer;
     }
     None
+}
+
+/// `changes` adds a field, whose name no other may have.
+fn added_field(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
+    const ADDED: &str = "update_type";
+    let fields = names::field_names(folder, source, job);
+    let dimensions = names::cell_names(folder, source, job);
+    let own = fields.names.iter().chain(&dimensions.names);
+    if job.changes.is_some() && own.into_iter().any(|name| name == ADDED) {
+        found.push(
+            source
+                .key_fault(
+                    "changes",
+                    format!("it adds `{ADDED}`, and the records have a field of that name"),
+                )
+                .hint("rename that field in the provider's file, or the dimension"),
+        );
+    }
 }
 
 /// A trigger looks at the objects that a run would read; without any it never fires.

@@ -128,6 +128,12 @@ fn endpoint(r: &Reader, node: &Node, is_http: bool) -> Option<Endpoint> {
 fn request(f: &Fields, spot: &Spot) -> Option<Request> {
     let template = |r: &Reader, n: &Node| r.template(n, spot);
     let templates = |r: &Reader, n: &Node| r.map(n, |r, n| r.templates_in(n, spot));
+    for key in ["query", "form"] {
+        f.take(key, |r, n| {
+            sense::flat_values(r, n);
+            Some(())
+        });
+    }
     let query = f.take("query", templates).unwrap_or_default();
     for key in ["query", "headers", "json", "form"] {
         f.take(key, |r, n| {

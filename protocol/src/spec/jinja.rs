@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use minijinja::Environment;
+use minijinja::{Environment, ErrorKind};
 
 use super::diagnostic::choose;
 use crate::template::{FILTERS, environment};
@@ -130,22 +130,129 @@ fn blocks(text: &str) -> String {
 
 /// minijinja finds an unknown filter only when it renders, so it is looked for here.
 fn filters_exist(code: &str) -> Result<(), Fault> {
-    for name in filter_names(code) {
-        if !FILTERS.contains(&name.as_str()) && !BUILT_IN.contains(&name.as_str()) {
+    for call in filter_calls(code) {
+        let name = call.name.as_str();
+        if !FILTERS.contains(&name) && !BUILT_IN.contains(&name) {
             let known: Vec<&str> = FILTERS.iter().chain(&BUILT_IN).copied().collect();
-            let hint = choose(&name, &known, "filters");
+            let hint = choose(name, &known, "filters");
             return Err(Fault {
                 message: format!("unknown filter `{name}`"),
                 hint,
+            });
+        }
+        arguments_fit(&call)?;
+    }
+    tests_exist(code)
+}
+
+/// Neither does it look for a test (`x is odd`) before it renders.
+fn tests_exist(code: &str) -> Result<(), Fault> {
+    for name in test_names(code) {
+        let tried = env().render_str(&format!("{{{{ 1 is {name} }}}}"), ());
+        if tried.is_err_and(|error| error.kind() == ErrorKind::UnknownTest) {
+            return Err(Fault {
+                message: format!("unknown test `is {name}`"),
+                hint: "such as defined, none, number, string, odd, even, in".to_owned(),
             });
         }
     }
     Ok(())
 }
 
-/// The names behind `|`, outside of texts.
-fn filter_names(code: &str) -> Vec<String> {
-    let mut names = Vec::new();
+/// The names behind `is` and `is not`, outside of texts.
+fn test_names(code: &str) -> Vec<String> {
+    let mut quote = None;
+    let bare: String = code
+        .chars()
+        .map(|c| match (quote, c) {
+            (Some(open), c) if c == open => {
+                quote = None;
+                ' '
+            }
+            (Some(_), _) => '.',
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                ' '
+            }
+            (None, c) => c,
+        })
+        .collect();
+    let of_a_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+    let words = bare
+        .split(|c| !of_a_name(c))
+        .filter(|word| !word.is_empty());
+    let words: Vec<&str> = words.collect();
+    let behind = |pair: &[&str]| (pair[0] == "is").then(|| pair[1].to_owned());
+    let bare_of_not: Vec<&str> = words
+        .iter()
+        .copied()
+        .filter(|word| *word != "not")
+        .collect();
+    bare_of_not.windows(2).filter_map(behind).collect()
+}
+
+/// A filter with what stands between the brackets behind it.
+struct FilterCall {
+    name: String,
+    arguments: Option<String>,
+}
+
+/// What is written in the file is tried here, since a call would fail by it only when it is made.
+fn arguments_fit(call: &FilterCall) -> Result<(), Fault> {
+    let (sample, hint) = match call.name.as_str() {
+        "date" => (
+            "2026-11-21T13:14:15Z",
+            "as in strftime, with a zone behind it where one is wanted: {{ now | date('%Y%m%d', 'Asia/Seoul') }}",
+        ),
+        "plus_days" => (
+            "2026-11-21",
+            "a whole number of days: {{ day | plus_days(-1) }}",
+        ),
+        "bcrypt" if call.arguments.is_none() => (
+            "text",
+            "the salt stands in the brackets: {{ text | bcrypt(credential.secret) }}",
+        ),
+        _ => return Ok(()),
+    };
+    let arguments = match &call.arguments {
+        Some(written) if !is_literal(written) => return Ok(()),
+        Some(written) => format!("({written})"),
+        None => String::new(),
+    };
+    let name = &call.name;
+    let tried = format!("{{{{ '{sample}' | {name}{arguments} }}}}");
+    match env().render_str(&tried, ()) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let detail = error
+                .detail()
+                .unwrap_or("a value is missing in the brackets");
+            Err(Fault {
+                message: format!("`{name}{arguments}` cannot be used: {detail}"),
+                hint: hint.to_owned(),
+            })
+        }
+    }
+}
+
+/// Texts and numbers alone, no names.
+fn is_literal(arguments: &str) -> bool {
+    let mut quote = None;
+    for c in arguments.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(c),
+            (None, c) if c.is_ascii_digit() || ", -+".contains(c) => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// The filters behind `|`, outside of texts.
+fn filter_calls(code: &str) -> Vec<FilterCall> {
+    let mut calls = Vec::new();
     let mut quote = None;
     let mut chars = code.chars().peekable();
     while let Some(c) = chars.next() {
@@ -158,15 +265,36 @@ fn filter_names(code: &str) -> Vec<String> {
             (None, '"' | '\'') => quote = Some(c),
             (None, '|') => {
                 while chars.next_if(|c| c.is_whitespace()).is_some() {}
-                names.push(
+                let name =
                     std::iter::from_fn(|| chars.next_if(|c| c.is_alphanumeric() || *c == '_'))
-                        .collect(),
-                );
+                        .collect();
+                let arguments = (chars.peek() == Some(&'(')).then(|| arguments(chars.clone()));
+                calls.push(FilterCall { name, arguments });
             }
             (None, _) => {}
         }
     }
-    names
+    calls
+}
+
+/// What stands between a bracket, where `chars` begins, and the one that closes it.
+fn arguments(chars: impl Iterator<Item = char>) -> String {
+    let (mut text, mut depth, mut quote) = (String::new(), 0, None);
+    for c in chars {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '(') => depth += 1,
+            (None, ')') => depth -= 1,
+            (None, _) => {}
+        }
+        if depth == 0 {
+            break;
+        }
+        text.push(c);
+    }
+    text.split_off(1.min(text.len()))
 }
 
 #[cfg(test)]
@@ -205,5 +333,30 @@ mod tests {
         );
         assert!(template("{{ a }").is_err());
         assert!(expression("{{ a }}").is_err());
+    }
+
+    #[test]
+    fn arguments_of_filters_are_tried() {
+        for good in [
+            "{{ day | date('%d|x)') }}",
+            "{{ now | date(\"%Y\", 'Asia/Seoul') }}",
+            "{{ day | date(form) }}{{ day | plus_days(n * 2) }}",
+            "{{ day | plus_days(-1) | date('%Y') }}",
+            "{{ (day | plus_days(1)) ~ ')' }}",
+            "{{ 'this is text' if day is not none and n is divisibleby 3 }}",
+        ] {
+            assert!(template(good).is_ok(), "{good}: {:?}", template(good));
+        }
+        for (bad, says) in [
+            ("{{ now | date('%Y', 'Asia/Seul') }}", "Seul"),
+            ("{{ now | date }}", "`date`"),
+            ("{{ day | plus_days('x') }}", "plus_days"),
+            ("{{ day | plus_days }}", "plus_days"),
+            ("{{ day | bcrypt }}", "bcrypt"),
+            ("{{ 'x' if day is not frobby }}", "frobby"),
+        ] {
+            let fault = template(bad).expect_err(bad);
+            assert!(fault.message.contains(says), "{}", fault.message);
+        }
     }
 }

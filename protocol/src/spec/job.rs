@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::dimension::{dimension, records_of};
 use super::model::*;
-use super::outputs::outputs;
+use super::outputs::{outputs, same_for_all};
 use super::reader::{Fields, IDENTIFIER_RULE, Reader, is_identifier};
 use super::scope::Spot;
 use super::secrets;
@@ -45,6 +45,10 @@ pub const NEW_OBJECTS: &[&str] = &["every"];
 pub const JOB_SOURCE: &[&str] = &["records_of"];
 /// Keys of `shard`.
 pub const SHARD: &[&str] = &["cells", "checkpoint"];
+/// Keys of `view`.
+pub const VIEW: &[&str] = &["heatmap"];
+/// Keys of `view.heatmap`.
+pub const HEATMAP: &[&str] = &["of", "x", "y", "value", "agg"];
 /// Keys of `schedule`.
 pub const SCHEDULE: &[&str] = &[
     "cron", "timezone", "overlap", "jitter", "catch_up", "deadline",
@@ -94,7 +98,7 @@ pub(super) fn job(r: &Reader, root: &Node) -> Option<Job> {
         priority: f
             .take("priority", |r, n| r.count(n, 1, 9))
             .map_or(5, |n| n as u8),
-        view: f.take("view", Reader::value),
+        view: f.take("view", view),
         notify: f
             .take("notify", |r, n| r.list(n, notify))
             .unwrap_or_default(),
@@ -224,7 +228,7 @@ fn dedupe(r: &Reader, node: &Node) -> Option<Dedupe> {
     const KEEP: &[(&str, KeepDouble)] = &[("first", KeepDouble::First), ("last", KeepDouble::Last)];
     if !matches!(node.data, Data::Map(_)) {
         return Some(Dedupe {
-            by: r.template(node, &Spot::Record)?,
+            by: dedupe_by(r, node)?,
             keep: KeepDouble::First,
         });
     }
@@ -233,9 +237,15 @@ fn dedupe(r: &Reader, node: &Node) -> Option<Dedupe> {
         .take("keep", |r, n| r.choice(n, KEEP))
         .unwrap_or(KeepDouble::First);
     Some(Dedupe {
-        by: f.need("by", |r, n| r.template(n, &Spot::Record))?,
+        by: f.need("by", dedupe_by)?,
         keep,
     })
+}
+
+fn dedupe_by(r: &Reader, node: &Node) -> Option<Template> {
+    let by = r.template(node, &Spot::Record)?;
+    same_for_all(r, node, &by, "all but one would be doubles");
+    Some(by)
 }
 
 fn changes(r: &Reader, node: &Node) -> Option<Changes> {
@@ -249,6 +259,26 @@ fn changes(r: &Reader, node: &Node) -> Option<Changes> {
             .unwrap_or_default(),
         id: f.need("id", |r, n| r.template(n, &Spot::Record))?,
     })
+}
+
+/// How the page shows the records; kept as written.
+fn view(r: &Reader, node: &Node) -> Option<Value> {
+    const AGG: &[(&str, ())] = &[
+        ("min", ()),
+        ("max", ()),
+        ("last", ()),
+        ("sum", ()),
+        ("avg", ()),
+        ("count", ()),
+    ];
+    r.fields(node, VIEW)?.need("heatmap", |r, n| {
+        let f = r.fields(n, HEATMAP)?;
+        f.take("of", Reader::text);
+        f.take("agg", |r, n| r.choice(n, AGG));
+        let needed = ["x", "y", "value"].map(|key| f.need(key, Reader::text).is_some());
+        needed.iter().all(|there| *there).then_some(())
+    })?;
+    r.value(node)
 }
 
 fn record_fields(r: &Reader, node: &Node) -> Option<IndexMap<String, Template>> {

@@ -14,7 +14,13 @@ pub struct Table {
 /// Why a list cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// It is not there, or may not be read.
+    /// It is not there.
+    #[error("{file} cannot be read: there is no such file")]
+    NotFound {
+        /// The file.
+        file: String,
+    },
+    /// It may not be read, or is no text.
     #[error("{file} cannot be read: {why}")]
     Unreadable {
         /// The file.
@@ -42,8 +48,12 @@ impl Table {
             file: file.to_owned(),
             why,
         };
-        let text =
-            std::fs::read_to_string(folder.join(file)).map_err(|e| unreadable(reason(&e)))?;
+        let text = std::fs::read_to_string(folder.join(file)).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => ListError::NotFound {
+                file: file.to_owned(),
+            },
+            _ => unreadable(reason(&e)),
+        })?;
         Self::parse(text.trim_start_matches('\u{feff}')).map_err(|why| ListError::NotCsv {
             file: file.to_owned(),
             why,
@@ -129,7 +139,6 @@ fn open_quote(text: &str) -> Option<u64> {
 
 fn reason(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
         std::io::ErrorKind::InvalidData => "it is not UTF-8".to_owned(),
         _ => error.to_string(),
     }

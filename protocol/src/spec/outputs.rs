@@ -117,6 +117,17 @@ fn score(r: &Reader, node: &Node) -> Option<Template> {
     Some(score)
 }
 
+/// Warns of a text that no record changes.
+pub(super) fn same_for_all(r: &Reader, node: &Node, text: &str, what: &str) {
+    if !text.contains("{{") && !text.contains("{%") {
+        r.warn(
+            node.at,
+            format!("`{text}` is the same for all records: {what}"),
+            "the fields that tell records apart: \"{{ id }}\"",
+        );
+    }
+}
+
 /// Two rankings may fill one set, but then a member that comes in both needs one rule.
 fn one_score_each(r: &Reader, node: &Node, rankings: &[Ranking]) {
     let Data::List(nodes) = &node.data else {
@@ -170,7 +181,11 @@ fn index(r: &Reader, node: &Node) -> Option<IndexOutput> {
     let f = r.fields(node, INDEX)?;
     let name = f.need("name", index_name);
     let mode = f.need("mode", |r, n| r.choice(n, MODES));
-    let id = f.need("id", |r, n| r.template(n, &Spot::Record));
+    let id = f.need("id", |r, n| {
+        let id = r.template(n, &Spot::Record)?;
+        same_for_all(r, n, &id, "every record would be the same document");
+        Some(id)
+    });
     let keep = f.take("keep", |r, n| r.count(n, 1, 100)).unwrap_or(2);
     let mapping = f.need("mapping", mapping).unwrap_or_default();
     Some(IndexOutput {

@@ -41,6 +41,30 @@ pub(super) fn header_names(r: &Reader, headers: &Node) {
     }
 }
 
+/// The values of a query or a form: scalars, or lists of them.
+pub(super) fn flat_values(r: &Reader, node: &Node) {
+    let Data::Map(entries) = &node.data else {
+        return;
+    };
+    for entry in entries {
+        let unfit = match &entry.node.data {
+            Data::Map(_) => Some(&entry.node),
+            Data::List(list) => list.iter().find(|n| !matches!(n.data, Data::Scalar(_))),
+            Data::Scalar(_) => None,
+        };
+        if let Some(unfit) = unfit {
+            r.fault::<()>(
+                unfit.at,
+                format!(
+                    "{} where text, a number or a list of them belongs",
+                    unfit.kind()
+                ),
+                "write the parameter's text; JSON inside of it is a text too: '{\"a\": 1}'",
+            );
+        }
+    }
+}
+
 /// What an endpoint says as a whole.
 pub(super) fn endpoint(r: &Reader, f: &Fields, read: &Endpoint) {
     if let (Some(node), Some(request)) = (f.node("each"), &read.request) {

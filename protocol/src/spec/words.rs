@@ -174,7 +174,29 @@ pub fn cron(text: &str) -> Result<(), String> {
             }
         }
     }
-    Ok(())
+    match is_never(&fields) {
+        true => Err("none of these months has such a day, so it would never start".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// Days that none of the months has, such as the 30th of February.
+fn is_never(fields: &[&str]) -> bool {
+    let numbers = |field: &str| {
+        let all: Option<Vec<u32>> = field.split(',').map(|item| item.parse().ok()).collect();
+        all
+    };
+    let (Some(days), Some(months), "*") = (numbers(fields[2]), numbers(fields[3]), fields[4])
+    else {
+        return false;
+    };
+    let longest = |month: &u32| match month {
+        2 => 29,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let most = months.iter().map(longest).max().unwrap_or(31);
+    days.iter().all(|day| *day > most)
 }
 
 fn cron_item(item: &str, least: u32, most: u32, names: &[&str]) -> bool {
@@ -282,6 +304,9 @@ mod tests {
             "*/10 * * * *",
             "15 1,13 1-5 jan-mar MON",
             "0 0 * * 7",
+            "0 0 29 2 *",
+            "0 0 31 2,3 *",
+            "0 0 31 2 mon",
         ] {
             assert_eq!(cron(good), Ok(()), "{good}");
         }
@@ -293,6 +318,8 @@ mod tests {
             "5-1 * * * *",
             "a * * * *",
             "* * 0 * *",
+            "0 0 30 2 *",
+            "0 0 31 4,6 *",
         ] {
             assert!(cron(bad).is_err(), "{bad}");
         }
