@@ -241,3 +241,37 @@ async fn check_merged(calendar: &Calendar) {
     let before: u64 = redis.zcard("fares:NRT").await.expect("an answer");
     assert_eq!(before, 0);
 }
+
+/// Fleets that share servers may give a run the same name on the same day.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_another_namespace_is_left_alone() {
+    let theirs = Calendar::new("theirs", Shape::default()).expect("a calendar");
+    let ours = Calendar::new("ours", Shape::default()).expect("a calendar");
+    let spec = &ours.fleet.spec;
+    spec.replace(JOB, &ours.index, &theirs.index)
+        .expect("replaced");
+    let alias = &theirs.index;
+    for calendar in [&theirs, &ours] {
+        let _loader = calendar.load().expect("started");
+        let _worker = calendar.collect().expect("started");
+        let ended = calendar.enqueue_and_wait(RUN).expect("it ends");
+        ended.expect_code(0);
+    }
+    let elasticsearch = theirs.fleet.value("ELASTICSEARCH_URL");
+    let ask = async |path: &str| {
+        let answer = reqwest::get(format!("{elasticsearch}/{path}")).await;
+        let answer = answer.expect("an answer").json::<serde_json::Value>().await;
+        answer.expect("JSON")
+    };
+    let live = ask(&format!("_alias/{alias}")).await;
+    let live: Vec<String> = live.as_object().expect("a list").keys().cloned().collect();
+    assert_eq!(live.len(), 1, "{live:?}");
+    let first = format!("{alias}-{RUN}");
+    assert!(live[0].starts_with(&format!("{first}-")), "{live:?}");
+    let (before, after) = (
+        ask(&format!("{first}/_count")).await,
+        ask(&format!("{}/_count", live[0])).await,
+    );
+    assert!(before["count"].as_u64() > Some(0), "{before}");
+    assert_eq!(before["count"], after["count"]);
+}

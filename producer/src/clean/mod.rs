@@ -271,16 +271,19 @@ async fn own_index(archive: &Archive, index: &Index, found: &Found) -> Result<Op
     let Some((name, alias)) = &found.index else {
         return Ok(None);
     };
-    let metas = index.metas(name).await?;
-    let Some((_, meta)) = metas.into_iter().find(|(there, _)| there == name) else {
+    // One of somebody else's may have its name; then its own stands beside it.
+    let metas = index.metas(&format!("{name}*")).await?;
+    let is_own = |meta: &serde_json::Value| {
+        let says = |key: &str, value: &str| meta["paceline"][key].as_str() == Some(value);
+        says("namespace", &archive.fleet.namespace)
+            && says("job", &found.run.job)
+            && says("run", found.run.run.as_str())
+    };
+    let Some((name, _)) = metas.into_iter().find(|(_, meta)| is_own(meta)) else {
         return Ok(None);
     };
-    let says = |key: &str, value: &str| meta["paceline"][key].as_str() == Some(value);
-    let ours = says("namespace", &archive.fleet.namespace)
-        && says("job", &found.run.job)
-        && says("run", found.run.run.as_str());
-    let is_read = index.behind(alias).await?.contains(name);
-    Ok((ours && !is_read).then(|| name.clone()))
+    let is_read = index.behind(alias).await?.contains(&name);
+    Ok((!is_read).then_some(name))
 }
 
 /// Takes away what was worked out. Cut off anywhere, the same again goes on.

@@ -660,6 +660,28 @@ fn one_probe_then_a_ramp() {
 }
 
 #[test]
+fn a_refusal_now_and_then_is_no_row_of_them() {
+    let mut state = State::default();
+    let ask = simple(vec![shop("a")], 50);
+    let mut now = 1_000_000;
+    for _ in 0..3 * BREAKER {
+        assert_eq!(state.close("shop:a", now, 1_000_000, "throttled"), 0);
+        let probe = herd(&mut state, &ask, now, now + 1_100_000)[0];
+        assert!(probe.start_us < now + 1_100_000, "the wait stays as told");
+        let opened = now + 1_200_000;
+        state.probed(&["shop:a"], opened, probe.start_us, Probed::Well);
+        now = opened + RAMP_WELL_US;
+        let served = herd(&mut state, &ask, opened, now);
+        assert!(served.len() >= 5, "{} calls between refusals", served.len());
+    }
+    state.close("shop:a", now, 1_000_000, "throttled");
+    let probe = herd(&mut state, &ask, now, now + 1_100_000)[0];
+    state.probed(&["shop:a"], now + 1_200_000, probe.start_us, Probed::Well);
+    let soon = now + 1_200_000 + RAMP_WELL_US - 1;
+    assert_eq!(state.close("shop:a", soon, 1_000_000, "throttled"), 1);
+}
+
+#[test]
 fn a_lost_probe_is_tried_again_and_a_refused_one_waits_twice_as_long() {
     let mut state = State::default();
     let ask = simple(vec![shop("a")], 50);

@@ -82,11 +82,6 @@ pub(crate) enum LoadError {
     /// A newer build wrote it, in this version: it is left to one.
     #[error("a newer build wrote it, in version {0}")]
     Newer(u32),
-    /// The index of that name belongs to something else.
-    #[error(
-        "the index {0} belongs to another run, job or namespace: delete it, or give the run another id"
-    )]
-    ForeignIndex(String),
     /// The lease of finishing was lost while finishing.
     #[error("the lease of finishing the run was lost")]
     LeaseLost,

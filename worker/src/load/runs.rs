@@ -15,6 +15,7 @@ use paceline_protocol::spec::{IndexMode, IndexOutput};
 use paceline_protocol::stores::state::OpenRun;
 use paceline_protocol::version::Unread;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
@@ -72,6 +73,7 @@ pub(crate) struct OpenedRun {
     pub(crate) rebuild: Option<Rebuild>,
     /// Why this version cannot load what the run should give; then `plan` is without those outputs.
     pub(crate) unloadable: Option<String>,
+    index: OnceCell<String>,
     writer: OnceCell<BulkWriter>,
     stores: Arc<Stores>,
 }
@@ -220,6 +222,7 @@ impl OpenedRun {
             collected: PartFormat::collected(&plan),
             layout: layout.collecting(&plan),
             plan,
+            index: OnceCell::new(),
             writer: OnceCell::new(),
             stores,
         })
@@ -258,9 +261,10 @@ impl OpenedRun {
         let Some(output) = self.output() else {
             return Ok(None);
         };
-        let name = index_name(output, &self.plan);
+        let name = self.index_name(output).await?;
         if self.writer.get().is_none() || !self.stores.index.exists(&name).await? {
-            self.create_index(output, &name).await?;
+            let body = index_body(output, &self.plan, &self.stores.fleet.namespace);
+            self.stores.index.create(&name, &body).await?;
         }
         let made = async || {
             let stores = &self.stores;
@@ -269,33 +273,48 @@ impl OpenedRun {
         Ok(Some(self.writer.get_or_init(made).await))
     }
 
-    async fn create_index(&self, output: &IndexOutput, name: &str) -> Result<(), LoadError> {
-        let body = index_body(output, &self.plan, &self.stores.fleet.namespace);
-        if !self.stores.index.create(name, &body).await? && output.mode == IndexMode::Snapshot {
-            self.check_owner(name).await?;
-        }
-        Ok(())
+    /// The concrete index that the run is loaded into.
+    pub(crate) async fn index_name(&self, output: &IndexOutput) -> Result<String, LoadError> {
+        let name = self.index.get_or_try_init(|| self.choose_index(output));
+        Ok(name.await?.clone())
     }
 
-    /// An index name is lower-case, run ids are not: two runs may meet in one name.
-    async fn check_owner(&self, name: &str) -> Result<(), LoadError> {
-        let metas = self.stores.index.metas(name).await?;
+    /// `<name>-<run>`, or beside it where that is somebody else's: of another namespace or job, or of a run whose id
+    /// differs in what index names do not tell apart. Nothing of others is overwritten. Every loader chooses the same.
+    async fn choose_index(&self, output: &IndexOutput) -> Result<String, LoadError> {
+        let name = self.plan.index_name(output);
+        if output.mode == IndexMode::Upsert {
+            return Ok(name);
+        }
         let ours = meta(&self.plan, &self.stores.fleet.namespace);
-        let same = |theirs: &Value| {
-            ["namespace", "job", "run"]
-                .iter()
-                .all(|k| theirs["paceline"][k] == ours["paceline"][k])
-        };
-        match metas.iter().find(|(found, _)| found == name) {
-            Some((_, theirs)) if !same(theirs) => Err(LoadError::ForeignIndex(name.to_owned())),
-            _ => Ok(()),
+        let beside = beside(&name, &ours);
+        let there = self.stores.index.metas(&format!("{name}*")).await?;
+        let owner = |name: &str| there.iter().find(|(found, _)| found == name);
+        if owner(&beside).is_some() {
+            return Ok(beside);
+        }
+        match owner(&name) {
+            Some((_, theirs))
+                if OWNER
+                    .iter()
+                    .any(|k| theirs["paceline"][k] != ours["paceline"][k]) =>
+            {
+                tracing::warn!(run.id = %self.run, index.name = name, of = %theirs["paceline"], "that index is somebody else's: the run is loaded into {beside}");
+                Ok(beside)
+            }
+            _ => Ok(name),
         }
     }
 }
 
-/// The concrete index that a run is loaded into.
-pub(crate) fn index_name(output: &IndexOutput, plan: &Plan) -> String {
-    plan.index_name(output)
+/// What of an index's `_meta` says whose it is.
+const OWNER: [&str; 3] = ["namespace", "job", "run"];
+
+/// A name beside `name` for the run of this `_meta` alone.
+fn beside(name: &str, meta: &Value) -> String {
+    let owner = OWNER.map(|key| meta["paceline"][key].as_str().unwrap_or_default());
+    let digest = hex::encode(Sha256::digest(owner.join("\n")));
+    format!("{name}-{}", &digest[..8])
 }
 
 /// Settings and mapping of a new index. A snapshot is filled without refreshes and copies; both come when
@@ -348,9 +367,9 @@ mod tests {
         let mut plan = plan(4);
         plan.run = "Nightly_1.b".parse().expect("a run id");
         let mut output = snapshot("{{ night }}");
-        assert_eq!(index_name(&output, &plan), "fares-nightly_1.b");
+        assert_eq!(plan.index_name(&output), "fares-nightly_1.b");
         output.mode = IndexMode::Upsert;
-        assert_eq!(index_name(&output, &plan), "fares");
+        assert_eq!(plan.index_name(&output), "fares");
     }
 
     #[test]

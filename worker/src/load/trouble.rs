@@ -86,9 +86,6 @@ fn remedy(error: &LoadError, run: &RunRef) -> Option<String> {
         LoadError::Object { key, .. } => Some(format!(
             "put the right {key} back, or give the run up with `producer cancel {run}`"
         )),
-        LoadError::ForeignIndex(_) => Some(format!(
-            "delete that index, or give the run up with `producer cancel {run}`"
-        )),
         LoadError::Unsupported(_) => Some(format!(
             "start a `worker load` of the version that planned it, or give the run up with `producer cancel {run}`"
         )),

@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::super::LoadError;
-use super::super::runs::{Stage, index_name};
+use super::super::runs::Stage;
 use super::Finish;
 use super::gate::Verdict;
 use super::tally::Tally;
@@ -33,7 +33,7 @@ impl Finish<'_> {
         let Some(output) = self.run.output().filter(|_| tally.cells > 0) else {
             return Ok(0);
         };
-        let name = index_name(output, &self.run.plan);
+        let name = self.run.index_name(output).await?;
         self.run.writer().await?;
         self.loader.stores.index.refresh(&name).await?;
         if output.mode == IndexMode::Upsert {

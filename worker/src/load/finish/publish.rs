@@ -14,7 +14,7 @@ use paceline_protocol::stores::state::{PublishSet, StateError};
 use serde_json::Value;
 
 use super::super::LoadError;
-use super::super::runs::{Stage, index_name};
+use super::super::runs::Stage;
 use super::gate::Verdict;
 use super::tally::Tally;
 use super::{Finish, to_json};
@@ -101,7 +101,7 @@ impl Finish<'_> {
         let Some(output) = self.run.output().filter(|o| o.mode == IndexMode::Snapshot) else {
             return Ok(());
         };
-        let (alias, name) = (&output.name, index_name(output, &self.run.plan));
+        let (alias, name) = (&output.name, self.run.index_name(output).await?);
         let index = &self.loader.stores.index;
         let mut refused = String::new();
         crash::point("finish-before-swap");

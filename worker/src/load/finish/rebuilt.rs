@@ -8,7 +8,6 @@ use paceline_protocol::layout;
 use paceline_protocol::rebuild::{Rebuild, Rebuilt};
 
 use super::super::LoadError;
-use super::super::runs::index_name;
 use super::gate::Verdict;
 use super::{Finish, REMEMBERED, to_json};
 use crate::crash;
@@ -24,13 +23,16 @@ impl Finish<'_> {
         sets: BTreeMap<String, u64>,
     ) -> Result<(), LoadError> {
         let (stores, run) = (&self.loader.stores, &self.run.run);
-        let output = self.run.output();
+        let index = match self.run.output() {
+            Some(output) => Some(self.run.index_name(output).await?),
+            None => None,
+        };
         let rebuilt = Rebuilt {
             id: rebuild.id,
             at: Timestamp::now(),
             passed: verdict.passed,
             documents,
-            index: output.map(|output| index_name(output, &self.run.plan)),
+            index,
             sets,
             notes: verdict.notes.clone(),
         };

@@ -9,7 +9,7 @@ use paceline_protocol::stores::index::{IndexError, Item};
 use serde_json::json;
 
 use super::super::LoadError;
-use super::super::runs::{Stage, index_name};
+use super::super::runs::Stage;
 use super::Finish;
 use super::scores::take_turns;
 use crate::output::documents::DocumentIds;
@@ -32,7 +32,7 @@ impl Finish<'_> {
         if self.open.round == 0 {
             return Ok(());
         }
-        let name = index_name(output, &self.run.plan);
+        let name = self.run.index_name(output).await?;
         let mut sorter = Sorter::default();
         self.sort_ids(ids, Stage::Given, &mut sorter).await?;
         self.sort_ids(ids, Stage::Collected, &mut sorter).await?;
