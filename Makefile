@@ -47,15 +47,16 @@ fuzz:
 check-deploy:
 	./deploy/check.sh
 
-## dist         release binaries, man pages, shell completions and the bill of materials in target/dist
+## dist         the binaries that are shipped, man pages, shell completions and the bill of materials in target/dist
 .PHONY: dist
-dist: build
+dist:
+	cargo build --profile shipped --workspace --bin producer --bin worker
 	cargo build --release --workspace --examples
 	rm -rf target/dist && mkdir -p target/dist/bin
 	./target/release/examples/producer-pages target/dist
 	./target/release/examples/worker-pages target/dist
 	./target/release/examples/sbom target/dist/paceline.cdx.json
-	cp target/release/producer target/release/worker target/dist/bin/
+	cp target/shipped/producer target/shipped/worker target/dist/bin/
 	cp README.md README.ko.md CHANGELOG.md LICENSE target/dist/
 
 ## fmt          check the format (`cargo fmt --all` sets it right)
@@ -78,11 +79,12 @@ doc:
 metrics:
 	UPDATE_DOCS=1 cargo test --workspace --lib -- the_table_of_the_documents the_files_are_those
 
-## bench-limits bench-cost bench-bodies bench-orders bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api   the numbers of loadtest/README.md
+## bench-limits bench-cost bench-bodies bench-orders bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api   the numbers of loadtest/README.md; PROFILE=shipped measures what is shipped
+PROFILE ?= release
 .PHONY: bench-limits bench-cost bench-bodies bench-orders bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api
 bench-limits bench-cost bench-bodies bench-orders bench-load bench-plan bench-changes bench-audit bench-faults bench-redis bench-peers bench-page bench-api: install
-	cargo build --release --bin producer --bin worker --bin simulator --bin $@
-	./target/release/$@ $(if $(JOB),--job $(JOB)) $(ARGS)
+	cargo build --profile $(PROFILE) --bin producer --bin worker --bin simulator --bin $@
+	./target/$(PROFILE)/$@ $(if $(JOB),--job $(JOB)) $(ARGS)
 
 ## install      the Debian packages and Elasticsearch, where missing
 .PHONY: install

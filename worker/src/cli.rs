@@ -52,7 +52,7 @@ pub struct CollectArgs {
     pub egress: Option<String>,
 
     /// Only these lanes.
-    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    #[arg(long, value_name = "A,B", value_delimiter = ',', value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub lanes: Vec<String>,
 
     /// Calls in flight of this process.

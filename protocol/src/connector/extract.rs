@@ -242,9 +242,18 @@ fn integer(text: &str) -> Option<String> {
 /// The digits as they are, when they are a JSON number.
 fn decimal(text: &str) -> Option<String> {
     let text = text.trim();
-    let starts_well = text.starts_with(|c: char| c.is_ascii_digit() || c == '-');
-    let is_number = starts_well && serde_json::from_str::<serde_json::Number>(text).is_ok();
-    is_number.then(|| text.to_owned())
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let is_digit = |c: char| c.is_ascii_digit();
+    // `00012.50` is the same number as `12.50`, and JSON knows the latter alone.
+    let bare = digits.trim_start_matches('0');
+    let zero = if bare.starts_with(is_digit) { "" } else { "0" };
+    let number = format!("{sign}{zero}{bare}");
+    let fits =
+        digits.starts_with(is_digit) && serde_json::from_str::<serde_json::Number>(&number).is_ok();
+    fits.then_some(number)
 }
 
 /// The shortest digits that read back as the same double; a float always shows a point.
@@ -386,6 +395,17 @@ mod tests {
                 fitted(FieldKind::Decimal, &format!("{digits:?}")),
                 Some(Scalar::Number(digits.into()))
             );
+        }
+        for (text, digits) in [
+            ("00012.50", "12.50"),
+            ("+5", "5"),
+            ("-0.50", "-0.50"),
+            ("000", "0"),
+        ] {
+            assert_eq!(decimal(text).as_deref(), Some(digits), "{text}");
+        }
+        for text in ["+", "-", ".5", "5.", "+-5", "1,234.50", "0x1", ""] {
+            assert_eq!(decimal(text), None, "{text}");
         }
         for bad in [r#""1,234.50""#, r#""""#, r#""NaN""#, "true", "[1]"] {
             assert_eq!(fitted(FieldKind::Decimal, bad), None, "{bad}");
