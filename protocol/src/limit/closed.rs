@@ -2,9 +2,9 @@
 //!
 //! A closure has a name: the whole provider ([`PROVIDER`]), a credential's public name, or a limit in one
 //! scope ([`super::Instance::id`]). When its time is over, ONE call may try; all others wait for what it hears.
-//! A good answer opens it gently: two calls a second, and twice as many each second. Refused at once again, it
-//! closes for twice as long; refused [`BREAKER`] times in a row it stays shut until somebody looks. A refusal
-//! after the ramp went well for a while ([`RAMP_WELL_US`]) begins a row of its own.
+//! A good answer opens it gently: two calls a second, and twice as many each second. A probe that is refused
+//! closes it for twice as long; refused [`BREAKER`] times in a row, with no good answer between, it stays shut until
+//! somebody looks. A refusal in the ramp begins a row of its own: who serves some calls has banned nobody.
 
 /// The name of the whole provider; no credential is called so.
 pub const PROVIDER: &str = "*";
@@ -14,14 +14,11 @@ pub const PROBE_US: i64 = 15_000_000;
 pub const PROBE_AGAIN_US: i64 = 1_000_000;
 /// From one start to the next in the first second of the ramp (two a second); half as long each second.
 pub const RAMP_US: i64 = 500_000;
-/// A ramp that went well for so long (2 s, some six calls) ends a row of refusals: a provider that refuses one call in
-/// fifty refuses nobody in particular.
-pub const RAMP_WELL_US: i64 = 2_000_000;
 /// After so long the ramp is over, and the closure forgotten.
 pub const RAMP_OVER_US: i64 = 9_000_000;
 /// Nobody probed a closure for so long: nothing is left of it (1 h).
 pub const FORGOTTEN_US: i64 = 3_600_000_000;
-/// Refusals in a row, each after a probe or early in the ramp, that make a closure final.
+/// Refusals of probes in a row that make a closure final.
 pub const BREAKER: u32 = 6;
 /// A final closure lasts until somebody opens it, at most so long (1 day).
 pub const BREAKER_US: i64 = 86_400_000_000;
@@ -35,7 +32,7 @@ pub const DEAD: [&str; 2] = ["auth_expired", "breaker"];
 pub struct Closed {
     /// Nothing starts before.
     pub until_us: i64,
-    /// Refusals after the first one without a ramp that went well for a while between them.
+    /// Refusals after the first one with no good answer between them.
     pub strikes: u32,
     /// Start of the probe that is on its way; 0: none.
     pub probe_us: i64,
@@ -130,8 +127,8 @@ impl Closed {
             }
             return;
         }
-        let went_well = self.ramp_us > 0 && now_us >= self.ramp_us + RAMP_WELL_US;
-        self.strikes = if went_well { 0 } else { self.strikes + 1 };
+        let was_served = self.ramp_us > 0;
+        self.strikes = if was_served { 0 } else { self.strikes + 1 };
         (self.probe_us, self.ramp_us, self.next_us) = (0, 0, 0);
         if self.strikes >= BREAKER {
             self.until_us = now_us + BREAKER_US.max(for_us);

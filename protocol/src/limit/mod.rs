@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use closed::{
     BREAKER, BREAKER_US, Closed, DEAD, FORGOTTEN_US, LONGEST_DOUBLED_US, PROBE_AGAIN_US, PROBE_US,
-    PROVIDER, Probed, RAMP_OVER_US, RAMP_US, RAMP_WELL_US,
+    PROVIDER, Probed, RAMP_OVER_US, RAMP_US,
 };
 pub use decide::{
     CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, decide,

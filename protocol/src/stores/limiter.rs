@@ -21,8 +21,8 @@ use redis::{
 use crate::keys::Keys;
 use crate::limit::{
     Answer, Ask, BREAKER, BREAKER_US, CLAIM_US, ClaimRef, Closed, FORGOTTEN_US, Instance,
-    LONGEST_DOUBLED_US, Moment, Numbers, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US,
-    RAMP_WELL_US, SetMark, State, in_force, used_now, whole_of,
+    LONGEST_DOUBLED_US, Moment, Numbers, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark,
+    State, in_force, used_now, whole_of,
 };
 use crate::settings::shown_url;
 use crate::version;
@@ -395,7 +395,7 @@ impl FleetLimiter {
         };
         call.arg(name).arg(for_us).arg(&closure.reason);
         call.arg(BREAKER).arg(BREAKER_US).arg(LONGEST_DOUBLED_US);
-        call.arg(FORGOTTEN_US).arg(RAMP_OVER_US).arg(RAMP_WELL_US);
+        call.arg(FORGOTTEN_US).arg(RAMP_OVER_US);
         if let Some(now_us) = now_us {
             call.arg(now_us);
         }
