@@ -96,6 +96,30 @@ impl fmt::Display for RunRef {
     }
 }
 
+/// Why a text is not `<job>/<run>`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{given}` is not <job>/<run>, for example fares/2026-11-21")]
+pub struct BadRunRef {
+    given: String,
+}
+
+impl FromStr for RunRef {
+    type Err = BadRunRef;
+
+    /// Reads what [`Display`](fmt::Display) writes.
+    fn from_str(text: &str) -> Result<Self, BadRunRef> {
+        let named = text.split_once('/').filter(|(job, _)| is_name(job));
+        let run = named.and_then(|(job, run)| {
+            let run = run.parse().ok()?;
+            let job = job.to_owned();
+            Some(RunRef { job, run })
+        });
+        run.ok_or_else(|| BadRunRef {
+            given: text.chars().take(120).collect(),
+        })
+    }
+}
+
 /// Whether `name` can name a job, provider, endpoint or limit: 1 to 48 of `a-z 0-9 - _`, a letter or digit first.
 pub fn is_name(name: &str) -> bool {
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
@@ -107,6 +131,27 @@ pub fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_is_read_as_it_is_written() {
+        let run: RunRef = "fares/2026-11-21".parse().expect("a run");
+        assert_eq!(
+            (run.job.as_str(), run.run.as_str()),
+            ("fares", "2026-11-21")
+        );
+        assert_eq!(run.to_string().parse(), Ok(run));
+        for bad in [
+            "fares",
+            "fares/",
+            "/2026-11-21",
+            "fares/a/b",
+            "../x",
+            "fares/..",
+            "",
+        ] {
+            assert!(bad.parse::<RunRef>().is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_run_id_never_leaves_its_folder() {

@@ -203,15 +203,8 @@ pub async fn open_runs(archive: &Archive) -> Result<Vec<RunRef>> {
 pub async fn open_runs_since(archive: &Archive) -> Result<Vec<(RunRef, Option<Timestamp>)>> {
     let root = layout::open_runs(&archive.fleet.prefix);
     let listed = archive.objects.list(&root).await?;
-    let run = |key: &str| {
-        let (job, run) = key
-            .strip_prefix(&root)?
-            .strip_suffix(".json")?
-            .split_once('/')?;
-        Some(RunRef {
-            job: job.to_owned(),
-            run: run.parse().ok()?,
-        })
+    let run = |key: &str| -> Option<RunRef> {
+        key.strip_prefix(&root)?.strip_suffix(".json")?.parse().ok()
     };
     Ok(listed
         .iter()

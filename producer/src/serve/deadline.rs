@@ -39,14 +39,7 @@ struct Known {
 /// Looks for runs past their deadline until the process stops.
 pub(super) async fn enforce(server: Arc<Server>) {
     let mut known: HashMap<RunRef, Known> = HashMap::new();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = server.stop.cancelled() => return,
-        }
-        if server.leading.borrow().is_none() {
-            continue;
-        }
+    while server.leads_after(LOOK).await {
         if let Err(error) = look(&server, &mut known).await {
             tracing::warn!("deadlines wait: {error:#}");
         }

@@ -19,14 +19,7 @@ const LEFT_AFTER_S: i64 = 30;
 
 /// Goes on with them until the process stops.
 pub(super) async fn go_on(server: Arc<Server>) {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = server.stop.cancelled() => return,
-        }
-        if server.leading.borrow().is_none() {
-            continue;
-        }
+    while server.leads_after(LOOK).await {
         if let Err(error) = look(&server).await {
             tracing::debug!("starts that were left wait: {error:#}");
         }
@@ -41,7 +34,7 @@ async fn look(server: &Server) -> Result<()> {
         if ours.contains(&name) {
             continue;
         }
-        let Some(run) = read(&name) else {
+        let Ok(run) = name.parse() else {
             state.forget_start(&name).await?;
             continue;
         };
@@ -69,13 +62,4 @@ async fn whole(server: &Server, run: &RunRef) -> Result<()> {
     enqueue::make_whole(&server.context, stores, &files).await?;
     tracing::warn!(run.id = %run, "its start had been left half made; it is whole now");
     Ok(())
-}
-
-/// `<job>/<run>`
-fn read(name: &str) -> Option<RunRef> {
-    let (job, run) = name.split_once('/')?;
-    Some(RunRef {
-        job: job.to_owned(),
-        run: run.parse().ok()?,
-    })
 }

@@ -93,6 +93,19 @@ impl Server {
         let topology = Topology::new(self.stores.archive.fleet.namespace.clone());
         Ok(Inbox::new(&self.amqp, topology, hear, prefetch)?)
     }
+
+    /// Waits `every` time, and on until this replica leads; `false` when the process stops.
+    async fn leads_after(&self, every: Duration) -> bool {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                () = self.stop.cancelled() => return false,
+            }
+            if self.leading.borrow().is_some() {
+                return true;
+            }
+        }
+    }
 }
 
 /// Serves until told to stop.
