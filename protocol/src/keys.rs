@@ -93,6 +93,11 @@ impl Keys {
         format!("{}:loaded", self.run(run))
     }
 
+    /// Why the run's loader waits, said for a while.
+    pub fn loader_waits(&self, run: &RunRef) -> String {
+        format!("{}:waits", self.run(run))
+    }
+
     /// Hash of what the loaded shards came to: number -> JSON.
     pub fn shard_summaries(&self, run: &RunRef) -> String {
         format!("{}:shards", self.run(run))

@@ -13,7 +13,8 @@ use paceline_protocol::manifest::Manifest;
 const RUN: &str = "2026-11-21";
 const NAVER_KEY: &str = "canary-id:canary-71c0aa";
 const KAKAO_KEY: &str = "canary-93be02";
-const PATIENCE: Duration = Duration::from_secs(180);
+/// One cell asks for 51 pages, one after the other, at ten a second where the machine has time for each.
+const PATIENCE: Duration = Duration::from_secs(400);
 
 struct Engines {
     fleet: Fleet,

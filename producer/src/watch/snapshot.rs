@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub shards: u64,
     /// Seconds to its end, as far as can be told.
     pub eta_s: Option<u64>,
-    /// The limit that binds, or what is closed.
+    /// The limit that binds, or what is closed; once all cells have ended, what the loader waits for.
     pub binds: Option<String>,
     /// By the value of `progress_by`.
     pub progress: BTreeMap<String, Counts>,
@@ -110,9 +110,14 @@ pub async fn snapshot(
         // Cells are counted block by block, so the first calls come long before the first count.
         shot.state = StateWord::Running;
     }
-    let binding = binds(limiter, plan, env).await?;
-    shot.binds = binding.what;
-    shot.closed_s = binding.closed.as_secs();
+    if shot.left == 0 {
+        let why = state.loader_waits(&plan.run_ref()).await?;
+        shot.binds = why.map(|why| format!("the loader, which waits: {why}"));
+    } else {
+        let binding = binds(limiter, plan, env).await?;
+        shot.binds = binding.what;
+        shot.closed_s = binding.closed.as_secs();
+    }
     shot.expect(allowed_pace(plan));
     Ok(shot)
 }

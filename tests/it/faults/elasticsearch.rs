@@ -1,6 +1,6 @@
 //! Elasticsearch away, restarted, busy, and refusing documents.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::{Fault, Fleet, Proxy};
 use paceline_loadtest::simulator::{Limits, SimulatorConfig};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::busy_index::BusyIndex;
 use crate::scene::{Calendar, RUN, Scene};
+use crate::serve::LIMIT;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_is_away_for_a_while_is_waited_for() {
@@ -23,7 +24,18 @@ async fn an_index_that_is_away_for_a_while_is_waited_for() {
     scene.start();
     scene.after_calls(500).await;
     proxy.set(Fault::Reset);
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    // Who waits for the run is told what for.
+    let until = Instant::now() + Duration::from_secs(180);
+    loop {
+        let status = ["status", RUN, "--json"];
+        let status = scene.fleet.producer(&status, LIMIT).expect("it ends");
+        let status = status.expect_code(0).stdout;
+        if status.contains("the loader, which waits") {
+            break;
+        }
+        assert!(Instant::now() < until, "{status}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     proxy.set(Fault::None);
     scene.ends_with(0).await;
     scene.check(&Calendar::SHORT).await;

@@ -163,6 +163,11 @@ impl Loader {
                 return self.leave_to_newer(taken, version).await;
             }
             trouble.tell(&error);
+            if let Some(run) = trouble.run() {
+                // Who waits for the run reads it; where Redis is away, they hear that.
+                let why = error.to_string();
+                drop(self.stores.state.tell_loader_waits(run, &why).await);
+            }
             tokio::select! {
                 () = patience.wait() => {}
                 // Not acked: it comes again to whoever takes receipts then.

@@ -32,6 +32,11 @@ impl Trouble {
         }
     }
 
+    /// The run that it is about.
+    pub(super) fn run(&self) -> Option<&RunRef> {
+        self.run.as_ref()
+    }
+
     /// Tells of a try that failed.
     pub(super) fn tell(&mut self, error: &LoadError) {
         let why = error.to_string();

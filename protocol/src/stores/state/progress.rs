@@ -15,6 +15,8 @@ static LOADED: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sha
 
 /// How many entries of a large hash are asked for at once.
 const SCAN_STEP: usize = 500;
+/// Longer than a loader's longest pause between two tries.
+const TOLD_S: u64 = 60;
 
 impl State {
     /// Counts a block and applies its members to the run's own sets, once: a block whose bit is set
@@ -129,6 +131,30 @@ impl State {
             shards_loaded,
             by: counts_by_value(&by),
         })
+    }
+
+    /// Says for a minute why a loader waits with what it has of the run.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn tell_loader_waits(&self, run: &RunRef, why: &str) -> Result<(), StateError> {
+        let mut connection = self.connection().await?;
+        connection
+            .set_ex(self.keys.loader_waits(run), why, TOLD_S)
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
+    /// Why a loader waits with what it has of the run.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn loader_waits(&self, run: &RunRef) -> Result<Option<String>, StateError> {
+        let mut connection = self.connection().await?;
+        connection
+            .get(self.keys.loader_waits(run))
+            .await
+            .map_err(|e| self.failed(e))
     }
 
     /// Marks a shard loaded and keeps what it came to. Returns how many shards are loaded. A late
