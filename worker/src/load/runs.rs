@@ -286,23 +286,35 @@ impl OpenedRun {
         if output.mode == IndexMode::Upsert {
             return Ok(name);
         }
+        let (chosen, is_there) = self.free_or_own(&name).await?;
+        let body = index_body(output, &self.plan, &self.stores.fleet.namespace);
+        if is_there || self.stores.index.create(&chosen, &body).await? {
+            return Ok(chosen);
+        }
+        // Somebody made it in this moment: whose it is now counts.
+        Ok(self.free_or_own(&name).await?.0)
+    }
+
+    /// The name to take by what is there, and whether the run's own index is there already.
+    async fn free_or_own(&self, name: &str) -> Result<(String, bool), LoadError> {
         let ours = meta(&self.plan, &self.stores.fleet.namespace);
-        let beside = beside(&name, &ours);
+        let beside = beside(name, &ours);
         let there = self.stores.index.metas(&format!("{name}*")).await?;
         let owner = |name: &str| there.iter().find(|(found, _)| found == name);
+        let is_ours = |theirs: &Value| {
+            let same = |key: &&str| theirs["paceline"][key] == ours["paceline"][key];
+            OWNER.iter().all(same)
+        };
         if owner(&beside).is_some() {
-            return Ok(beside);
+            return Ok((beside, true));
         }
-        match owner(&name) {
-            Some((_, theirs))
-                if OWNER
-                    .iter()
-                    .any(|k| theirs["paceline"][k] != ours["paceline"][k]) =>
-            {
+        match owner(name) {
+            None => Ok((name.to_owned(), false)),
+            Some((_, theirs)) if is_ours(theirs) => Ok((name.to_owned(), true)),
+            Some((_, theirs)) => {
                 tracing::warn!(run.id = %self.run, index.name = name, of = %theirs["paceline"], "that index is somebody else's: the run is loaded into {beside}");
-                Ok(beside)
+                Ok((beside, false))
             }
-            _ => Ok(name),
         }
     }
 }
