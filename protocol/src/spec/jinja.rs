@@ -159,24 +159,28 @@ fn tests_exist(code: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The characters of `code`, each with whether it belongs to a text (its quotes among them).
+fn with_texts(code: impl Iterator<Item = char>) -> impl Iterator<Item = (char, bool)> {
+    code.scan(None, |quote, c| {
+        let is_text = match *quote {
+            Some(open) => {
+                *quote = (c != open).then_some(open);
+                true
+            }
+            None => {
+                *quote = matches!(c, '"' | '\'').then_some(c);
+                quote.is_some()
+            }
+        };
+        Some((c, is_text))
+    })
+}
+
 /// The names behind `is` and `is not`, outside of texts.
 fn test_names(code: &str) -> Vec<String> {
-    let mut quote = None;
-    let bare: String = code
-        .chars()
-        .map(|c| match (quote, c) {
-            (Some(open), c) if c == open => {
-                quote = None;
-                ' '
-            }
-            (Some(_), _) => '.',
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                ' '
-            }
-            (None, c) => c,
-        })
-        .collect();
+    // A text becomes one word that is no name.
+    let bare = with_texts(code.chars()).map(|(c, is_text)| if is_text { '.' } else { c });
+    let bare: String = bare.collect();
     let of_a_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
     let words = bare
         .split(|c| !of_a_name(c))
@@ -237,41 +241,21 @@ fn arguments_fit(call: &FilterCall) -> Result<(), Fault> {
 
 /// Texts and numbers alone, no names.
 fn is_literal(arguments: &str) -> bool {
-    let mut quote = None;
-    for c in arguments.chars() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, c) if c.is_ascii_digit() || ", -+".contains(c) => {}
-            _ => return false,
-        }
-    }
-    true
+    with_texts(arguments.chars())
+        .all(|(c, is_text)| is_text || c.is_ascii_digit() || ", -+".contains(c))
 }
 
 /// The filters behind `|`, outside of texts.
 fn filter_calls(code: &str) -> Vec<FilterCall> {
     let mut calls = Vec::new();
-    let mut quote = None;
-    let mut chars = code.chars().peekable();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (Some(_), '\\') => {
-                chars.next();
-            }
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, '|') => {
-                while chars.next_if(|c| c.is_whitespace()).is_some() {}
-                let name =
-                    std::iter::from_fn(|| chars.next_if(|c| c.is_alphanumeric() || *c == '_'))
-                        .collect();
-                let arguments = (chars.peek() == Some(&'(')).then(|| arguments(chars.clone()));
-                calls.push(FilterCall { name, arguments });
-            }
-            (None, _) => {}
+    for (at, (c, is_text)) in with_texts(code.chars()).enumerate() {
+        if c == '|' && !is_text {
+            let behind = code.chars().skip(at + 1);
+            let mut behind = behind.skip_while(|c| c.is_whitespace()).peekable();
+            let of_a_name = |c: &char| c.is_alphanumeric() || *c == '_';
+            let name = std::iter::from_fn(|| behind.next_if(of_a_name)).collect();
+            let arguments = (behind.peek() == Some(&'(')).then(|| arguments(behind));
+            calls.push(FilterCall { name, arguments });
         }
     }
     calls
@@ -279,16 +263,13 @@ fn filter_calls(code: &str) -> Vec<FilterCall> {
 
 /// What stands between a bracket, where `chars` begins, and the one that closes it.
 fn arguments(chars: impl Iterator<Item = char>) -> String {
-    let (mut text, mut depth, mut quote) = (String::new(), 0, None);
-    for c in chars {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(c),
-            (None, '(') => depth += 1,
-            (None, ')') => depth -= 1,
-            (None, _) => {}
-        }
+    let (mut text, mut depth) = (String::new(), 0);
+    for (c, is_text) in with_texts(chars) {
+        depth += match c {
+            '(' if !is_text => 1,
+            ')' if !is_text => -1,
+            _ => 0,
+        };
         if depth == 0 {
             break;
         }
