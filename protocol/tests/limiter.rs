@@ -187,7 +187,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => prop::option::of(0i64..2_000_000).prop_map(Event::Hold),
         2 => (any::<bool>(), any::<bool>(), any::<bool>())
             .prop_map(|(set, hold, closed)| Event::PutBack { set, hold, closed }),
-        10 => (0u8..3, prop::collection::vec(0u32..20, 3), 0u64..4, 0u8..3)
+        10 => (0u8..3, prop::collection::vec(0u32..20, 5), 0u64..4, 0u8..3)
             .prop_map(|(holder, wants, held, claim)| Event::Ask { holder, wants, held, claim }),
         1 => Just(Event::Restart),
         1 => Just(Event::Forget),
@@ -205,7 +205,8 @@ const NAMES: [&str; 4] = ["*", "0-aaaaaa", "1-bbbbbb", "second:s c/ö}pe"];
 const NOON: i64 = 1_800_000_000_000_000;
 const DAY: i64 = 86_400_000_000;
 
-/// Every kind of limit, two credentials with quotas (one of a minute, without marks), three groups.
+/// Every kind of limit, two credentials with quotas (one of a minute, without marks), three groups that draw from all of
+/// them, and two of different horizons on one slow limit.
 fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
     let minute = now.div_euclid(60_000_000) * 60_000_000;
     let quota = |calls, opened_us, closes_us| Rule::Quota {
@@ -242,6 +243,14 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
                 burst: 60,
             },
         ),
+        instance(
+            "slow",
+            Rule::Rate {
+                calls: 6,
+                period_us: 1_000_000,
+                burst: None,
+            },
+        ),
     ];
     let choices = vec![
         Choice {
@@ -255,7 +264,13 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
             limits: vec![5],
         },
     ];
-    let drawn = [vec![0, 3], vec![0, 1, 6], vec![0, 2, 6]];
+    let drawn = [
+        vec![0, 3],
+        vec![0, 1, 6],
+        vec![0, 2, 6],
+        vec![7],
+        vec![7, 0],
+    ];
     let groups = drawn
         .into_iter()
         .zip(wants)
@@ -264,12 +279,12 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
             run: format!("job/run-{}", i % 2),
             want: *want,
             limits,
-            choices: if i == 2 { Vec::new() } else { choices.clone() },
+            choices: if i < 2 { choices.clone() } else { Vec::new() },
             spread: i == 0,
-            points: if i == 0 {
-                Vec::new()
-            } else {
+            points: if i == 1 || i == 2 {
                 vec![(6, 3 * i as u64)]
+            } else {
+                Vec::new()
             },
         });
     Ask {
@@ -670,5 +685,5 @@ async fn claims_and_closures() {
         .peek("p", &ask(NOON, 0, &[], 0, 0).limits)
         .await
         .expect("answers");
-    assert_eq!(peeked.len(), 7);
+    assert_eq!(peeked.len(), 8);
 }

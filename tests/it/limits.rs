@@ -269,3 +269,40 @@ async fn two_providers_share_one_limit() {
     };
     assert!(held("fare-two") && !held("fare-search"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_of_two_plans_with_other_numbers_keep_one_limit() {
+    let shape = Shape {
+        days: 80,
+        nights: 5,
+        rate: 10,
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("two-plans", shape).expect("a calendar");
+    let _loader = calendar.load().expect("started");
+    let _worker = calendar.collect().expect("started");
+    calendar.enqueue("before").expect("it ends").expect_code(0);
+    calendar.until_answered(10).await.expect("under way");
+
+    // The provider allows more from now on, and says so; the first run's plan does not.
+    calendar.provider.set_limits(Limits {
+        concurrency: Some(64),
+        ..Limits::per_second(20)
+    });
+    let provider = "providers/fare-search.yaml";
+    let spec = &calendar.fleet.spec;
+    spec.replace(provider, "rate: 10/s", "rate: 20/s")
+        .expect("replaced");
+    let after = calendar.enqueue_and_wait("after");
+    after.expect("it ends").expect_code(0);
+    calendar.watch("before").expect("it ends").expect_code(0);
+    for run in ["before", "after"] {
+        // Nothing refused, and the audit of either ends well.
+        calendar.check(run).await.expect("checked").assert_kept();
+    }
+    // They went side by side: the second one's `ready` got its turn, and calls of the first went by the newer numbers.
+    let audit = calendar.json(&["audit", "before"]).expect("an audit");
+    let limits = audit["limits"].as_array().expect("limits");
+    let newer = |l: &&Value| l["limit"] == "second" && l["allowed"] == 20;
+    assert!(limits.iter().any(|l| newer(&l)), "{audit}");
+}

@@ -17,7 +17,7 @@ use super::draw::drawn;
 use crate::show;
 
 /// How long between two looks at most: an operator or a reset may open it earlier.
-const LOOK_AGAIN_US: i64 = 5_000_000;
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Permission for one call, with what it draws from and the fleet's clock.
 pub(super) struct Allowed {
@@ -180,8 +180,8 @@ impl Caller<'_> {
             let limit = limit.map(|drawn| &drawn.instance);
             return Ok(Some(why(self.connector.provider(), refusal, limit)));
         }
-        let wait = opens_us.clamp(20_000, LOOK_AGAIN_US).unsigned_abs();
-        tokio::time::sleep(Duration::from_micros(wait)).await;
+        let wait = refusal.single_call_again(answer.now_us);
+        tokio::time::sleep(wait.min(LOOK_AGAIN)).await;
         Ok(None)
     }
 

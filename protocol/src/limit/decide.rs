@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::closed::{Closed, Door};
 use super::numbers::{Left, Numbers};
 use super::pace::{self, LATEST_US, Pace};
-use super::state::{Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, State};
+use super::state::{Claim, Kept, Learned, Lease, Leases, Nearer, Paced, PacedBy, Quota, State};
 use super::{Answer, Ask, Choice, Grant, Group, Instance, Refusal, Rule, Why};
 
 /// A lease of a holder that does not renew ends after so long (10 s).
@@ -19,6 +19,8 @@ pub const LEASES_BLIND_US: i64 = 2_200_000;
 pub const IN_FLIGHT_AGAIN_US: i64 = 1_000_000;
 /// No start is nearer than this (2 ms): the answer is still on its way, and its way would use up the slack.
 pub const LEAD_US: i64 = 2_000;
+/// Somebody who waits for starts nearer than others plan is thought of for so long (3 s): a hungry worker asks once a second.
+pub const NEARER_US: i64 = 3_000_000;
 /// A claim that is not renewed ends after so long (30 s).
 pub const CLAIM_US: i64 = 30_000_000;
 
@@ -77,6 +79,7 @@ enum Live {
         granted: u64,
         learned: Learned,
         since_us: i64,
+        nearer: Cell<Option<Nearer>>,
     },
     Leases {
         calls: u64,
@@ -262,6 +265,7 @@ impl<'a> Step<'a> {
             granted: 0,
             learned: Learned { numbers, left },
             since_us,
+            nearer: Cell::new(known.and_then(|s| s.nearer)),
         }
     }
 
@@ -538,7 +542,8 @@ impl<'a> Step<'a> {
         let now = self.moment.now_us;
         let mut start_us = now + LEAD_US;
         let mut binding = Binds::Provider;
-        let (mut slack_us, mut horizon_us) = (LATEST_US, pace::FURTHEST_US);
+        let (mut slack_us, mut own_us) = (LATEST_US, pace::FURTHEST_US);
+        let mut turn_us = own_us;
         let mut probe = false;
         for (binds, door) in self.doors(group, choice) {
             match door {
@@ -568,12 +573,18 @@ impl<'a> Step<'a> {
                 }
                 Opening::At(_) => {}
             }
-            if let Live::Paced { pace, .. } = &self.live[index] {
+            if let Live::Paced { pace, nearer, .. } = &self.live[index] {
                 slack_us = slack_us.min(pace.slack_us);
-                horizon_us = horizon_us.min(pace.horizon_us);
+                own_us = own_us.min(pace.horizon_us);
+                let turn = nearer.get().filter(|turn| turn.until_us > now);
+                turn_us = turn.map_or(turn_us, |turn| turn_us.min(turn.horizon_us));
             }
         }
+        let horizon_us = own_us.min(turn_us);
         if start_us > now + horizon_us {
+            if let Binds::Limit(index) = binding {
+                self.live[index].wait_for_turn(now, start_us, own_us);
+            }
             // Half a horizon before it opens: the next batch is then worth its round trip.
             let opens_us = start_us - horizon_us / 2;
             return Err(No {
@@ -708,6 +719,7 @@ impl<'a> Step<'a> {
                     granted,
                     learned,
                     since_us,
+                    nearer,
                 } => {
                     let stored = state.paced.get(&id);
                     let is_lost = stored.is_none_or(|s| s.server != self.moment.server);
@@ -720,6 +732,7 @@ impl<'a> Step<'a> {
                     let saved = Paced {
                         learned,
                         since_us,
+                        nearer: nearer.get(),
                         ..saved
                     };
                     state.paced.insert(id, saved);
@@ -757,6 +770,7 @@ impl<'a> Step<'a> {
             by: PacedBy::of(pace),
             since_us: 0,
             learned: Learned::default(),
+            nearer: None,
         }
     }
 
@@ -841,6 +855,25 @@ impl Live {
                 }
             }
             Live::OtherWindow { opens_us } => Opening::Shut(Why::Window, *opens_us),
+        }
+    }
+
+    /// A call that may start `own_us` ahead and no further waits for `start_us`. Nobody with its horizon can have planned
+    /// beyond one more interval: who did gives it a turn.
+    fn wait_for_turn(&self, now: i64, start_us: i64, own_us: i64) {
+        let Live::Paced { pace, nearer, .. } = self else {
+            return;
+        };
+        if start_us <= now + own_us + pace.interval_us {
+            return;
+        }
+        let turn = nearer.get().filter(|turn| turn.until_us > now);
+        let given = |turn: Nearer| turn.horizon_us <= own_us && turn.until_us > now + NEARER_US / 2;
+        if !turn.is_some_and(given) {
+            nearer.set(Some(Nearer {
+                horizon_us: turn.map_or(own_us, |turn| own_us.min(turn.horizon_us)),
+                until_us: now + NEARER_US,
+            }));
         }
     }
 

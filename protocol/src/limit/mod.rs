@@ -16,6 +16,8 @@ mod scope;
 mod state;
 mod window;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use closed::{
@@ -23,7 +25,7 @@ pub use closed::{
     PROVIDER, Probed, RAMP_OVER_US, RAMP_US,
 };
 pub use decide::{
-    CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, decide,
+    CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, NEARER_US, decide,
 };
 pub use learn::{Lesson, Spoken, Told};
 pub use numbers::{
@@ -35,8 +37,8 @@ pub use pace::{
 };
 pub use scope::{NotALimit, instance};
 pub use state::{
-    Claim, Kept, Learned, Lease, Leases, Paced, PacedBy, Quota, SetMark, State, UsedNow, in_force,
-    used_now,
+    Claim, Kept, Learned, Lease, Leases, Nearer, Paced, PacedBy, Quota, SetMark, State, UsedNow,
+    in_force, used_now,
 };
 pub use window::{BadZone, quota_window};
 
@@ -267,6 +269,23 @@ pub struct Refusal {
     pub why: Why,
     /// When asking again is worth it, on the fleet's clock.
     pub opens_us: i64,
+}
+
+/// The least time between two requests of one caller.
+const AGAIN_AT_LEAST_US: i64 = 5_000;
+
+impl Refusal {
+    /// When somebody who wants a single call asks again, from `now_us` on. A start can be had half a horizon before
+    /// [`Refusal::opens_us`], which is when batches are worth it: who came then would always find the next horizon taken by a
+    /// fleet that is never idle.
+    pub fn single_call_again(&self, now_us: i64) -> Duration {
+        let opens_us = self.opens_us - now_us;
+        let wait_us = match self.why {
+            Why::Paced => opens_us / 2,
+            _ => opens_us,
+        };
+        Duration::from_micros(wait_us.max(AGAIN_AT_LEAST_US).unsigned_abs())
+    }
 }
 
 /// The kinds of refusal.

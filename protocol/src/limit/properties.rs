@@ -1013,3 +1013,44 @@ fn a_late_call_that_is_told_crowds_no_window_and_one_that_is_not_does() {
         "late calls that nobody tells crowd {crowded} of 60"
     );
 }
+
+/// Two workers that always have work take turns: each asks again when it was told to. Returns what each was granted in
+/// half a minute.
+fn side_by_side(asks: [Ask; 2]) -> [usize; 2] {
+    let (mut state, mut granted) = (State::default(), [0, 0]);
+    let (begin, mut seq, mut chance) = (1_800_000_000_000_000, 0, Chance(7));
+    // The first one has been at it for a while.
+    let mut due = [begin, begin + 2_000_000];
+    loop {
+        let who = usize::from(due[1] < due[0]);
+        let now_us = due[who];
+        if now_us > begin + 30_000_000 {
+            return granted;
+        }
+        seq += 1;
+        let answer = decide(&mut state, &asks[who], &at(now_us, seq));
+        granted[who] += answer.grants.len();
+        let opens_us = answer.refusals.iter().map(|r| r.opens_us).min();
+        due[who] = opens_us.unwrap_or(now_us).max(now_us) + 2_000 + chance.below(4_000);
+    }
+}
+
+#[test]
+fn who_may_not_plan_as_far_ahead_as_others_gets_a_turn() {
+    let rate = |calls| Rule::Rate {
+        calls,
+        period_us: 1_000_000,
+        burst: None,
+    };
+    let of = |rules: &[Rule]| simple(limits(rules), 64);
+    // By a further limit that only one of them has, and by another plan's number of the one that both have.
+    for [far, near] in [
+        [of(&[rate(10)]), of(&[rate(10), rate(50)])],
+        [of(&[rate(10)]), of(&[rate(20)])],
+    ] {
+        let granted = side_by_side([far, near]);
+        let all = granted[0] + granted[1];
+        assert!(granted[1] * 5 > all, "{granted:?}");
+        assert!(all >= 285, "{granted:?} of 300");
+    }
+}

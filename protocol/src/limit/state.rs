@@ -67,6 +67,18 @@ pub struct Paced {
     pub since_us: i64,
     /// What answers told.
     pub learned: Learned,
+    /// Somebody waits who may not plan as far ahead as others did.
+    pub nearer: Option<Nearer>,
+}
+
+/// A turn for somebody whose horizon is nearer than that of others who draw from the same limit: by another plan's numbers,
+/// or by a further limit of its calls. The others would always have taken what lies within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nearer {
+    /// Nobody plans further ahead than this,
+    pub horizon_us: i64,
+    /// until then.
+    pub until_us: i64,
 }
 
 /// The pace that a [`Paced`] was written by: another one does not go on as if nothing was.
@@ -390,6 +402,7 @@ mod tests {
             by: PacedBy::of(&Pace::of(rule).expect("a pace")),
             since_us: 0,
             learned: Learned::default(),
+            nearer: None,
         }
     }
 

@@ -4,7 +4,8 @@
 --   P:closed            hash   `*` (the provider), a credential's public name or `<limit>:<scope>` ->
 --                              `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`; and what operators said:
 --                              #id, #layout (absent: 1), #hold<whole> -> `<until us> <reason>`, =<limit's name> -> numbers
---   P:paced:<limit>     hash   since (of points alone), next, id, period, used, before, by -> `<interval> <burst> <period>`, heard -> `<left or -1> <till us> <numbers>`
+--   P:paced:<limit>     hash   since (of points alone), next, id, period, used, before, by -> `<interval> <burst> <period>`, heard -> `<left or -1> <till us> <numbers>`,
+--                              nearer -> `<horizon> <until us>`
 --   P:leases:<limit>    hash   #id, #opens, #heard -> numbers, <holder> -> `<calls> <expires us> <seq>`
 --   P:quota:<limit>     hash   id, opened, count, mark, lost ('' unless the counter was lost), heard -> numbers
 --   P:granted:<run>     string grants given to the run
@@ -149,7 +150,7 @@ local function goes_on(l, v)
 end
 
 local function load_paced(l, key, index)
-  local v = call('HMGET', key, 'next', 'id', 'period', 'used', 'before', 'by', 'heard')
+  local v = call('HMGET', key, 'next', 'id', 'period', 'used', 'before', 'by', 'heard', 'nearer')
   local known = v[2] == server
   local left, till, words
   if v[7] then left, till, words = string.match(v[7], '^(%-?%d+) (%d+) (.*)$') end
@@ -163,6 +164,10 @@ local function load_paced(l, key, index)
     l.next = min(l.next, cap)
     l.dirty = l.next ~= stored or (v[6] and v[6] ~= l.by)
     if left and tonumber(left) >= 0 and tonumber(till) > now then l.left, l.till = tonumber(left), tonumber(till) end
+    if v[8] then
+      local nearer, turn = string.match(v[8], '^(%d+) (%d+)$')
+      l.nearer, l.turn = tonumber(nearer), tonumber(turn)
+    end
   else
     resets[#resets + 1] = index
     l.next = now + l.horizon + l.interval + l.burst
@@ -304,9 +309,18 @@ local function doors(drawn, key)
   return found
 end
 
+-- Nobody with a horizon like that of a call can have planned beyond one more interval: who did gives it a turn.
+local function wait_for_turn(l, start, own)
+  if not l.interval or start <= now + own + l.interval then return end
+  local turn = l.turn and l.turn > now and l.nearer
+  if turn and turn <= own and l.turn > now + floor(ask.nearer / 2) then return end
+  l.nearer, l.turn, l.dirty = turn and min(own, turn) or own, now + ask.nearer, true
+end
+
 -- The latest start that any limit gives, the slack and whether it is a probe; or nil, limit, why, when it opens.
 local function try_call(g, drawn, key)
-  local start, binding, slack, horizon, probe = now + ask.lead, PROVIDER, LATEST, FURTHEST, 0
+  local start, binding, slack, own, probe = now + ask.lead, PROVIDER, LATEST, FURTHEST, 0
+  local turn = own
   for _, found in ipairs(doors(drawn, key)) do
     local opens, why, at = door(found[2])
     if opens then return nil, found[1], why, opens end
@@ -324,10 +338,15 @@ local function try_call(g, drawn, key)
     if at > start then start, binding = at, index end
     if l.interval then
       if l.slack < slack then slack = l.slack end
-      if l.horizon < horizon then horizon = l.horizon end
+      if l.horizon < own then own = l.horizon end
+      if l.turn and l.turn > now and l.nearer < turn then turn = l.nearer end
     end
   end
-  if start > now + horizon then return nil, binding, PACED, start - floor(horizon / 2) end
+  local horizon = min(own, turn)
+  if start > now + horizon then
+    if binding >= 0 then wait_for_turn(limits[binding + 1], start, own) end
+    return nil, binding, PACED, start - floor(horizon / 2)
+  end
   for d = 1, #drawn do
     local l = limits[drawn[d] + 1]
     if l.kind == 'quota' and start >= l.closes - l.guard then return nil, drawn[d], WINDOW, l.closes end
@@ -519,6 +538,8 @@ local function save_paced(l, key)
   call('HSET', key, 'next', int(l.next), 'id', server, 'period', int(period),
     'used', int(used + l.granted), 'before', int(before), 'by', l.by)
   if new then call('HSET', key, 'heard', heard) end
+  local nearer = l.turn and int(l.nearer) .. ' ' .. int(l.turn) or ''
+  if nearer ~= (v[8] or '') then call('HSET', key, 'nearer', nearer) end
   call('PEXPIRE', key, KEEP_MS)
 end
 

@@ -8,9 +8,9 @@ use serde::Serialize;
 use crate::limit::{
     Answer, Ask, CLAIM_US, Closed, FORGOTTEN_US, FURTHEST_US, Grant, Group, Heard,
     IN_FLIGHT_AGAIN_US, Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, LONGEST_LEFT_US,
-    Learned, Lease, Leases, Left, Numbers, PROBE_AGAIN_US, PROBE_US, Paced, PacedBy, Quota,
-    RAMP_OVER_US, RAMP_US, Refusal, Rule, SAME_RESET_US, State, UNMARKED_WINDOW_US, Why, mark_step,
-    whole_of, window_guard_us,
+    Learned, Lease, Leases, Left, NEARER_US, Nearer, Numbers, PROBE_AGAIN_US, PROBE_US, Paced,
+    PacedBy, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, SAME_RESET_US, State, UNMARKED_WINDOW_US,
+    Why, mark_step, whole_of, window_guard_us,
 };
 
 use super::LimiterError;
@@ -24,6 +24,7 @@ struct WireAsk<'a> {
     claims: Vec<&'a str>,
     latest: i64,
     furthest: i64,
+    nearer: i64,
     lease: i64,
     blind: i64,
     in_flight_again: i64,
@@ -140,6 +141,7 @@ pub(super) fn encode(ask: &Ask, seq: u64) -> String {
         claims: ask.claims.iter().map(|c| c.publication.as_str()).collect(),
         latest: LATEST_US,
         furthest: FURTHEST_US,
+        nearer: NEARER_US,
         lease: LEASE_US,
         blind: LEASES_BLIND_US,
         in_flight_again: IN_FLIGHT_AGAIN_US,
@@ -420,6 +422,16 @@ fn read_paced(fields: &Fields) -> Option<Paced> {
             .get("heard")
             .map(|text| read_learned(text))
             .unwrap_or_default(),
+        nearer: fields.get("nearer").and_then(|text| read_nearer(text)),
+    })
+}
+
+/// `<horizon> <until>`
+fn read_nearer(text: &str) -> Option<Nearer> {
+    let (horizon, until) = text.split_once(' ')?;
+    Some(Nearer {
+        horizon_us: horizon.parse().ok()?,
+        until_us: until.parse().ok()?,
     })
 }
 

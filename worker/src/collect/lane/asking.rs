@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use paceline_protocol::connector::cooldown::{self, DrawnLimit, Narrow};
 use paceline_protocol::connector::{CallContext, NotRequestable, ScopeTemplate};
 use paceline_protocol::limit::{
@@ -85,10 +86,10 @@ impl Leases {
 #[derive(Default)]
 pub struct Asking {
     limits: Vec<Instance>,
+    /// When the plan was made that each of them is from.
+    planned_at: Vec<Timestamp>,
     /// How few calls each of them holds for.
     narrow: Vec<Narrow>,
-    /// Numbers in force that are not the file's, by place in `limits`.
-    changed: Vec<(usize, Numbers)>,
     groups: Vec<AskedGroup>,
     /// Credentials of a pool that cannot serve now, since they have no token yet.
     pub without: BTreeSet<String>,
@@ -102,9 +103,20 @@ struct AskedGroup {
     picked: Option<usize>,
     /// The rendered scopes that all of its cells share.
     scopes: Vec<String>,
+    /// The numbers of its run's plan, by place in the limits.
+    planned: Vec<(usize, Numbers)>,
     wishes: VecDeque<Wish>,
     /// What a call with a credential draws from, by the credential's place in the pool.
     drawn: Vec<(Option<usize>, Arc<Drawn>)>,
+}
+
+/// What the calls of a new group draw from, by place in the limits.
+#[derive(Default)]
+struct Drawing {
+    /// Points of a call.
+    points: Vec<(usize, u64)>,
+    /// The plan's numbers.
+    planned: Vec<(usize, Numbers)>,
 }
 
 /// What a granted call draws from.
@@ -114,7 +126,7 @@ pub struct Drawn {
     pub leases: Vec<Instance>,
     /// `limit=scope` of every limit that has a scope, for the ledger.
     pub scopes: Vec<String>,
-    /// `limit=numbers` of every limit whose numbers are not the file's, for the ledger.
+    /// `limit=numbers` of every limit whose numbers are not those of the run's plan, for the ledger.
     pub allowed: Vec<String>,
     /// Every limit.
     pub limits: Vec<DrawnLimit>,
@@ -180,12 +192,13 @@ impl Asking {
             known.wishes.push_back(wish);
             return Ok(());
         }
-        let group = self.group(shard, &context(), picked, now_us)?;
+        let (group, planned) = self.group(shard, &context(), picked, now_us)?;
         self.groups.push(AskedGroup {
             group,
             endpoint: endpoint.to_owned(),
             picked,
             scopes,
+            planned,
             wishes: VecDeque::from([wish]),
             drawn: Vec::new(),
         });
@@ -198,16 +211,16 @@ impl Asking {
         context: &CallContext,
         picked: Option<usize>,
         now_us: i64,
-    ) -> Result<Group, WishError> {
-        let mut points = Vec::new();
-        let limits = self.limits_of(shard, context, false, now_us, &mut points)?;
+    ) -> Result<(Group, Vec<(usize, Numbers)>), WishError> {
+        let mut drawing = Drawing::default();
+        let limits = self.limits_of(shard, context, false, now_us, &mut drawing)?;
         let mut choices = Vec::new();
         let pool = shard.at.pool.credentials.iter().enumerate();
         let without = self.without.clone();
         let pool = pool.filter(|(_, with)| !without.contains(with.name()));
         for (credential, with) in pool.filter(|(place, _)| picked.is_none_or(|p| p == *place)) {
             let context = context.clone().with_credential(with);
-            let own = self.limits_of(shard, &context, true, now_us, &mut points)?;
+            let own = self.limits_of(shard, &context, true, now_us, &mut drawing)?;
             choices.push(Choice {
                 credential,
                 name: with.name().to_owned(),
@@ -220,14 +233,15 @@ impl Asking {
             let turn = rand::random::<u32>() as usize % choices.len();
             choices.rotate_left(turn);
         }
-        Ok(Group {
+        let group = Group {
             spread,
-            points,
+            points: drawing.points,
             run: shard.run.name.clone(),
             want: 1,
             limits,
             choices,
-        })
+        };
+        Ok((group, drawing.planned))
     }
 
     /// The limits that depend on the credential, or those that do not.
@@ -237,7 +251,7 @@ impl Asking {
         context: &CallContext,
         by_credential: bool,
         now_us: i64,
-        points: &mut Vec<(usize, u64)>,
+        drawing: &mut Drawing,
     ) -> Result<Vec<usize>, WishError> {
         let connector = &shard.at.connector;
         let mut places = Vec::new();
@@ -255,23 +269,34 @@ impl Asking {
                         burst,
                     });
                 }
-                let limit = self.limit(instance, Narrow::of(template));
+                let numbers = Numbers::of(&instance.rule);
+                let planned_at = shard.run.plan.planned_at;
+                let limit = self.limit(instance, planned_at, Narrow::of(template));
                 places.push(limit);
-                points.extend(taken.map(|points| (limit, points)));
+                drawing.planned.push((limit, numbers));
+                drawing.points.extend(taken.map(|points| (limit, points)));
             }
         }
         Ok(places)
     }
 
-    fn limit(&mut self, instance: Instance, narrow: Narrow) -> usize {
-        match self.limits.iter().position(|known| *known == instance) {
-            Some(place) => place,
-            None => {
-                self.limits.push(instance);
-                self.narrow.push(narrow);
-                self.limits.len() - 1
-            }
+    /// The place of `instance`. A limit is asked for once, however many plans have it: its state would be read and written
+    /// as often, each time without the others' calls. Of plans with other numbers the newest one's hold.
+    fn limit(&mut self, instance: Instance, planned_at: Timestamp, narrow: Narrow) -> usize {
+        let same =
+            |known: &Instance| known.limit == instance.limit && known.scope == instance.scope;
+        let Some(place) = self.limits.iter().position(same) else {
+            self.limits.push(instance);
+            self.planned_at.push(planned_at);
+            self.narrow.push(narrow);
+            return self.limits.len() - 1;
+        };
+        if planned_at > self.planned_at[place] {
+            self.limits[place] = instance;
+            self.planned_at[place] = planned_at;
+            self.narrow[place] = narrow;
         }
+        place
     }
 
     /// Nothing is asked for.
@@ -308,7 +333,6 @@ impl Asking {
                 && let Some(rule) = numbers.put_into(&limit.rule)
             {
                 limit.rule = rule;
-                self.changed.push((*place, *numbers));
             }
         }
     }
@@ -355,8 +379,7 @@ impl Asking {
         if let Some((_, drawn)) = asked.drawn.iter().find(|(known, _)| *known == credential) {
             return Some((wish, drawn.clone()));
         }
-        let drawn =
-            Arc::new(asked.drawn_with(credential, &self.limits, &self.narrow, &self.changed));
+        let drawn = Arc::new(asked.drawn_with(credential, &self.limits, &self.narrow));
         asked.drawn.push((credential, drawn.clone()));
         Some((wish, drawn))
     }
@@ -374,7 +397,6 @@ impl AskedGroup {
         credential: Option<usize>,
         limits: &[Instance],
         narrow: &[Narrow],
-        changed: &[(usize, Numbers)],
     ) -> Drawn {
         let chosen = credential.and_then(|c| {
             self.group
@@ -400,8 +422,12 @@ impl AskedGroup {
             })
             .collect();
         let concurrent = |limit: &&&Instance| matches!(limit.rule, Rule::Concurrency { .. });
-        let allowed = changed.iter().filter(|(place, _)| places.contains(place));
-        let allowed = allowed.map(|(place, numbers)| format!("{}={numbers}", limits[*place].limit));
+        // As operators set them, answers told them, or a newer plan has them.
+        let in_force = self.planned.iter().filter_map(|(place, planned)| {
+            let (limit, drawn) = (limits.get(*place)?, places.contains(place));
+            let numbers = Numbers::of(&limit.rule);
+            (drawn && numbers != *planned).then(|| format!("{}={numbers}", limit.limit))
+        });
         let scoped = drawn.iter().filter(|limit| !limit.scope.is_empty());
         Drawn {
             leases: drawn
@@ -412,7 +438,7 @@ impl AskedGroup {
             scopes: scoped
                 .map(|limit| format!("{}={}", limit.limit, limit.scope))
                 .collect(),
-            allowed: allowed.collect(),
+            allowed: in_force.collect(),
             credential: chosen.map(|choice| choice.name.clone()),
             names: cooldown::names(&all, chosen.map(|choice| choice.name.as_str())),
             limits: all,

@@ -306,8 +306,7 @@ impl Work<'_> {
                 Ok(())
             }
             _ => {
-                let opens = u64::try_from(refusal.opens_us - now_us).unwrap_or(0);
-                let wait = Duration::from_micros(opens).max(Duration::from_millis(20));
+                let wait = refusal.single_call_again(now_us);
                 // In the middle of a log-in, a limit of a few calls a minute is waited for.
                 if refusal.why != Why::Paced && wait > WAIT_HERE {
                     return Err(Called::Wait(wait));
