@@ -1,8 +1,10 @@
 //! `/metrics`, `/healthz` and `/readyz` of a producer that watches a run, only where `--listen` asks for them.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -10,6 +12,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use paceline_protocol::listen;
 use paceline_protocol::metrics::{Registrar, gauge};
 use prometheus::{Encoder as _, GaugeVec, IntGaugeVec, Registry, TextEncoder};
 use tokio::net::TcpListener;
@@ -55,12 +58,8 @@ impl Listening {
             listener.local_addr()?
         ));
         let shown = Arc::new(Shown::new()?);
-        let served = axum::serve(listener, routes(shown.clone())).into_future();
-        let server = tokio::spawn(async move {
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the metrics server ended");
-            }
-        });
+        let served = listen::serve(listener, routes(shown.clone()), pending(), Duration::ZERO);
+        let server = tokio::spawn(served);
         Ok(Some(Listening {
             shown,
             _server: AbortOnDropHandle::new(server),

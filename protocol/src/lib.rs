@@ -2,7 +2,7 @@
 //!
 //! Everything here is pure (no I/O, the clock passed in) except what the feature `stores` adds: [`stores`], the typed
 //! clients of RabbitMQ, Redis, S3 and Elasticsearch, [`http`], one call of a provider, and [`probe`], which asks a process whether
-//! it is well.
+//! it is well; and `listen`: [`listen`], which serves HTTP.
 
 pub mod block;
 pub mod cases;
@@ -31,6 +31,8 @@ pub mod version;
 
 #[cfg(feature = "stores")]
 pub mod http;
+#[cfg(feature = "listen")]
+pub mod listen;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 #[cfg(feature = "parts")]

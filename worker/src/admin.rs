@@ -1,7 +1,9 @@
 //! `/metrics`, `/healthz` and `/readyz`, only where `--listen` asks for them.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
@@ -9,6 +11,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use paceline_protocol::listen;
 use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -91,12 +94,9 @@ impl Admin {
             .with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         tracing::info!(listen.addr = %address, "serving /metrics, /healthz and /readyz");
-        let served = axum::serve(listener, routes(metrics, readiness)).into_future();
-        let server = tokio::spawn(async move {
-            if let Err(error) = served.await {
-                tracing::error!(%error, "the metrics server ended");
-            }
-        });
+        let routes = routes(metrics, readiness);
+        let served = listen::serve(listener, routes, pending(), Duration::ZERO);
+        let server = tokio::spawn(served);
         Ok(Admin {
             _server: AbortOnDropHandle::new(server),
             address,

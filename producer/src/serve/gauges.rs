@@ -64,7 +64,7 @@ impl Gauges {
         let gauges = Gauges {
             ready: r.gauge(
                 "serve_ready",
-                "1 while S3 and Redis answer (and RabbitMQ, while a run has several lanes); looked at every 5 s, as everything here.",
+                "1 while S3, Redis and RabbitMQ answer; looked at every 5 s, as everything here.",
             )?,
             leading: r.gauge(
                 "serve_leading",
@@ -274,10 +274,12 @@ pub(super) async fn keep_measuring(server: Arc<Server>) {
         match measure(&server, &mut meters).await {
             Ok(()) => {
                 server.gauges.ready.set(1);
+                server.note_away(None);
                 told = false;
             }
             Err(error) => {
                 server.gauges.ready.set(0);
+                server.note_away(Some(format!("{error:#}")));
                 if !told {
                     tracing::warn!("the fleet is not measured: {error:#}");
                     told = true;
@@ -362,7 +364,10 @@ async fn measure(server: &Server, meters: &mut Meters) -> Result<()> {
     }
     stores.state.ping().await?;
     server.gauges.show(&look);
-    of_jobs(server).await
+    of_jobs(server).await?;
+    let heard = stores.publisher.loaders().await;
+    heard.context("RabbitMQ does not answer: nothing is started")?;
+    Ok(())
 }
 
 async fn provider_now(server: &Server, provider: &Provider) -> Result<ProviderNow> {

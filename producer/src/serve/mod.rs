@@ -24,7 +24,7 @@ pub mod useful;
 mod views;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -63,6 +63,8 @@ struct Server {
     /// The fleet's events as they come by.
     events: broadcast::Sender<Arc<Event>>,
     gauges: gauges::Gauges,
+    /// The server that did not answer when the fleet was measured last, and how.
+    away: Mutex<Option<String>>,
     views: views::Views,
     amqp: String,
     /// When this process began to serve.
@@ -92,6 +94,15 @@ impl Server {
     fn inbox(&self, hear: Hear, prefetch: u16) -> Result<Inbox> {
         let topology = Topology::new(self.stores.archive.fleet.namespace.clone());
         Ok(Inbox::new(&self.amqp, topology, hear, prefetch)?)
+    }
+
+    fn note_away(&self, why: Option<String>) {
+        *self.away.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    fn away(&self) -> Option<String> {
+        let away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        away.clone()
     }
 
     /// Waits `every` time, and on until this replica leads; `false` when the process stops.
@@ -135,6 +146,7 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
     let server = Arc::new(Server {
         amqp: broker_url(&context.env)?,
         gauges: gauges::Gauges::new(args.worker())?,
+        away: Mutex::default(),
         views: views::Views::default(),
         events: broadcast::channel(EVENTS).0,
         context,

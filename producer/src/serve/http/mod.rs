@@ -23,6 +23,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use paceline_protocol::listen;
 use prometheus::{Encoder as _, TextEncoder};
 use tokio::net::TcpListener;
 
@@ -69,18 +70,7 @@ pub(super) async fn serve(server: Arc<Server>, tokens: Tokens, listener: TcpList
         .with_state(server.clone())
         .merge(page)
         .merge(api(tokens).with_state(server));
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let cut_off = async {
-        stop.cancelled().await;
-        tokio::time::sleep(LAST).await;
-    };
-    tokio::select! {
-        served = served => if let Err(error) = served {
-            tracing::error!(%error, "the HTTP server ended");
-        },
-        () = cut_off => {}
-    }
+    listen::serve(listener, app, stop.cancelled_owned(), LAST).await;
 }
 
 /// The API. A route is one of the modules' `routes`; what a caller must be is decided in [`door`].

@@ -72,6 +72,8 @@ pub(super) struct Seen {
     away: Option<String>,
     /// Why the ended ones are not read now.
     unread: Option<String>,
+    /// Why the fleet is not measured now.
+    unmeasured: Option<String>,
     pub(super) going: Vec<Arc<Going>>,
     pub(super) ended: Arc<BTreeMap<RunRef, Arc<Ended>>>,
     /// Whether the ended ones were all read once.
@@ -81,7 +83,8 @@ pub(super) struct Seen {
 impl Seen {
     /// Why what is shown may be old.
     pub(super) fn away(&self) -> Option<&str> {
-        self.away.as_deref().or(self.unread.as_deref())
+        let reasons = [&self.away, &self.unread, &self.unmeasured];
+        reasons.into_iter().find_map(|why| why.as_deref())
     }
 }
 
@@ -122,6 +125,7 @@ pub(super) async fn keep_looking(server: Arc<Server>, board: Arc<Board>) {
             }),
             Err(error) => board.change(|seen| seen.away = Some(format!("{error:#}"))),
         }
+        board.change(|seen| seen.unmeasured = server.away());
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = server.stop.cancelled() => return,

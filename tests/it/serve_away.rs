@@ -1,5 +1,5 @@
-//! `producer serve` while Redis is away: the page says so and shows what it saw last, the API answers what it can and
-//! else a problem with status 503, and all of it comes back by itself.
+//! `producer serve` while a server is away: the page says so and shows what it saw last, the API answers what it can and
+//! else a problem with status 503, it is not ready, and all of it comes back by itself.
 
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,19 @@ impl Seen {
         let ask = self.client.post(format!("{}/api/v1/runs", self.url));
         let body = json!({ "job": "fares", "run_id": run }).to_string();
         told(ask.body(body).send().await.expect("an answer")).await
+    }
+
+    async fn ready(&self) -> StatusCode {
+        let answer = self.client.get(format!("{}/readyz", self.url)).send().await;
+        answer.expect("an answer").status()
+    }
+
+    async fn until_ready(&self, expected: StatusCode) {
+        let until = Instant::now() + LIMIT;
+        while self.ready().await != expected {
+            assert!(Instant::now() < until, "/readyz is never {expected}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     async fn until(&self, what: &str, path: &str, holds: impl Fn(&str) -> bool) -> String {
@@ -124,11 +137,9 @@ async fn the_page_keeps_what_it_saw_and_the_api_says_503_until_redis_is_back() {
         seen.start("second").await.0,
         StatusCode::SERVICE_UNAVAILABLE
     );
-    let ready = async |path: &str| {
-        let answer = seen.client.get(format!("{}{path}", seen.url)).send().await;
-        answer.expect("an answer").status()
-    };
-    assert_eq!(ready("/healthz").await, StatusCode::OK);
+    let alive = seen.client.get(format!("{}/healthz", seen.url));
+    let alive = alive.send().await.expect("an answer");
+    assert_eq!(alive.status(), StatusCode::OK);
 
     proxy.set(Fault::None);
     seen.until("shown again", "/", shown).await;
@@ -149,9 +160,37 @@ async fn the_page_keeps_what_it_saw_and_the_api_says_503_until_redis_is_back() {
         assert!(Instant::now() < until, "the run does not end");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let until = Instant::now() + LIMIT;
-    while ready("/readyz").await != StatusCode::OK {
-        assert!(Instant::now() < until, "it does not get ready");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    seen.until_ready(StatusCode::OK).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_and_readyz_say_that_rabbitmq_is_away() {
+    let scene = scene("serve-broker");
+    let (proxy, through) = Proxy::before(scene.fleet.value("AMQP_URL"))
+        .await
+        .expect("a proxy");
+    let serving = scene.fleet.start_with(
+        &[
+            ("AMQP_URL", through.as_str()),
+            ("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody"),
+        ],
+        "producer",
+        &["serve", "--listen", "127.0.0.1:0"],
+    );
+    let serving = serving.expect("it starts");
+    let address = harness::fleet::metrics_address(&serving, LIMIT).expect("it listens");
+    let seen = Seen {
+        client: Client::new(),
+        url: format!("http://{address}"),
+    };
+    seen.until_ready(StatusCode::OK).await;
+    proxy.set(Fault::Reset);
+    seen.until_ready(StatusCode::SERVICE_UNAVAILABLE).await;
+    let said = |text: &str| text.contains("RabbitMQ does not answer");
+    let page = seen.until("said to be away", "/", said).await;
+    assert!(!page.contains("guest:guest"), "{page}");
+    proxy.set(Fault::None);
+    seen.until_ready(StatusCode::OK).await;
+    seen.until("shown again", "/", |text: &str| !said(text))
+        .await;
 }
