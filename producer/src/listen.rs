@@ -156,29 +156,6 @@ async fn ready(State(shown): State<Arc<Shown>>) -> (StatusCode, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::StateWord;
-
-    fn shot() -> Snapshot {
-        Snapshot {
-            run: "x".into(),
-            job: "fares".into(),
-            state: StateWord::Running,
-            cells: 200,
-            succeeded: 40,
-            empty: 9,
-            failed: 1,
-            shards: 4,
-            eta_s: Some(12),
-            binds: None,
-            progress: std::collections::BTreeMap::new(),
-            left: 150,
-            shards_loaded: 1,
-            granted: 51,
-            closed_s: 0,
-            allowed_per_s: None,
-            told: (0, 0),
-        }
-    }
 
     #[test]
     fn what_was_seen_is_shown() {
@@ -188,7 +165,7 @@ mod tests {
             limit: "day".into(),
             remaining: 24_949,
         };
-        shown.show(&shot(), &[quota]);
+        shown.show(&Snapshot::example(), &[quota]);
         let text = TextEncoder::new()
             .encode_to_string(&shown.registry.gather())
             .expect("text");

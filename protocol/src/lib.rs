@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod limit;
 pub mod manifest;
 pub mod message;
+pub mod newest;
 pub mod outcome;
 pub mod plan;
 pub mod rebuild;

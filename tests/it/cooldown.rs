@@ -107,3 +107,31 @@ async fn refused_again_and_again_the_run_is_paused() {
     calendar.watch(RUN).expect("it ends").expect_code(0);
     calendar.check(RUN).await.expect("checked").assert_kept();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_last_cells_wait_for_a_closed_scope_stops_who_waits_for_it() {
+    let throttle = Fault::Throttle {
+        wait_ms: 600_000,
+        retry_after: RetryAfter::Float,
+    };
+    let shape = Shape {
+        destinations: &["NRT", "KIX"],
+        faults: vec![FaultRule::cells(throttle, "NRT/2026-12-05/2026-12-06").first(1)],
+        provider: vec![by_place()],
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("standstill", shape).expect("a calendar");
+    let _loader = calendar.load().expect("started");
+    let _worker = calendar.collect().expect("started");
+    let stopped = calendar.enqueue_and_wait(RUN).expect("it ends");
+    let stopped = stopped.expect_code(5);
+    let what = "what is left waits for place:NRT";
+    assert!(stopped.stderr.contains(what), "{}", stopped.stderr);
+    let others = calendar.provider.log();
+    assert_eq!(calls_of(&others, "KIX/").len(), 60, "the others are done");
+
+    let resumed = calendar.producer(&["resume", RUN]);
+    resumed.expect("it ends").expect_code(0);
+    calendar.watch(RUN).expect("it ends").expect_code(0);
+    calendar.check(RUN).await.expect("checked").assert_kept();
+}

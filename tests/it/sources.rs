@@ -12,7 +12,7 @@ const RUN: &str = "2026-11-27";
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(180);
 
 /// Its first collector dies as by kill -9 at `point`; another one goes on.
-async fn ends_well(fleet: &Fleet, job: &str, point: &str, index: Option<&str>) -> Vec<Row> {
+async fn ends_well(fleet: &Fleet, job: &str, point: &str, outputs: Outputs) -> Vec<Row> {
     let _loader = fleet.load(&[]).expect("started");
     let crash = [("PACELINE_CRASH_AT", point)];
     let mut doomed = fleet
@@ -30,14 +30,19 @@ async fn ends_well(fleet: &Fleet, job: &str, point: &str, index: Option<&str>) -
     let _collector = fleet.collect(&[]).expect("started");
     let ended = fleet.producer(&["watch", RUN], PATIENCE).expect("it ends");
     ended.expect_code(0);
-    let named: fn(&Row) -> String = |row| row["link"].as_str().unwrap_or_default().to_owned();
-    let outputs = Outputs {
-        index: index.map(|name| (name.to_owned(), Box::new(named) as _)),
-        ranking: None,
-    };
     let checker = Checker::new(fleet, job, RUN, outputs).expect("a run id");
     checker.check().await.expect("checked").assert_kept();
     rows(fleet, job).await
+}
+
+fn by_link(index: &str) -> Outputs {
+    Outputs {
+        index: Some((
+            index.to_owned(),
+            Box::new(|row| row["link"].as_str().unwrap_or_default().to_owned()),
+        )),
+        ranking: None,
+    }
 }
 
 async fn rows(fleet: &Fleet, job: &str) -> Vec<Row> {
@@ -85,7 +90,7 @@ async fn a_job_without_calls_makes_records_of_anothers() {
         .await
         .expect("written");
 
-    let found = ends_well(&fleet, "kept", "read-after@4", Some(&index)).await;
+    let found = ends_well(&fleet, "kept", "read-after@4", by_link(&index)).await;
     let wanted = parts.iter().flatten().filter(|post| {
         let day = post["posted_on"].as_str().expect("a day");
         day >= "2026-11-17"
@@ -124,7 +129,7 @@ async fn a_regions_sorted_set_becomes_records() {
             .await
             .expect("added");
     }
-    let found = ends_well(&fleet, "votes-push", "read-after", None).await;
+    let found = ends_well(&fleet, "votes-push", "read-after", Outputs::default()).await;
     votes.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     let wanted: Vec<String> = votes
         .into_iter()
@@ -225,4 +230,98 @@ async fn a_region_pushes_its_votes_with_the_example_as_it_stands() {
     let text = String::from_utf8(object.body.to_vec()).expect("UTF-8");
     let wanted = "kseq,score\n\"후보, \"\"A\"\"\",12345\nk1,7\nk2,7\n";
     assert_eq!(text.replace("\r\n", "\n"), wanted);
+}
+
+fn event(id: &str, title: &str, update_type: u8) -> Value {
+    json!({ "country": "KR", "category": "expos", "id": id, "title": title, "update_type": update_type })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_runs_of_its_parent_a_job_without_calls_reads_the_newest_record_of_each_id() {
+    let mut fleet = Fleet::new("since").expect("a fleet");
+    fleet.set("WORLD_EVENTS_URL", "http://127.0.0.1:9");
+    fleet.set("WORLD_EVENTS_TOKENS", "key");
+    let (set, index) = (
+        format!("{}:all", fleet.name),
+        format!("{}-kinds", fleet.name),
+    );
+    let job = format!(
+        r#"job: copy
+after: events
+source: {{records_of: {{job: events, where: "update_type >= 1"}}}}
+fields: {{id: "{{{{ id }}}}", title: "{{{{ title }}}}", kind: "{{{{ update_type }}}}"}}
+outputs:
+  s3: {{format: csv, compress: none, key: "{index}/{{{{ parent.id }}}}.csv", merged: "{index}/{{{{ parent.date }}}}-all.csv"}}
+  rankings: [{{key: "{set}", member: all, score: "{{{{ kind }}}}", keep: sum}}]
+  index: {{name: {index}, mode: upsert, id: "kind-{{{{ kind }}}}", mapping: {{id: keyword}}}}
+"#
+    );
+    fleet.spec.write("jobs/copy.yaml", &job).expect("written");
+    let parent = Parent {
+        fleet: &fleet,
+        job: "events",
+    };
+    // No run of the child was ever good, so all of them count.
+    let nights = [
+        vec![
+            event("a", "first", 3),
+            event("b", "first", 3),
+            event("gone", "first", 3),
+        ],
+        vec![event("a", "moved", 2), event("b", "first", 0)],
+        vec![
+            event("b", "first", 0),
+            event("a", "third", 1),
+            event("c", "third", 3),
+        ],
+    ];
+    for (night, rows) in (1..).zip(nights) {
+        let planned_at = format!("2026-11-2{night}T00:00:00Z");
+        let (run, parts) = (format!("e{night}"), [rows, vec![]]);
+        let written = parent.good_run(&run, &planned_at, &parts).await;
+        written.expect("written");
+    }
+    let name = set.clone();
+    let outputs = Outputs {
+        index: None,
+        ranking: Some((
+            Box::new(move |_| name.clone()),
+            Box::new(|_| "all".to_owned()),
+            Box::new(|_| 12.0),
+        )),
+    };
+    let rows = ends_well(&fleet, "copy", "settle-before-part", outputs).await;
+    let read: BTreeSet<(&str, &str, u64)> = rows
+        .iter()
+        .map(|row| {
+            let text = |name: &str| row[name].as_str().expect("text");
+            let kind = row["kind"].to_string().replace('"', "").parse();
+            (text("id"), text("title"), kind.expect("a number"))
+        })
+        .collect();
+    let wanted = [
+        ("a", "third", 3),
+        ("b", "first", 3),
+        ("c", "third", 3),
+        ("gone", "first", 3),
+    ];
+    assert_eq!((read, rows.len()), (wanted.into(), 4));
+    let bucket = harness::Bucket::of(&fleet);
+    for key in ["e3.csv", "2026-11-23-all.csv"] {
+        let key = format!("{index}/{key}");
+        bucket
+            .get_as_it_is(&key)
+            .await
+            .expect("named by its parent");
+    }
+    let sum: f64 = fleet.redis().await.zscore(&set, "all").await.expect("it");
+    assert_eq!(sum, 12.0);
+    // Documents as they are in the index, whatever the number of records.
+    let manifest = bucket.get(&fleet.layout("copy", RUN).manifest()).await;
+    let manifest: Value =
+        serde_json::from_slice(&manifest.expect("a manifest").body).expect("JSON");
+    assert_eq!(
+        (&manifest["records"], &manifest["documents"]),
+        (&json!(4), &json!(1))
+    );
 }

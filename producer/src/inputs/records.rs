@@ -1,6 +1,5 @@
 //! The records of other jobs' runs as rows of a dimension.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,13 +9,12 @@ use paceline_protocol::ids::RunRef;
 use paceline_protocol::inputs::ReadRun;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::{Manifest, ManifestPart};
+use paceline_protocol::newest::{NewestRecords, UPDATE_TYPE};
 use paceline_protocol::part::{PartFormat, lines};
 use paceline_protocol::plan::{Plan, PlannedDimension, PlannedValues};
 use paceline_protocol::record_names::{Condition, FixedNames, ReadRecord, RecordNames};
 use paceline_protocol::spec::{Field, FieldKind, FieldSource, RecordsOf};
-use paceline_protocol::template::{environment, value_of};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::runs::plan_of;
 use crate::plan::RunNames;
@@ -26,8 +24,6 @@ use crate::stores::Archive;
 const MOST_ROWS: usize = 5_000_000;
 /// Parts that are fetched ahead.
 const AHEAD: usize = 4;
-/// The field that a job with `changes` adds.
-const UPDATE_TYPE: &str = "update_type";
 
 /// A run with what is needed to read its records.
 pub struct RunRecords {
@@ -201,9 +197,9 @@ impl Rows {
             only.each(archive, &mut each).await?;
             return Ok(rows);
         }
-        let mut merge = Merge::prepare(archive, runs).await?;
-        for run in runs {
-            let mut each = |record: ReadRecord| match merge.newest(record)? {
+        let newest = newest_of(archive, runs).await?;
+        for (place, run) in (0..).zip(runs) {
+            let mut each = |record: ReadRecord| match newest.newest(place, record)? {
                 Some(record) => rows.add(record, &filter),
                 None => Ok(()),
             };
@@ -262,87 +258,14 @@ impl<'e> Filter<'e> {
     }
 }
 
-/// The newest record of each id over several runs, with its highest `update_type`. Ids are held as hashes of
-/// 128 bits.
-struct Merge {
-    ids: Ids,
-    highest: HashMap<u128, i64>,
-    seen: HashSet<u128>,
-}
-
-impl Merge {
-    /// Looks through all runs but the newest for what had changed there.
-    async fn prepare(archive: &Archive, runs: &[RunRecords]) -> Result<Self> {
-        let mut merge = Merge {
-            ids: Ids::of(runs)?,
-            highest: HashMap::new(),
-            seen: HashSet::new(),
-        };
-        for run in runs {
-            let mut each = |record: ReadRecord| merge.note(record);
-            run.each(archive, &mut each).await?;
-        }
-        Ok(merge)
+/// Looks through all runs, newest first, for which record of each id is the newest one.
+async fn newest_of(archive: &Archive, runs: &[RunRecords]) -> Result<NewestRecords> {
+    let first = runs.first().map(|run| NewestRecords::of(&run.plan));
+    let newest = first.transpose()?.flatten();
+    let mut newest = newest.context("only records of a job with `changes` are merged")?;
+    for (place, run) in (0..).zip(runs) {
+        let mut each = |record: ReadRecord| Ok(newest.note(place, record)?);
+        run.each(archive, &mut each).await?;
     }
-
-    fn note(&mut self, record: ReadRecord) -> Result<()> {
-        let kind = update_type(&record);
-        if kind > 0 {
-            let id = self.ids.of_record(record)?.1;
-            let highest = self.highest.entry(id).or_default();
-            *highest = kind.max(*highest);
-        }
-        Ok(())
-    }
-
-    /// The record when no newer run has its id; runs come newest first.
-    fn newest(&mut self, record: ReadRecord) -> Result<Option<ReadRecord>> {
-        let (mut record, id) = self.ids.of_record(record)?;
-        if !self.seen.insert(id) {
-            return Ok(None);
-        }
-        if let Some(highest) = self.highest.get(&id) {
-            record.insert(UPDATE_TYPE.into(), (*highest).into());
-        }
-        Ok(Some(record))
-    }
-}
-
-fn update_type(record: &ReadRecord) -> i64 {
-    record.get(UPDATE_TYPE).and_then(Value::as_i64).unwrap_or(0)
-}
-
-/// The ids of a job's records.
-struct Ids {
-    jinja: minijinja::Environment<'static>,
-    fixed: FixedNames,
-}
-
-impl Ids {
-    const NAME: &'static str = "id";
-
-    fn of(runs: &[RunRecords]) -> Result<Self> {
-        let changes = runs.first().and_then(|run| run.plan.job.changes.as_ref());
-        let changes = changes.context("only records of a job with `changes` are merged")?;
-        let params = runs.first().map(|run| run.plan.job.params.clone());
-        let params: ReadRecord = params.unwrap_or_default().into_iter().collect();
-        let mut jinja = environment();
-        jinja.add_template_owned(Self::NAME, changes.id.clone())?;
-        let fixed = HashMap::from([("params".to_owned(), value_of(&Value::Object(params)))]);
-        Ok(Ids {
-            jinja,
-            fixed: Arc::new(fixed),
-        })
-    }
-
-    fn of_record(&self, record: ReadRecord) -> Result<(ReadRecord, u128)> {
-        let names = RecordNames::new(record, &self.fixed);
-        let template = self.jinja.get_template(Self::NAME)?;
-        let id = template.render(names.context())?;
-        let digest: [u8; 32] = Sha256::digest(id).into();
-        let hash = digest[..16]
-            .iter()
-            .fold(0, |hash: u128, byte| hash << 8 | u128::from(*byte));
-        Ok((names.into_record(), hash))
-    }
+    Ok(newest)
 }

@@ -5,6 +5,7 @@ mod quota;
 mod rate;
 mod screen;
 mod snapshot;
+mod standstill;
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ use self::closed::{ClosedFor, open_again_in};
 pub(crate) use self::quota::quotas_left;
 pub(crate) use self::rate::RateMeter;
 use self::screen::Screen;
+use self::standstill::Standstill;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::listen::Listening;
@@ -55,6 +57,7 @@ struct Watched {
     screen: Screen,
     meters: Meters,
     closed: ClosedFor,
+    standstill: Standstill,
     outage: Outage,
     asked_s3: Instant,
 }
@@ -66,6 +69,7 @@ impl Watched {
             files,
             meters: Meters::default(),
             closed: ClosedFor::default(),
+            standstill: Standstill::default(),
             outage: Outage::default(),
             asked_s3: Instant::now(),
         }
@@ -114,12 +118,9 @@ impl Watcher<'_> {
             crate::terminal::tell(format_args!("{run} is {reason}"));
             return Ok(Some(Exit::StoppedByProvider));
         }
-        if self
-            .stopped(&watched.files, &shot, &mut watched.closed)
-            .await?
-        {
+        if self.stopped(&shot, watched).await? {
             watched.screen.end();
-            return Ok(Some(self.say_stopped(run, &watched.closed)));
+            return Ok(Some(self.say_stopped(run, watched)));
         }
         if watched.may_have_ended(&shot, still_open) {
             self.read_again(run, watched).await?;
@@ -182,26 +183,34 @@ impl Watcher<'_> {
         Ok((shot, open))
     }
 
-    /// Whether every key of every provider has been, or will be, closed for too long.
-    async fn stopped(
-        &self,
-        files: &RunFiles,
-        shot: &Snapshot,
-        closed: &mut ClosedFor,
-    ) -> Result<bool> {
+    /// Whether every key of every provider, or whatever the run's last cells draw from, has been, or will be, closed for
+    /// too long.
+    async fn stopped(&self, shot: &Snapshot, watched: &mut Watched) -> Result<bool> {
         if !matches!(shot.state, StateWord::Queued | StateWord::Running) {
-            closed.open();
+            watched.closed.open();
             return Ok(false);
         }
-        match open_again_in(self.limiter, &files.plan, &self.context.env).await {
-            Ok(Some(wait)) => Ok(closed.note(Instant::now(), wait)),
+        match self.opens_in(shot, watched).await {
+            Ok(Some(wait)) => Ok(watched.closed.note(Instant::now(), wait)),
             Ok(None) => {
-                closed.open();
+                watched.closed.open();
                 Ok(false)
             }
             // An outage of Redis is noticed, and survived, where counters are read.
             Err(_) => Ok(false),
         }
+    }
+
+    /// When anything of the run can go on; `None`: now.
+    async fn opens_in(&self, shot: &Snapshot, watched: &mut Watched) -> Result<Option<Duration>> {
+        let plan = &watched.files.plan;
+        let whole = open_again_in(self.limiter, plan, &self.context.env).await?;
+        let stands = watched.standstill.note(Instant::now(), shot);
+        if whole.is_some() || !stands {
+            return Ok(whole);
+        }
+        let standstill = &mut watched.standstill;
+        standstill.look(self.state, self.limiter, plan).await
     }
 
     fn say_end(&self, run: &RunRef, manifest: &Manifest) -> Exit {
@@ -229,15 +238,19 @@ impl Watcher<'_> {
         manifest.state.into()
     }
 
-    fn say_stopped(&self, run: &RunRef, closed: &ClosedFor) -> Exit {
-        let left = closed.remaining();
+    fn say_stopped(&self, run: &RunRef, watched: &Watched) -> Exit {
+        let left = watched.closed.remaining();
+        let what = match &watched.standstill.waits_for {
+            Some(closure) => format!("what is left waits for {}, which", closure.name),
+            None => "every key".to_owned(),
+        };
         let then = if show::opens_by_itself(left) {
             format!(
-                "every key is closed for {} more. The run stays open and goes on by itself then",
+                "{what} is closed for {} more. The run stays open and goes on by itself then",
                 show::span(left)
             )
         } else {
-            "every key is closed until somebody looks. The run stays open".to_owned()
+            format!("{what} is closed until somebody looks. The run stays open")
         };
         crate::terminal::tell(format_args!(
             "{run} is stopped by its provider: {then}; `producer resume {run}` tries again at once, `producer watch {run}` shows it"

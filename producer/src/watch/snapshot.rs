@@ -80,6 +80,30 @@ impl Snapshot {
     pub fn done(&self) -> u64 {
         self.succeeded + self.empty + self.failed
     }
+
+    /// A run of 200 cells that goes.
+    #[cfg(test)]
+    pub fn example() -> Self {
+        Snapshot {
+            run: "x".into(),
+            job: "fares".into(),
+            state: StateWord::Running,
+            cells: 200,
+            succeeded: 40,
+            empty: 9,
+            failed: 1,
+            shards: 4,
+            eta_s: Some(12),
+            binds: None,
+            progress: BTreeMap::new(),
+            left: 150,
+            shards_loaded: 1,
+            granted: 51,
+            closed_s: 0,
+            allowed_per_s: None,
+            told: (0, 0),
+        }
+    }
 }
 
 /// Takes a snapshot of a run.
@@ -237,7 +261,30 @@ async fn binds(limiter: &FleetLimiter, plan: &Plan, env: &impl Environment) -> R
             return Ok(Binding::of(Some(what)));
         }
     }
-    Ok(Binding::of(pace(plan).map(|pace| pace.limit)))
+    Ok(Binding::of(match pace(plan) {
+        Some(pace) => Some(pace.limit),
+        None => closed_part(limiter, plan).await?,
+    }))
+}
+
+/// The scope or key that is closed for longest; the others go on meanwhile.
+async fn closed_part(limiter: &FleetLimiter, plan: &Plan) -> Result<Option<String>> {
+    let mut longest: Option<(Duration, String)> = None;
+    for provider in plan.providers.values() {
+        for closure in limiter.closures(&limiter_name(provider)).await? {
+            if longest
+                .as_ref()
+                .is_none_or(|(for_, _)| closure.for_ > *for_)
+            {
+                let (name, reason) = (&closure.name, &closure.reason);
+                let what = format!("{} {name} closed ({reason})", provider.name);
+                longest = Some((closure.for_, what));
+            }
+        }
+    }
+    Ok(longest
+        .filter(|(for_, _)| !for_.is_zero())
+        .map(|(_, what)| what))
 }
 
 fn is_full(limit: &LimitNow) -> bool {

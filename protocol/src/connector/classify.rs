@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::body::{Body, BodyReader, JsonPath, Spot, Unreadable};
 use super::{CompileError, Connector, wait};
 use crate::outcome::{Outcome, Verdict};
-use crate::spec::{Place, Provider, ValueTest, Wait, When};
+use crate::spec::{BodyPlace, Place, Provider, ValueTest, Wait, When};
 
 /// The most bytes of a body, counted after decompression, unless `format: {max_body}` says otherwise.
 pub const MAX_BODY_DEFAULT: u64 = 32 << 20;
@@ -61,6 +61,9 @@ struct Rule {
     wait: Option<Wait>,
     wait_path: Option<JsonPath>,
 }
+
+/// Characters of a body's word in a reason.
+const LONGEST_SAID: usize = 60;
 
 #[derive(Debug)]
 pub(super) enum Test {
@@ -172,6 +175,25 @@ impl Rule {
         body.is_some_and(|body| spot.any(body, holds))
     }
 
+    /// What of the body the rule went by, where the status says that all is well.
+    fn body_said(&self, status: u16, body: Option<&Body>) -> Option<String> {
+        let (spot, test) = self.body.as_ref()?;
+        let at = match &self.when.body.as_ref()?.at {
+            BodyPlace::Path(path) => path,
+            BodyPlace::Css(css) => css,
+        };
+        let mut said = None;
+        spot.any(body.filter(|_| (200..300).contains(&status))?, |found| {
+            let holds = test.as_ref().is_none_or(|test| test.holds(found));
+            if holds {
+                said = Some(shown(found));
+            }
+            holds
+        });
+        let said: String = said?.chars().take(LONGEST_SAID).collect();
+        Some(format!("{at} is {said}"))
+    }
+
     /// How long the scope waits by this rule and answer.
     fn wait(&self, answer: &Answer<'_>, body: Option<&Body>) -> Option<Duration> {
         match self.wait.as_ref()? {
@@ -214,7 +236,10 @@ impl Connector {
             Some(rule) => Verdict {
                 outcome: rule.then,
                 wait: rule.wait(answer, body).or(default_wait(rule.then)),
-                reason: format!("status {}", answer.status),
+                reason: match rule.body_said(answer.status, body) {
+                    Some(said) => format!("status {}, {said}", answer.status),
+                    None => format!("status {}", answer.status),
+                },
             },
             None => built_in(answer),
         };

@@ -141,7 +141,7 @@ impl CompiledField {
             FieldKind::Float => float(&text_of(value)?).map(Scalar::Number),
             FieldKind::Boolean => boolean(value).map(Scalar::Boolean),
             FieldKind::Date => self
-                .date(text_of(value)?.trim())
+                .date(text_of(value)?.trim(), value.is_number())
                 .map(|day| Scalar::Text(day.to_string())),
             FieldKind::Datetime => self
                 .instant(text_of(value)?.trim(), value.is_number())
@@ -149,9 +149,14 @@ impl CompiledField {
         }
     }
 
-    fn date(&self, text: &str) -> Option<Date> {
+    fn date(&self, text: &str, is_number: bool) -> Option<Date> {
         if let Some(format) = &self.format {
             return jiff::fmt::strtime::parse(format, text).ok()?.to_date().ok();
+        }
+        if let Ok(number) = text.parse::<i64>() {
+            // An instant without an offset of its own is one in UTC.
+            let at = epoch(number, is_number || [10, 13].contains(&text.len()))?;
+            return Some(at.to_zoned(TimeZone::UTC).date());
         }
         // The date of an instant is the date in its own offset, so what stands before the T counts.
         let head = text.get(..10)?;
@@ -219,6 +224,9 @@ fn as_found(value: &Value) -> Option<Scalar> {
     }
 }
 
+/// Digits that an integer may have: more do not fit its 128 bits.
+const LONGEST_INTEGER: usize = 39;
+
 fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::Bool(b) => Some(b.to_string()),
@@ -228,15 +236,27 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// Whole numbers, also written as `12.0`.
+/// Whole numbers, also written as `12.0` or `1.2e1`.
 fn integer(text: &str) -> Option<String> {
     let text = text.trim();
-    let whole = match text.split_once('.') {
-        Some((whole, zeros)) if !zeros.is_empty() && zeros.bytes().all(|b| b == b'0') => whole,
-        Some(_) => return None,
-        None => text,
+    let (digits, power) = match text.split_once(['e', 'E']) {
+        Some((digits, power)) => (digits, power.parse::<i32>().ok()?),
+        None => (text, 0),
     };
-    whole.parse::<i128>().ok().map(|n| n.to_string())
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (digits, ""),
+    };
+    let point = usize::try_from(power).unwrap_or(0).min(fraction.len());
+    let (moved, rest) = fraction.split_at_checked(point)?;
+    let zeros = usize::try_from(power).unwrap_or(0) - point;
+    let is_whole = !digits.is_empty()
+        && power >= 0
+        && zeros <= LONGEST_INTEGER
+        && rest.bytes().all(|b| b == b'0');
+    let number = is_whole.then(|| format!("{whole}{moved}{:0<zeros$}", ""));
+    number?.parse::<i128>().ok().map(|n| n.to_string())
 }
 
 /// The digits as they are, when they are a JSON number.
@@ -247,12 +267,17 @@ fn decimal(text: &str) -> Option<String> {
         None => ("", text.strip_prefix('+').unwrap_or(text)),
     };
     let is_digit = |c: char| c.is_ascii_digit();
-    // `00012.50` is the same number as `12.50`, and JSON knows the latter alone.
+    // `00012.50`, `.5` and `5.` are the same numbers as `12.50`, `0.5` and `5`, and JSON knows the latter alone.
     let bare = digits.trim_start_matches('0');
     let zero = if bare.starts_with(is_digit) { "" } else { "0" };
+    let bare = match bare.strip_suffix('.') {
+        Some(whole) if !digits.starts_with('.') => whole,
+        _ => bare,
+    };
     let number = format!("{sign}{zero}{bare}");
+    let begins = digits.strip_prefix('.').unwrap_or(digits);
     let fits =
-        digits.starts_with(is_digit) && serde_json::from_str::<serde_json::Number>(&number).is_ok();
+        begins.starts_with(is_digit) && serde_json::from_str::<serde_json::Number>(&number).is_ok();
     fits.then_some(number)
 }
 
@@ -401,10 +426,12 @@ mod tests {
             ("+5", "5"),
             ("-0.50", "-0.50"),
             ("000", "0"),
+            (".5", "0.5"),
+            ("-5.", "-5"),
         ] {
             assert_eq!(decimal(text).as_deref(), Some(digits), "{text}");
         }
-        for text in ["+", "-", ".5", "5.", "+-5", "1,234.50", "0x1", ""] {
+        for text in ["+", "-", ".", "-.", "+-5", "1,234.50", "0x1", ""] {
             assert_eq!(decimal(text), None, "{text}");
         }
         for bad in [r#""1,234.50""#, r#""""#, r#""NaN""#, "true", "[1]"] {
@@ -471,9 +498,20 @@ mod tests {
                 number("123456789012345678901"),
             ),
             (FieldKind::Integer, "", None),
+            (FieldKind::Integer, "1e3", number("1000")),
+            (FieldKind::Integer, "-1.25E+2", number("-125")),
+            (FieldKind::Integer, "1.250e2", number("125")),
+            (FieldKind::Integer, "1.255e2", None),
+            (FieldKind::Integer, "5e-1", None),
+            (FieldKind::Integer, "1e99999999", None),
+            (FieldKind::Integer, "e3", None),
             (FieldKind::Integer, "1,200", None),
             (FieldKind::Decimal, " 80000.50\n", number("80000.50")),
             (FieldKind::Decimal, "", None),
+            (FieldKind::Decimal, ".5", number("0.5")),
+            (FieldKind::Decimal, "-5.", number("-5")),
+            (FieldKind::Decimal, ".", None),
+            (FieldKind::Decimal, "-.e1", None),
             (FieldKind::Decimal, "1 000", None),
             (FieldKind::Float, "12", number("12.0")),
             (FieldKind::Float, "1e21", number("1.0e21")),
@@ -484,6 +522,8 @@ mod tests {
             (FieldKind::String, " as found ", text(" as found ")),
             (FieldKind::Text, "<b>a</b> &amp; b", text("a & b")),
             (FieldKind::Date, "2026-11-22", text("2026-11-22")),
+            (FieldKind::Date, "1795000000", text("2026-11-18")),
+            (FieldKind::Date, "20261122", None),
             (
                 FieldKind::Datetime,
                 "1795000000",

@@ -86,9 +86,14 @@ impl Table {
             return Err(format!("two columns are named `{}`", twice.1));
         }
         let mut rows = Vec::new();
+        let mut lines = Lines {
+            text,
+            at: 0,
+            line: 1,
+        };
         for record in reader.records() {
             let record = record.map_err(|e| e.to_string())?;
-            let line = record.position().map_or(0, csv::Position::line);
+            let line = record.position().map_or(0, |at| lines.of(at.byte()));
             rows.push((line, record.iter().map(str::to_owned).collect()));
         }
         Ok(Table { columns, rows })
@@ -107,6 +112,28 @@ impl Table {
             let earlier = seen.insert(text.clone(), *line)?;
             Some((*line, earlier, text))
         })
+    }
+}
+
+/// Counts lines. The reader's own count takes a row that follows `\r\n` for one of the line before.
+struct Lines<'t> {
+    text: &'t str,
+    at: usize,
+    line: u64,
+}
+
+impl Lines<'_> {
+    /// The line of the row that begins at `byte` or after the breaks there; rows come in order.
+    fn of(&mut self, byte: u64) -> u64 {
+        let bytes = self.text.as_bytes();
+        let mut end = usize::try_from(byte).unwrap_or(usize::MAX).min(bytes.len());
+        while bytes.get(end).is_some_and(|b| matches!(b, b'\r' | b'\n')) {
+            end += 1;
+        }
+        let passed = bytes.get(self.at..end).unwrap_or_default();
+        self.line += passed.iter().filter(|b| **b == b'\n').count() as u64;
+        self.at = self.at.max(end);
+        self.line
     }
 }
 
@@ -173,6 +200,9 @@ mod tests {
             table.double(|row| row[0].clone()),
             Some((5, 2, "NRT".into()))
         );
+        let of_windows = Table::parse("k\r\na\r\n\r\nb\r\na\r\n").expect("CSV");
+        let lines: Vec<u64> = of_windows.rows.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [2, 4, 5]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ type Name = Box<dyn Fn(&Row) -> String + Send + Sync>;
 type Score = Box<dyn Fn(&Row) -> f64 + Send + Sync>;
 
 /// A job's outputs, worked out from a record by plain code beside the job's templates.
+#[derive(Default)]
 pub struct Outputs {
     /// The name of the index (`index.name`) and of a record's document.
     pub index: Option<(String, Name)>,

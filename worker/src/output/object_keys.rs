@@ -60,6 +60,9 @@ impl ObjectKeys {
             ("run".to_owned(), run),
             ("today".to_owned(), Value::from(plan.date.to_string())),
         ]);
+        if let Some(parent) = &plan.inputs.parent {
+            fixed.insert("parent".to_owned(), Value::from_pairs(parent.names()));
+        }
         if let Ok(now) = jiff::Timestamp::from_microsecond(now) {
             fixed.insert("now".to_owned(), now.to_string().into());
             fixed.insert("now_ms".to_owned(), now.as_millisecond().into());

@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use minijinja::Environment as Jinja;
 use paceline_protocol::ids::{RunId, RunRef};
+use paceline_protocol::inputs::ReadPart;
 use paceline_protocol::layout::RunLayout;
+use paceline_protocol::newest::NewestRecords;
 use paceline_protocol::part::{PartFormat, lines};
 use paceline_protocol::plan::Plan;
 use paceline_protocol::record::{Columns, Record, Scalar};
 use paceline_protocol::record_names::{Condition, FixedNames, ReadRecord, RecordNames};
 use paceline_protocol::spec::{FieldSource, Provider};
-use paceline_protocol::stores::objects::Objects;
+use paceline_protocol::stores::objects::{ObjectError, Objects};
 use paceline_protocol::template::{environment, whole_name};
 use serde_json::Value;
 
@@ -22,8 +25,10 @@ use crate::output::record_templates::Constants;
 #[derive(Debug)]
 pub struct RecordsRead {
     objects: Objects,
-    /// How the parts of each run are written.
-    formats: HashMap<RunId, PartFormat>,
+    /// How the parts of each run are written, and its place: the newest one first.
+    runs: HashMap<RunId, (u32, PartFormat)>,
+    /// Which records count, where several runs are read.
+    newest: Option<NewestRecords>,
     /// How this run's parts are written.
     own: PartFormat,
     condition: Condition,
@@ -60,8 +65,8 @@ impl RecordsRead {
         };
         let source = plan.job.source.as_ref();
         let filter = source.and_then(|source| source.filter.as_deref());
-        let mut formats = HashMap::new();
-        for run in &plan.inputs.runs {
+        let (mut runs, mut newest) = (HashMap::new(), None);
+        for (place, run) in (0..).zip(&plan.inputs.runs) {
             let id = RunRef {
                 job: run.job.clone(),
                 run: run.id.clone(),
@@ -71,11 +76,22 @@ impl RecordsRead {
             let object = object.ok_or_else(|| wrong(format!("{key} is gone")))?;
             let theirs: Plan =
                 serde_json::from_slice(&object.body).map_err(|e| wrong(format!("{key}: {e}")))?;
-            formats.insert(run.id.clone(), PartFormat::of(&theirs));
+            if place == 0 && plan.inputs.runs.len() > 1 {
+                newest = NewestRecords::of(&theirs).map_err(|e| wrong(format!("{key}: {e:#}")))?;
+            }
+            runs.insert(run.id.clone(), (place, PartFormat::of(&theirs)));
+        }
+        if let Some(newest) = &mut newest {
+            for part in plan.inputs.parts.iter().filter(|part| part.records > 0) {
+                note_part(objects, &runs, part, newest)
+                    .await?
+                    .map_err(|why| wrong(format!("{}: {why}", part.key)))?;
+            }
         }
         Ok(RecordsRead {
             objects: objects.clone(),
-            formats,
+            runs,
+            newest,
             own: PartFormat::of(plan),
             condition: Condition::compile(filter).map_err(|e| wrong(format!("where: {e:#}")))?,
             fields: Fields::compile(provider).map_err(|e| wrong(format!("fields: {e:#}")))?,
@@ -87,9 +103,9 @@ impl RecordsRead {
         let place = usize::try_from(cell).ok();
         let part = place.and_then(|place| plan.inputs.parts.get(place));
         let part = part.ok_or_else(|| Unread::never("the plan names no part for the cell"))?;
-        let format = self.formats.get(&part.run).cloned();
-        let format =
-            format.ok_or_else(|| Unread::never("the part is of a run that is not read"))?;
+        let run = self.runs.get(&part.run).cloned();
+        let (run, format) =
+            run.ok_or_else(|| Unread::never("the part is of a run that is not read"))?;
         let object = self.objects.get(&part.key).await?;
         let object = object.ok_or_else(|| Unread::never(format!("{} is gone", part.key)))?;
         let (reader, key) = (self.clone(), part.key.clone());
@@ -98,17 +114,23 @@ impl RecordsRead {
             let text = format
                 .read(&object.body)
                 .map_err(|e| Unread::never(format!("{key}: {e}")))?;
-            reader.records(&text)
+            reader.records(run, &text)
         });
         made.await
             .unwrap_or_else(|e| Err(Unread::never(format!("reading panicked: {e}"))))
     }
 
-    fn records(&self, text: &str) -> Result<Read, Unread> {
+    fn records(&self, run: u32, text: &str) -> Result<Read, Unread> {
         let mut records = Vec::new();
         for line in lines(text) {
             let record: ReadRecord = serde_json::from_str(line)
                 .map_err(|e| Unread::never(format!("a record that is no JSON object: {e}")))?;
+            let counts = match &self.newest {
+                Some(newest) => newest.newest(run, record),
+                None => Ok(Some(record)),
+            };
+            let counts = counts.map_err(|e| Unread::never(format!("the record's id: {e:#}")))?;
+            let Some(record) = counts else { continue };
             let names = RecordNames::new(record, &self.fixed);
             let stays = self
                 .condition
@@ -121,6 +143,36 @@ impl RecordsRead {
         fit(&self.own, &mut records)?;
         Ok(Read::of(&records))
     }
+}
+
+/// Notes the records of a part; the inner error says why they cannot be read.
+async fn note_part(
+    objects: &Objects,
+    runs: &HashMap<RunId, (u32, PartFormat)>,
+    part: &ReadPart,
+    newest: &mut NewestRecords,
+) -> Result<Result<(), String>, ObjectError> {
+    let Some(object) = objects.get(&part.key).await? else {
+        return Ok(Err("it is gone".into()));
+    };
+    let Some((place, format)) = runs.get(&part.run) else {
+        return Ok(Err("it is of a run that is not read".into()));
+    };
+    Ok(note_lines(&object.body, *place, format, newest))
+}
+
+fn note_lines(
+    body: &Bytes,
+    place: u32,
+    format: &PartFormat,
+    newest: &mut NewestRecords,
+) -> Result<(), String> {
+    let text = format.read(body).map_err(|e| e.to_string())?;
+    for line in lines(&text) {
+        let record = serde_json::from_str(line).map_err(|e| e.to_string())?;
+        newest.note(place, record).map_err(|e| format!("{e:#}"))?;
+    }
+    Ok(())
 }
 
 impl Fields {

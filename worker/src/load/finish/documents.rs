@@ -37,8 +37,11 @@ impl Finish<'_> {
         self.run.writer().await?;
         self.loader.stores.index.refresh(&name).await?;
         if output.mode == IndexMode::Upsert {
-            // The index holds other runs' documents too, so only what was not rejected can be said.
-            return Ok(tally.documents());
+            // The index holds other runs' documents too, so only what these parts come to can be said.
+            return match self.run.plan.job.dedupe {
+                Some(_) => Ok(tally.documents()),
+                None => self.distinct_documents(tally).await,
+            };
         }
         let mut count = self.loader.stores.index.count(&name).await?;
         if verdict.passed && !self.is_expected(count, tally).await? {
@@ -55,11 +58,12 @@ impl Finish<'_> {
         if count == tally.documents() {
             return Ok(true);
         }
-        Ok(count
-            == self
-                .distinct_ids(tally.records)
-                .await?
-                .saturating_sub(tally.rejected))
+        Ok(count == self.distinct_documents(tally).await?)
+    }
+
+    async fn distinct_documents(&self, tally: &Tally) -> Result<u64, LoadError> {
+        let distinct = self.distinct_ids(tally.records).await?;
+        Ok(distinct.saturating_sub(tally.rejected))
     }
 
     /// Distinct document ids over all parts, in bounded memory: one pass over the parts for each slice
