@@ -59,7 +59,7 @@ pub struct CollectArgs {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub concurrency: usize,
 
-    /// Shards worked on at once; those that only wait, for answers or for a scope, do not count.
+    /// Shards worked on at once; those that only wait, for answers, a scope or their lane's limits, do not count.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_least_one)]
     pub shards: usize,
 }

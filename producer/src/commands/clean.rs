@@ -6,6 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::runs::known_job;
 use crate::clean::{
     Ask, Fate, Known, Removal, Why, Work, choose, lost_documents, take_away, work_out,
 };
@@ -66,6 +67,9 @@ pub async fn run(context: &Context, args: &CleanArgs) -> Result<Exit> {
     };
     let mut chosen = choose(&known.seen, &ask);
     if let Some(job) = &args.job {
+        if known.seen.iter().all(|seen| seen.run.job != *job) {
+            known_job(context, job)?;
+        }
         for (seen, fate) in known.seen.iter().zip(&mut chosen) {
             if seen.run.job != *job {
                 *fate = Fate::Kept(Why::Young);

@@ -42,7 +42,7 @@ pub async fn run(context: &Context, args: &RunsArgs) -> Result<Exit> {
         }
     }
     if let Some(job) = args.job.as_deref().filter(|_| lines.is_empty()) {
-        known(context, job)?;
+        known_job(context, job)?;
     }
     lines.sort_by_key(|line| std::cmp::Reverse(line.planned_at));
     if context.json {
@@ -54,7 +54,10 @@ pub async fn run(context: &Context, args: &RunsArgs) -> Result<Exit> {
 }
 
 /// A job without runs is one of the spec folder, where there is one.
-fn known(context: &Context, job: &str) -> Result<()> {
+///
+/// # Errors
+/// When it is not.
+pub(super) fn known_job(context: &Context, job: &str) -> Result<()> {
     let Ok(folder) = SpecFolder::open(&context.spec) else {
         return Ok(());
     };

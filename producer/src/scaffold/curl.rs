@@ -125,13 +125,19 @@ const OWN_TYPES: [&str; 5] = [
 /// When it cannot be written as a provider file.
 pub fn from_curl(command: &str) -> Result<Call, CurlError> {
     let mut words = command_line::words(command).ok_or(CurlError::Quotes)?;
-    if let Some(place) = words.iter().position(|word| is_curl(word)) {
+    let curl = words.iter().position(|word| is_curl(word));
+    if let Some(place) = curl {
         words.drain(..=place);
     }
     let mut read = Read::default();
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         read.word(word, &mut words)?;
+    }
+    // curl takes any word for a host; without its name the words may be another program's.
+    let is_url = read.url.as_ref().is_some_and(|url| url.contains("://"));
+    if curl.is_none() && !is_url {
+        return Err(CurlError::NoUrl);
     }
     read.call()
 }

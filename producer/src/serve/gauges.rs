@@ -20,7 +20,7 @@ use super::need::{self, ProviderNow};
 use super::useful::{CallMeter, LaneNow, WorkerSize, useful_workers};
 use crate::limits::limiter_name;
 use crate::run::{RunFiles, StateWord, open_runs_since};
-use crate::watch::{Snapshot, snapshot, whole_provider};
+use crate::watch::{PoolNow, Snapshot, provider_and_pool, snapshot};
 
 /// How often the fleet is measured.
 const EVERY: Duration = Duration::from_secs(5);
@@ -41,6 +41,7 @@ pub(super) struct Gauges {
     progress: GaugeVec,
     eta: IntGaugeVec,
     blocked: IntGaugeVec,
+    credentials: IntGaugeVec,
     utilization: GaugeVec,
     quota: IntGaugeVec,
     quota_reset: GaugeVec,
@@ -94,6 +95,11 @@ impl Gauges {
                 "provider_blocked",
                 "1 while every call of the provider is kept back, by an answer, a used up quota or an operator, over all keys that this process can see.",
                 &["provider"],
+            )?,
+            credentials: r.gauges(
+                "credentials",
+                "Keys of the provider's pool by state: open; closed until they open by themselves (a cooldown, a quota that is used up); dead until somebody looks.",
+                &["provider", "state"],
             )?,
             utilization: r.fractions(
                 "limiter_utilization_ratio",
@@ -183,6 +189,7 @@ impl Gauges {
             &self.eta,
             &self.quota,
             &self.blocked,
+            &self.credentials,
         ] {
             of_runs.reset();
         }
@@ -200,6 +207,9 @@ impl Gauges {
         for (provider, now) in &look.providers {
             let blocked = i64::from(!now.open);
             self.blocked.with_label_values(&[provider]).set(blocked);
+            if let Some(pool) = now.pool {
+                self.show_pool(provider, pool);
+            }
             for (limit, budget) in &now.budgets {
                 self.show_budget(&[provider, limit], budget);
             }
@@ -237,6 +247,18 @@ impl Gauges {
         self.progress.with_label_values(&[job]).set(share);
         if let Some(eta) = shot.eta_s {
             self.eta.with_label_values(&[job]).set(gauge(eta));
+        }
+    }
+
+    fn show_pool(&self, provider: &str, pool: PoolNow) {
+        for (state, keys) in [
+            ("open", pool.open),
+            ("closed", pool.closed),
+            ("dead", pool.dead),
+        ] {
+            self.credentials
+                .with_label_values(&[provider, state])
+                .set(gauge(keys));
         }
     }
 
@@ -373,8 +395,10 @@ async fn measure(server: &Server, meters: &mut Meters) -> Result<()> {
 async fn provider_now(server: &Server, provider: &Provider) -> Result<ProviderNow> {
     let (limiter, env) = (&server.stores.limiter, &server.context.env);
     let held = limiter.kept(&limiter_name(provider)).await?.hold.is_some();
+    let (whole, pool) = provider_and_pool(limiter, provider, env).await?;
     Ok(ProviderNow {
-        open: !held && whole_provider(limiter, provider, env).await?.is_none(),
+        open: !held && whole.is_none(),
+        pool,
         budgets: budgets(limiter, provider, env).await?,
     })
 }

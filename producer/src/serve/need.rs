@@ -13,10 +13,13 @@ use super::useful::LaneNow;
 use crate::limits::speed;
 use crate::plan::estimate::scopes;
 use crate::stores::Stores;
+use crate::watch::PoolNow;
 
-/// What is known of a provider: whether it takes calls, and its budgets by the limits' names.
+/// What is known of a provider: whether it takes calls, its pool where this process can see it, and its budgets by the
+/// limits' names.
 pub(super) struct ProviderNow {
     pub(super) open: bool,
+    pub(super) pool: Option<PoolNow>,
     pub(super) budgets: BTreeMap<String, Budget>,
 }
 

@@ -13,6 +13,7 @@ use paceline_protocol::stores::limiter::{Closure, FleetLimiter, LimitNow};
 
 use crate::limits::{limiter_name, of_keys, unscoped, used_up_until_us};
 use crate::pool;
+use crate::show;
 
 /// From this long on, a closure stops whoever waits for the run.
 const TOO_LONG: Duration = Duration::from_secs(60);
@@ -32,6 +33,17 @@ pub struct WholeProvider {
     pub for_: Duration,
     /// Why.
     pub reason: String,
+}
+
+/// How many keys of a pool are how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolNow {
+    /// They may be used.
+    pub open: u64,
+    /// Out until they open by themselves: a cooldown, a quota that is used up.
+    pub closed: u64,
+    /// Out until somebody looks.
+    pub dead: u64,
 }
 
 /// When the first provider of the run opens again; `None` while one of them is open.
@@ -64,9 +76,46 @@ pub async fn whole_provider(
     env: &impl Environment,
 ) -> Result<Option<WholeProvider>> {
     let keys = pool::names(provider, env);
-    let mut closures = limiter.closures(&limiter_name(provider)).await?;
-    closures.extend(used_up(limiter, provider, keys.as_deref().unwrap_or_default()).await?);
+    let closures = closures(limiter, provider, keys.as_deref()).await?;
     Ok(all_closed(keys.as_deref(), &closures))
+}
+
+/// The same with how many keys of its pool are how; `None` where this process cannot see them.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn provider_and_pool(
+    limiter: &FleetLimiter,
+    provider: &Provider,
+    env: &impl Environment,
+) -> Result<(Option<WholeProvider>, Option<PoolNow>)> {
+    let keys = pool::names(provider, env);
+    let closures = closures(limiter, provider, keys.as_deref()).await?;
+    let pool = keys.as_deref().map(|keys| pool_now(keys, &closures));
+    Ok((all_closed(keys.as_deref(), &closures), pool))
+}
+
+/// What answers closed, and the quotas that are used up.
+async fn closures(
+    limiter: &FleetLimiter,
+    provider: &Provider,
+    keys: Option<&[String]>,
+) -> Result<Vec<Closure>> {
+    let mut closures = limiter.closures(&limiter_name(provider)).await?;
+    closures.extend(used_up(limiter, provider, keys.unwrap_or_default()).await?);
+    Ok(closures)
+}
+
+fn pool_now(keys: &[String], closures: &[Closure]) -> PoolNow {
+    let mut now = PoolNow::default();
+    for key in keys {
+        match longest(closures, Some(key)).map(|closure| closure.for_) {
+            None | Some(Duration::ZERO) => now.open += 1,
+            Some(for_) if show::opens_by_itself(for_) => now.closed += 1,
+            Some(_) => now.dead += 1,
+        }
+    }
+    now
 }
 
 /// The quotas that are used up by our own count, as if an answer had closed what they hold for.
@@ -169,6 +218,8 @@ impl ClosedFor {
 mod tests {
     use std::collections::BTreeMap;
 
+    use paceline_protocol::connector::cooldown;
+
     use super::*;
 
     fn closure(credential: Option<&str>, seconds: u64) -> Closure {
@@ -193,6 +244,22 @@ mod tests {
         assert_eq!(all_closed(Some(&three), &closures), None);
         let closed = all_closed(Some(&three[..2]), &closures).expect("closed");
         assert_eq!(closed.for_, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn keys_are_open_closed_or_dead() {
+        let dead = Closure {
+            for_: cooldown::UNTIL_LOOKED_AT,
+            ..closure(Some("1-bbbbbb"), 0)
+        };
+        let closures = [closure(Some("0-aaaaaa"), 90), dead, closure(None, 5)];
+        let keys = keys(&["0-aaaaaa", "1-bbbbbb", "2-cccccc"]);
+        let wanted = PoolNow {
+            open: 1,
+            closed: 1,
+            dead: 1,
+        };
+        assert_eq!(pool_now(&keys, &closures), wanted);
     }
 
     #[test]

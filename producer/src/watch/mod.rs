@@ -18,8 +18,8 @@ use paceline_protocol::stores::state::{STOPPED_BY_PROVIDER, State};
 pub use self::quota::QuotaLeft;
 pub use self::snapshot::{Counts, Snapshot, cells_by_value, snapshot};
 
-pub(crate) use self::closed::whole_provider;
 use self::closed::{ClosedFor, open_again_in};
+pub(crate) use self::closed::{PoolNow, provider_and_pool};
 pub(crate) use self::quota::quotas_left;
 pub(crate) use self::rate::RateMeter;
 use self::screen::Screen;
@@ -241,7 +241,7 @@ impl Watcher<'_> {
     fn say_stopped(&self, run: &RunRef, watched: &Watched) -> Exit {
         let left = watched.closed.remaining();
         let what = match &watched.standstill.waits_for {
-            Some(closure) => format!("what is left waits for {}, which", closure.name),
+            Some(name) => format!("what is left waits for {name}, which"),
             None => "every key".to_owned(),
         };
         let then = if show::opens_by_itself(left) {

@@ -57,6 +57,9 @@ pub struct Snapshot {
     /// Seconds for which everything that is left is closed or held.
     #[serde(skip)]
     pub closed_s: u64,
+    /// Seconds for which one of several providers is: the run does not end before.
+    #[serde(skip)]
+    pub part_closed_s: u64,
     /// Calls that workers have told of, and how many milliseconds they took together.
     #[serde(skip)]
     pub told: (u64, u64),
@@ -100,6 +103,7 @@ impl Snapshot {
             shards_loaded: 1,
             granted: 51,
             closed_s: 0,
+            part_closed_s: 0,
             allowed_per_s: None,
             told: (0, 0),
         }
@@ -141,6 +145,7 @@ pub async fn snapshot(
         let binding = binds(limiter, plan, env).await?;
         shot.binds = binding.what;
         shot.closed_s = binding.closed.as_secs();
+        shot.part_closed_s = binding.part_closed.as_secs();
     }
     shot.expect(allowed_pace(plan));
     Ok(shot)
@@ -154,9 +159,10 @@ impl Snapshot {
     /// Expects the end by a pace of cells a second, after what is closed or held has opened again.
     pub fn expect(&mut self, per_second: Option<f64>) {
         let closed = if self.left > 0 { self.closed_s } else { 0 };
-        let opens = show::opens_by_itself(Duration::from_secs(closed));
+        let opens = show::opens_by_itself(Duration::from_secs(closed.max(self.part_closed_s)));
         let per_second = per_second.filter(|_| opens);
-        self.eta_s = per_second.map(|rate| closed + (self.left as f64 / rate).ceil() as u64);
+        let called = |rate: f64| closed + (self.left as f64 / rate).ceil() as u64;
+        self.eta_s = per_second.map(|rate| called(rate).max(self.part_closed_s));
     }
 
     /// An ended run's counters come from its manifest: Redis may have forgotten them.
@@ -188,6 +194,7 @@ fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
         shards_loaded: progress.shards_loaded,
         granted: 0,
         closed_s: 0,
+        part_closed_s: 0,
         allowed_per_s: allowed,
         told: (progress.calls, progress.busy_ms),
     };
@@ -218,22 +225,28 @@ async fn granted(limiter: &FleetLimiter, plan: &Plan) -> Result<u64> {
 struct Binding {
     what: Option<String>,
     closed: Duration,
+    /// Of one of several providers.
+    part_closed: Duration,
 }
 
 impl Binding {
     fn closed(plan: &Plan, what: String, for_: Duration) -> Self {
         // With a second provider the rest goes on meanwhile.
-        let alone = plan.providers.len() == 1;
+        let (closed, part_closed) = match plan.providers.len() {
+            1 => (for_, Duration::ZERO),
+            _ => (Duration::ZERO, for_),
+        };
         Binding {
             what: Some(what),
-            closed: if alone { for_ } else { Duration::ZERO },
+            closed,
+            part_closed,
         }
     }
 
     fn of(what: Option<String>) -> Self {
         Binding {
             what,
-            closed: Duration::ZERO,
+            ..Binding::default()
         }
     }
 }

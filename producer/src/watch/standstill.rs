@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use paceline_protocol::plan::Plan;
-use paceline_protocol::stores::limiter::{Closure, FleetLimiter};
+use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::stores::state::State;
 
 use super::Snapshot;
@@ -23,7 +23,7 @@ pub struct Standstill {
     granted: u64,
     since: Option<Instant>,
     /// What the rest waits for.
-    pub waits_for: Option<Closure>,
+    pub waits_for: Option<String>,
 }
 
 impl Standstill {
@@ -56,17 +56,22 @@ impl Standstill {
     ) -> Result<Option<Duration>> {
         let takers = state.takers().await?;
         let taken = |lane: &str| takers.iter().any(|taker| taker.takes(lane));
-        let mut first: Option<Closure> = None;
+        let mut first: Option<(Duration, String)> = None;
         for provider in plan.providers.values() {
             let name = limiter_name(provider);
             if limiter.kept(&name).await?.hold.is_some() {
                 return Ok(None);
             }
             let closures = limiter.closures(&name).await?;
-            first = closures.into_iter().chain(first).min_by_key(|c| c.for_);
+            let named = closures.into_iter().map(|closure| {
+                let what = closure.part().unwrap_or(&provider.name).to_owned();
+                (closure.for_, what)
+            });
+            first = named.chain(first).min();
         }
-        self.waits_for = first.filter(|_| plan.lanes().into_iter().all(taken));
-        Ok(self.waits_for.as_ref().map(|closure| closure.for_))
+        let first = first.filter(|_| plan.lanes().into_iter().all(taken));
+        self.waits_for = first.as_ref().map(|(_, what)| what.clone());
+        Ok(first.map(|(for_, _)| for_))
     }
 }
 

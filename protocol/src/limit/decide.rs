@@ -11,6 +11,8 @@ use super::pace::{self, LATEST_US, Pace};
 use super::state::{Claim, Kept, Learned, Lease, Leases, Nearer, Paced, PacedBy, Quota, State};
 use super::{Answer, Ask, Choice, Grant, Group, Instance, Refusal, Rule, Why};
 
+/// While half of the leases are out, calls are planned no further ahead than this (25 ms): each holds one from its grant on.
+pub const SCARCE_US: i64 = 25_000;
 /// A lease of a holder that does not renew ends after so long (10 s).
 pub const LEASE_US: i64 = 10_000_000;
 /// Lost leases open after two renewals of one a second, and a little (2.2 s).
@@ -543,7 +545,7 @@ impl<'a> Step<'a> {
         let mut start_us = now + LEAD_US;
         let mut binding = Binds::Provider;
         let (mut slack_us, mut own_us) = (LATEST_US, pace::FURTHEST_US);
-        let mut turn_us = own_us;
+        let (mut turn_us, mut scarce_us) = (own_us, own_us);
         let mut probe = false;
         for (binds, door) in self.doors(group, choice) {
             match door {
@@ -579,8 +581,11 @@ impl<'a> Step<'a> {
                 let turn = nearer.get().filter(|turn| turn.until_us > now);
                 turn_us = turn.map_or(turn_us, |turn| turn_us.min(turn.horizon_us));
             }
+            if self.live[index].is_scarce() {
+                scarce_us = SCARCE_US;
+            }
         }
-        let horizon_us = own_us.min(turn_us);
+        let horizon_us = own_us.min(turn_us).min(scarce_us);
         if start_us > now + horizon_us {
             if let Binds::Limit(index) = binding {
                 self.live[index].wait_for_turn(now, start_us, own_us);
@@ -855,6 +860,19 @@ impl Live {
                 }
             }
             Live::OtherWindow { opens_us } => Opening::Shut(Why::Window, *opens_us),
+        }
+    }
+
+    /// Whether half of the leases are out.
+    fn is_scarce(&self) -> bool {
+        match self {
+            Live::Leases {
+                calls,
+                others,
+                mine,
+                ..
+            } => 2 * (others + mine) >= *calls,
+            _ => false,
         }
     }
 

@@ -25,7 +25,8 @@ pub use closed::{
     PROVIDER, Probed, RAMP_OVER_US, RAMP_US,
 };
 pub use decide::{
-    CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, NEARER_US, decide,
+    CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, NEARER_US, SCARCE_US,
+    decide,
 };
 pub use learn::{Lesson, Spoken, Told};
 pub use numbers::{

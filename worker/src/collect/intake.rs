@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use paceline_protocol::ids::RunRef;
@@ -19,7 +20,7 @@ use paceline_protocol::topology::DelayLevel;
 use paceline_protocol::version::Unread;
 use tokio::sync::{Mutex, Notify, OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore};
 
-use super::lane::held::{Company, FailureRows, Held, ShardInHand};
+use super::lane::held::{Company, FailureRows, Held, InLane, ShardInHand};
 use super::lane::{self, LaneContext, LaneHandle};
 use super::open_runs::OpenRuns;
 use super::resume::resume;
@@ -49,8 +50,12 @@ pub struct Intake<E> {
     pub choice: LaneChoice,
     /// What lanes need.
     pub context: LaneContext,
-    /// Shards that may be held at once.
+    /// Shards that may be worked on at once, and of one lane that waits for its limits.
     pub room: Arc<Semaphore>,
+    /// How many those are.
+    pub shards: usize,
+    /// How many shards of each lane are in hand.
+    pub in_lanes: Mutex<HashMap<String, Arc<AtomicUsize>>>,
     /// A suspected poison shard takes this lock alone.
     pub company: Arc<RwLock<()>>,
     /// The lanes of this process by name.
@@ -79,9 +84,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             match self.take_one().await {
                 Some((run, lane, taken)) => {
                     let company = self.company_for(taken.delivery_count, beside).await;
+                    let place = (permit, self.enter(&lane).await);
                     let intake = self.clone();
                     preparing.spawn(async move {
-                        intake.prepare((&run, &lane), taken, permit, company).await;
+                        intake.prepare((&run, &lane), taken, place, company).await;
                     });
                 }
                 None => {
@@ -126,6 +132,13 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         None
     }
 
+    async fn enter(&self, lane: &str) -> InLane {
+        let mut in_lanes = self.in_lanes.lock().await;
+        InLane::enter(in_lanes.entry(lane.to_owned()).or_default())
+    }
+
+    /// The queues to look at, in order: lanes with the fewest shards in hand first, of their runs those of more weight more
+    /// often. A lane that waits for its own limits is not looked at while it has shards enough.
     async fn candidates(&self) -> Vec<(RunRef, String)> {
         let now = Instant::now();
         let open = self.open_runs.seen();
@@ -133,18 +146,23 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         self.runs.forget_ended(&ids).await;
         let unserved = self.unserved.lock().await;
         let lanes = self.lanes.lock().await;
+        let in_lanes = self.in_lanes.lock().await;
         let mut candidates = Vec::new();
         for run in open
             .iter()
             .filter(|o| !o.paused && unserved.get(&o.run).is_none_or(|until| *until < now))
         {
             for lane in run.lanes.iter().filter(|lane| self.choice.takes(lane)) {
-                if !lanes.get(lane).is_some_and(|handle| handle.is_closed(now)) {
-                    candidates.push((turn(run, rand::random()), run.run.clone(), lane.clone()));
+                let handle = lanes.get(lane);
+                let in_hand = in_lanes.get(lane).map_or(0, |n| n.load(Ordering::Relaxed));
+                let full = in_hand >= self.shards && handle.is_some_and(LaneHandle::is_sated);
+                if !full && !handle.is_some_and(|handle| handle.is_closed(now)) {
+                    let turn = turn(run, rand::random());
+                    candidates.push(((in_hand, turn), run.run.clone(), lane.clone()));
                 }
             }
         }
-        candidates.sort_by(|a, b| a.0.total_cmp(&b.0));
+        candidates.sort_by(|(a, ..), (b, ..)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         candidates
             .into_iter()
             .map(|(_, run, lane)| (run, lane))
@@ -156,7 +174,7 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         &self,
         (run, lane): (&RunRef, &str),
         taken: TakenShard,
-        permit: OwnedSemaphorePermit,
+        (permit, in_lane): (OwnedSemaphorePermit, InLane),
         company: Company,
     ) {
         let message = match taken.message.clone() {
@@ -195,6 +213,7 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
                 parts,
                 since: Instant::now(),
                 permit: Some(permit),
+                in_lane,
                 company,
             }),
             None => self.give_back(taken, &message, DelayLevel::S5).await,

@@ -154,6 +154,8 @@ fn intake(
         },
         context,
         room: Arc::new(Semaphore::new(settings.shards.max(1))),
+        shards: settings.shards.max(1),
+        in_lanes: Mutex::default(),
         company: Arc::new(RwLock::new(())),
         lanes: Mutex::default(),
         unserved: Mutex::default(),

@@ -320,7 +320,7 @@ end
 -- The latest start that any limit gives, the slack and whether it is a probe; or nil, limit, why, when it opens.
 local function try_call(g, drawn, key)
   local start, binding, slack, own, probe = now + ask.lead, PROVIDER, LATEST, FURTHEST, 0
-  local turn = own
+  local turn, scarce = own, own
   for _, found in ipairs(doors(drawn, key)) do
     local opens, why, at = door(found[2])
     if opens then return nil, found[1], why, opens end
@@ -340,9 +340,11 @@ local function try_call(g, drawn, key)
       if l.slack < slack then slack = l.slack end
       if l.horizon < own then own = l.horizon end
       if l.turn and l.turn > now and l.nearer < turn then turn = l.nearer end
+    elseif l.kind == 'leases' and 2 * (l.others + l.mine) >= l.calls then
+      scarce = ask.scarce
     end
   end
-  local horizon = min(own, turn)
+  local horizon = min(own, turn, scarce)
   if start > now + horizon then
     if binding >= 0 then wait_for_turn(limits[binding + 1], start, own) end
     return nil, binding, PACED, start - floor(horizon / 2)

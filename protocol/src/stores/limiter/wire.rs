@@ -9,8 +9,8 @@ use crate::limit::{
     Answer, Ask, CLAIM_US, Closed, FORGOTTEN_US, FURTHEST_US, Grant, Group, Heard,
     IN_FLIGHT_AGAIN_US, Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, LONGEST_LEFT_US,
     Learned, Lease, Leases, Left, NEARER_US, Nearer, Numbers, PROBE_AGAIN_US, PROBE_US, Paced,
-    PacedBy, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, SAME_RESET_US, State, UNMARKED_WINDOW_US,
-    Why, mark_step, whole_of, window_guard_us,
+    PacedBy, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, SAME_RESET_US, SCARCE_US, State,
+    UNMARKED_WINDOW_US, Why, mark_step, whole_of, window_guard_us,
 };
 
 use super::LimiterError;
@@ -25,6 +25,7 @@ struct WireAsk<'a> {
     latest: i64,
     furthest: i64,
     nearer: i64,
+    scarce: i64,
     lease: i64,
     blind: i64,
     in_flight_again: i64,
@@ -142,6 +143,7 @@ pub(super) fn encode(ask: &Ask, seq: u64) -> String {
         latest: LATEST_US,
         furthest: FURTHEST_US,
         nearer: NEARER_US,
+        scarce: SCARCE_US,
         lease: LEASE_US,
         blind: LEASES_BLIND_US,
         in_flight_again: IN_FLIGHT_AGAIN_US,

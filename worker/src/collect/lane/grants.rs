@@ -260,6 +260,7 @@ impl Lane {
         self.appetite
             .learn(asking.wanted(), answer.grants.len(), !sleeps.is_empty());
         let apart = APART.mul_f64(0.5 + rand::random::<f64>());
+        self.note_sated(&wide, asking);
         let Some(first) = wide.iter().map(|r| r.opens_us).min() else {
             self.ask_at = if sleeps.is_empty() { now } else { now + apart };
             self.open();
@@ -383,6 +384,25 @@ impl Lane {
         {
             in_hand.held.permit = None;
             self.context.shard_left.notify_one();
+        }
+    }
+
+    /// While all groups wait for paces of the whole lane, its shards keep no other lane's out.
+    fn note_sated(&mut self, wide: &[&Refusal], asking: &Asking) {
+        let paced = wide.iter().all(|r| r.why == Why::Paced);
+        let all = wide.iter().map(|r| r.group).eq(0..asking.groups());
+        let sated = !wide.is_empty() && paced && all;
+        self.sated
+            .send_if_modified(|was| std::mem::replace(was, sated) != sated);
+        if sated {
+            let mut freed = false;
+            for in_hand in self.held.values_mut() {
+                let shared = matches!(in_hand.held.company, Company::Shared(_));
+                freed |= shared && in_hand.held.permit.take().is_some();
+            }
+            if freed {
+                self.context.shard_left.notify_one();
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use paceline_protocol::limit::ClaimRef;
@@ -28,10 +28,30 @@ pub struct Held {
     pub parts: Vec<PartSummary>,
     /// When it was taken: no delivery is held longer than ten minutes.
     pub since: Instant,
-    /// One of the shards that this process works on at once; none while its scope or answers alone are waited for.
+    /// One of the shards that this process works on at once; none while its lane's limits, its scope or answers alone are
+    /// waited for.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// One of the shards of its lane.
+    pub in_lane: InLane,
     /// Beside others, or alone.
     pub company: Company,
+}
+
+/// A shard of a lane in this process, from before its claim until it is gone.
+pub struct InLane(Arc<AtomicUsize>);
+
+impl InLane {
+    /// Counts one more in `lane`.
+    pub fn enter(lane: &Arc<AtomicUsize>) -> Self {
+        lane.fetch_add(1, Ordering::Relaxed);
+        InLane(lane.clone())
+    }
+}
+
+impl Drop for InLane {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A suspected poison shard is worked alone, so that it takes no neighbour with it.

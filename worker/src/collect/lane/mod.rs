@@ -92,6 +92,7 @@ pub struct LaneContext {
 pub struct LaneHandle {
     events: mpsc::UnboundedSender<Event>,
     closed_until: watch::Receiver<Option<Instant>>,
+    sated: watch::Receiver<bool>,
 }
 
 impl LaneHandle {
@@ -119,6 +120,11 @@ impl LaneHandle {
     /// Whether the lane's budget is closed for longer than a shard should wait in hand.
     pub fn is_closed(&self, now: Instant) -> bool {
         self.closed_until.borrow().is_some_and(|until| until > now)
+    }
+
+    /// Whether its limits, and not its shards, are what keeps it from calling more: others would only wait with them.
+    pub fn is_sated(&self) -> bool {
+        *self.sated.borrow()
     }
 }
 
@@ -177,6 +183,7 @@ struct Lane {
     late: Late,
     events: mpsc::UnboundedSender<Event>,
     closed_until: watch::Sender<Option<Instant>>,
+    sated: watch::Sender<bool>,
     held: BTreeMap<u64, InHand>,
     next_key: u64,
     leases: Leases,
@@ -225,6 +232,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
     )]
     let (events, inbox) = mpsc::unbounded_channel();
     let (closed, closed_until) = watch::channel(None);
+    let (sates, sated) = watch::channel(false);
     let now = Instant::now();
     context.metrics.begin_provider(&provider.name);
     let lane = Lane {
@@ -241,6 +249,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         budgets: provider.limiter_name(),
         events: events.clone(),
         closed_until: closed,
+        sated: sates,
         held: BTreeMap::new(),
         next_key: 0,
         leases: Leases::default(),
@@ -265,6 +274,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
     LaneHandle {
         events,
         closed_until,
+        sated,
     }
 }
 

@@ -127,6 +127,7 @@ impl Lane {
             parts,
             since,
             permit,
+            in_lane,
             company,
             ..
         } = held;
@@ -159,7 +160,7 @@ impl Lane {
                     .hand_back(&shard, taken, open, leaving.unwrap_or(Back::Now))
                     .await;
             }
-            drop((permit, company));
+            drop((permit, in_lane, company));
             drop(events.send(Event::Parted));
         };
         self.context.tasks.spawn(going.instrument(lines));
