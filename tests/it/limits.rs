@@ -296,13 +296,63 @@ async fn runs_of_two_plans_with_other_numbers_keep_one_limit() {
     let after = calendar.enqueue_and_wait("after");
     after.expect("it ends").expect_code(0);
     calendar.watch("before").expect("it ends").expect_code(0);
-    for run in ["before", "after"] {
-        // Nothing refused, and the audit of either ends well.
-        calendar.check(run).await.expect("checked").assert_kept();
-    }
+    // The first one ends later and publishes nothing over it. Nothing was refused, and the audit of either ends well.
+    calendar
+        .check("after")
+        .await
+        .expect("checked")
+        .assert_kept();
     // They went side by side: the second one's `ready` got its turn, and calls of the first went by the newer numbers.
     let audit = calendar.json(&["audit", "before"]).expect("an audit");
     let limits = audit["limits"].as_array().expect("limits");
     let newer = |l: &&Value| l["limit"] == "second" && l["allowed"] == 20;
     assert!(limits.iter().any(|l| newer(&l)), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_worker_calls_slow_providers_side_by_side() {
+    let shape = Shape {
+        days: 40,
+        nights: 1,
+        rate: 4,
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("side-by-side", shape).expect("a calendar");
+    calendar.provider.set_limits(Limits {
+        concurrency: Some(64),
+        ..Limits::per_second(16)
+    });
+    let spec = &calendar.fleet.spec;
+    let first = std::fs::read_to_string(spec.path().join("providers/fare-search.yaml"));
+    let first = first.expect("the provider");
+    let engines = ["fare-search", "fare-two", "fare-three", "fare-four"];
+    for engine in &engines[1..] {
+        let text = first.replace("provider: fare-search", &format!("provider: {engine}"));
+        spec.write(&format!("providers/{engine}.yaml"), &text)
+            .expect("written");
+    }
+    let job = "jobs/fares.yaml";
+    spec.replace(
+        job,
+        "provider: fare-search",
+        "progress_by: engine\nprovider: \"{{ engine }}\"",
+    )
+    .expect("replaced");
+    let all = format!("split:\n  engine: [{}]\n", engines.join(", "));
+    spec.replace(job, "split:\n", &all).expect("replaced");
+    let _loader = calendar.load().expect("started");
+    // It works on two shards at once.
+    let _worker = calendar.collect().expect("started");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    let half = |log: &[Call]| log.len() >= 80;
+    calendar.until("half of them", half).await.expect("on");
+    let status = calendar.json(&["status", RUN]).expect("a status");
+    for engine in engines {
+        let of_it = &status["progress"][engine];
+        let ended = of_it["succeeded"].as_u64().zip(of_it["empty"].as_u64());
+        let ended = ended.map(|(succeeded, empty)| succeeded + empty);
+        assert!(ended > Some(0), "{engine} waits for others: {status}");
+    }
+    let cancel = calendar.producer(&["cancel", RUN]);
+    cancel.expect("it ends").expect_code(0);
 }

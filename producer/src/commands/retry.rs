@@ -4,7 +4,6 @@ use anyhow::Result;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::{Manifest, RunEnd};
 use paceline_protocol::message::Control;
-use paceline_protocol::stores::state::{OpenRun, STOPPED_BY_PROVIDER};
 
 use super::enqueue::go_on;
 use super::pause::{reopen, resume_run};
@@ -49,14 +48,6 @@ pub async fn retry_run(context: &Context, stores: &Stores, files: &RunFiles) -> 
             go_on(context, stores, files).await.map(|()| true)
         }
         (None, Some(manifest)) => start(context, stores, files, manifest).await,
-        (Some(open), _) if is_paused_by_hand(open) => {
-            reopen(stores, &files.plan).await?;
-            let run = files.plan.run_ref();
-            context.say(format!(
-                "{run} is paused and stays so: `producer resume {run}` goes on with it"
-            ));
-            Ok(true)
-        }
         (Some(_), _) => {
             // It is going: what its provider closed is opened again, its cells are still to come.
             let run = files.plan.run_ref();
@@ -73,12 +64,6 @@ pub async fn retry_run(context: &Context, stores: &Stores, files: &RunFiles) -> 
             )))
         }
     }
-}
-
-/// An operator's pause is lifted by `resume` alone; a breaker's is what a retry is for.
-fn is_paused_by_hand(open: &OpenRun) -> bool {
-    let by_provider = |reason: &String| reason.starts_with(STOPPED_BY_PROVIDER);
-    open.paused && !open.reason.as_ref().is_some_and(by_provider)
 }
 
 /// Starts the next round; false when there is nothing to send.

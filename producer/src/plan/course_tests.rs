@@ -164,9 +164,10 @@ impl Fleet<'_> {
         }
     }
 
-    /// Who is asked for first changes from ask to ask, as in a worker.
+    /// Who is asked for first changes from ask to ask, in no order, as in a worker.
     fn seller(&self, group: usize) -> usize {
-        (group + self.seq as usize) % self.case.sellers()
+        let any = self.seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+        (group + any as usize) % self.case.sellers()
     }
 
     /// One ask; moves the clock to when something can change.

@@ -525,6 +525,13 @@ fn literal(text: String) -> Result<String, CurlError> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_words_of_another_program_are_no_url() {
+        assert_eq!(from_curl("ls -la").err(), Some(CurlError::NoUrl));
+        assert!(from_curl("https://api.example/v1/items").is_ok());
+        assert!(from_curl("curl api.example/v1/items").is_ok());
+    }
+
     fn pair(name: &str, value: &str) -> (String, String) {
         (name.to_owned(), value.to_owned())
     }

@@ -11,8 +11,8 @@ use super::pace::{self, LATEST_US, Pace};
 use super::state::{Claim, Kept, Learned, Lease, Leases, Nearer, Paced, PacedBy, Quota, State};
 use super::{Answer, Ask, Choice, Grant, Group, Instance, Refusal, Rule, Why};
 
-/// While half of the leases are out, calls are planned no further ahead than this (25 ms): each holds one from its grant on.
-pub const SCARCE_US: i64 = 25_000;
+/// While half of the leases are out, calls are planned no further ahead than this (50 ms): each holds one from its grant on.
+pub const SCARCE_US: i64 = 50_000;
 /// A lease of a holder that does not renew ends after so long (10 s).
 pub const LEASE_US: i64 = 10_000_000;
 /// Lost leases open after two renewals of one a second, and a little (2.2 s).

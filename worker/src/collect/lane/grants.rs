@@ -95,10 +95,9 @@ impl Lane {
             .filter(|(_, h)| h.leaving.is_none() && !h.held.shard.is_lost())
             .map(|(key, _)| *key)
             .collect();
-        // Another one first each time: who comes first gets what is scarce.
+        // Any of them first: who comes first gets what is scarce, and taking turns would keep step with what opens.
         if !turn.is_empty() {
-            turn.rotate_left(self.turn % turn.len());
-            self.turn = self.turn.wrapping_add(1);
+            turn.rotate_left(rand::random_range(0..turn.len()));
         }
         while gathered < most {
             let Some(key) = turn.pop_front() else { break };

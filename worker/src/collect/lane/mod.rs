@@ -188,8 +188,6 @@ struct Lane {
     next_key: u64,
     leases: Leases,
     asking: bool,
-    /// Which shard is asked for first the next time.
-    turn: usize,
     /// Not before this instant is asked again.
     ask_at: Instant,
     /// The last answer refused for want of leases: a call of ours that ends frees one.
@@ -254,7 +252,6 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         next_key: 0,
         leases: Leases::default(),
         asking: false,
-        turn: 0,
         ask_at: now,
         wants_lease: false,
         renewed_at: now,
