@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use harness::{Fault, Proxy};
+use paceline_stack::Process;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
@@ -17,6 +18,14 @@ struct Seen {
 }
 
 impl Seen {
+    fn of(serving: &Process) -> Self {
+        let address = harness::fleet::metrics_address(serving, LIMIT).expect("it listens");
+        Seen {
+            client: Client::new(),
+            url: format!("http://{address}"),
+        }
+    }
+
     async fn page(&self, path: &str) -> String {
         let answer = self.client.get(format!("{}{path}", self.url)).send().await;
         let answer = answer.expect("an answer");
@@ -100,11 +109,7 @@ async fn the_page_keeps_what_it_saw_and_the_api_says_503_until_redis_is_back() {
         &["serve", "--listen", "127.0.0.1:0"],
     );
     let serving = serving.expect("it starts");
-    let address = harness::fleet::metrics_address(&serving, LIMIT).expect("it listens");
-    let seen = Seen {
-        client: Client::new(),
-        url: format!("http://{address}"),
-    };
+    let seen = Seen::of(&serving);
     let is_away = |text: &str| text.contains("A server is away");
     let shown = |text: &str| text.contains(RUN) && !is_away(text);
     seen.until("shown", "/", shown).await;
@@ -178,11 +183,7 @@ async fn the_page_and_readyz_say_that_rabbitmq_is_away() {
         &["serve", "--listen", "127.0.0.1:0"],
     );
     let serving = serving.expect("it starts");
-    let address = harness::fleet::metrics_address(&serving, LIMIT).expect("it listens");
-    let seen = Seen {
-        client: Client::new(),
-        url: format!("http://{address}"),
-    };
+    let seen = Seen::of(&serving);
     seen.until_ready(StatusCode::OK).await;
     proxy.set(Fault::Reset);
     seen.until_ready(StatusCode::SERVICE_UNAVAILABLE).await;
