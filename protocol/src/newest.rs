@@ -91,10 +91,8 @@ impl NewestRecords {
         let names = RecordNames::new(record, &self.fixed);
         let id = self.jinja.get_template(ID)?.render(names.context())?;
         let digest: [u8; 32] = Sha256::digest(id).into();
-        let hash = digest[..16]
-            .iter()
-            .fold(0, |hash: u128, byte| hash << 8 | u128::from(*byte));
-        Ok((names.into_record(), hash))
+        let half = digest.first_chunk().expect("it has 32 bytes");
+        Ok((names.into_record(), u128::from_be_bytes(*half)))
     }
 }
 

@@ -75,9 +75,7 @@ pub async fn whole_provider(
     provider: &Provider,
     env: &impl Environment,
 ) -> Result<Option<WholeProvider>> {
-    let keys = pool::names(provider, env);
-    let closures = closures(limiter, provider, keys.as_deref()).await?;
-    Ok(all_closed(keys.as_deref(), &closures))
+    Ok(provider_and_pool(limiter, provider, env).await?.0)
 }
 
 /// The same with how many keys of its pool are how; `None` where this process cannot see them.
@@ -90,20 +88,10 @@ pub async fn provider_and_pool(
     env: &impl Environment,
 ) -> Result<(Option<WholeProvider>, Option<PoolNow>)> {
     let keys = pool::names(provider, env);
-    let closures = closures(limiter, provider, keys.as_deref()).await?;
+    let mut closures = limiter.closures(&limiter_name(provider)).await?;
+    closures.extend(used_up(limiter, provider, keys.as_deref().unwrap_or_default()).await?);
     let pool = keys.as_deref().map(|keys| pool_now(keys, &closures));
     Ok((all_closed(keys.as_deref(), &closures), pool))
-}
-
-/// What answers closed, and the quotas that are used up.
-async fn closures(
-    limiter: &FleetLimiter,
-    provider: &Provider,
-    keys: Option<&[String]>,
-) -> Result<Vec<Closure>> {
-    let mut closures = limiter.closures(&limiter_name(provider)).await?;
-    closures.extend(used_up(limiter, provider, keys.unwrap_or_default()).await?);
-    Ok(closures)
 }
 
 fn pool_now(keys: &[String], closures: &[Closure]) -> PoolNow {

@@ -155,7 +155,7 @@ impl CompiledField {
         }
         if let Ok(number) = text.parse::<i64>() {
             // An instant without an offset of its own is one in UTC.
-            let at = epoch(number, is_number || [10, 13].contains(&text.len()))?;
+            let at = epoch(number, text, is_number)?;
             return Some(at.to_zoned(TimeZone::UTC).date());
         }
         // The date of an instant is the date in its own offset, so what stands before the T counts.
@@ -177,7 +177,7 @@ impl CompiledField {
             return Some(instant);
         }
         if let Ok(number) = text.parse::<i64>() {
-            return epoch(number, is_number || [10, 13].contains(&text.len()));
+            return epoch(number, text, is_number);
         }
         self.local(text.parse().ok()?)
     }
@@ -193,7 +193,8 @@ impl CompiledField {
 }
 
 /// Seconds or milliseconds since 1970. Text of another length is rather a date without its dashes.
-fn epoch(number: i64, is_epoch: bool) -> Option<Timestamp> {
+fn epoch(number: i64, text: &str, is_number: bool) -> Option<Timestamp> {
+    let is_epoch = is_number || [10, 13].contains(&text.len());
     let millis = number.abs() >= 100_000_000_000;
     let instant = if millis {
         Timestamp::from_millisecond(number)
@@ -224,9 +225,6 @@ fn as_found(value: &Value) -> Option<Scalar> {
     }
 }
 
-/// Digits that an integer may have: more do not fit its 128 bits.
-const LONGEST_INTEGER: usize = 39;
-
 fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::Bool(b) => Some(b.to_string()),
@@ -235,6 +233,9 @@ fn text_of(value: &Value) -> Option<String> {
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
+
+/// Digits that an integer may have: more do not fit its 128 bits.
+const LONGEST_INTEGER: usize = 39;
 
 /// Whole numbers, also written as `12.0` or `1.2e1`.
 fn integer(text: &str) -> Option<String> {

@@ -186,10 +186,8 @@ impl Hashes {
 
     fn add(&mut self, id: &[u8]) {
         let digest: [u8; 32] = Sha256::digest(id).into();
-        let (half, _) = digest.split_at(16);
-        let hash = half
-            .iter()
-            .fold(0, |hash: u128, byte| hash << 8 | u128::from(*byte));
+        let half = digest.first_chunk().expect("it has 32 bytes");
+        let hash = u128::from_be_bytes(*half);
         if hash % self.slices == self.slice {
             self.held.push(hash);
         }
