@@ -204,9 +204,10 @@ impl Fleet {
         });
         let Some(status) = process.wait_at_most(limit)? else {
             bail!(
-                "producer {} did not end in {limit:?}; it said:\n{}",
+                "producer {} did not end in {limit:?}; it said:\n{}\n{}",
                 arguments.join(" "),
-                process.last_words(20)
+                process.last_words(20),
+                self.said_by_workers(30)
             );
         };
         let stdout = reader.join().expect("reading does not panic")?;
@@ -215,6 +216,24 @@ impl Fleet {
             stdout,
             stderr: process.said(),
         })
+    }
+
+    /// The last lines that each worker has logged: what a command waits for is there.
+    fn said_by_workers(&self, lines: usize) -> String {
+        let listed = std::fs::read_dir(self.logs.path())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let mut logs: Vec<PathBuf> = listed.map(|entry| entry.path()).collect();
+        logs.retain(|log| log.to_string_lossy().contains("-worker-"));
+        logs.sort();
+        let tail = |log: &PathBuf| {
+            let said = std::fs::read_to_string(log).unwrap_or_default();
+            let all: Vec<&str> = said.lines().collect();
+            let last = all[all.len().saturating_sub(lines)..].join("\n");
+            format!("{}:\n{last}", log.display())
+        };
+        logs.iter().map(tail).collect::<Vec<_>>().join("\n")
     }
 
     fn command(&self, binary: &str, arguments: &[&str]) -> Command {

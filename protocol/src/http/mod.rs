@@ -171,8 +171,10 @@ impl HttpClient {
         let mut response = sent.map_err(broken)?;
         left.into_iter().for_each(passed);
         let status = response.status().as_u16();
+        let length = response.content_length();
         let mut headers = std::mem::take(response.headers_mut());
         let mut body = Unpacked::of(status, &mut headers, max_body);
+        body.expect(length)?;
         let mut received = 0;
         while let Some(chunk) = response.chunk().await.map_err(broken)? {
             received += chunk.len() as u64;

@@ -25,9 +25,13 @@ enum Packing {
     Gzip(Box<MultiGzDecoder<Capped>>),
 }
 
+/// A body's bytes are kept in pieces of at most so many: growing one buffer would hold a large one twice.
+const PIECE: usize = 1 << 20;
+
 /// Bytes up to a cap.
 struct Capped {
-    bytes: Vec<u8>,
+    pieces: Vec<Vec<u8>>,
+    length: u64,
     max: u64,
     over: bool,
 }
@@ -40,7 +44,8 @@ impl Unpacked {
             coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip")
         });
         let capped = Capped {
-            bytes: Vec::new(),
+            pieces: vec![Vec::new()],
+            length: 0,
             max,
             over: false,
         };
@@ -52,6 +57,14 @@ impl Unpacked {
             false => Packing::Plain(capped),
         };
         Unpacked { bytes, status, max }
+    }
+
+    /// Refuses a body whose length is known beforehand to be too large.
+    pub(super) fn expect(&self, length: Option<u64>) -> Result<(), HttpError> {
+        match (&self.bytes, length) {
+            (Packing::Plain(_), Some(length)) if length > self.max => Err(self.too_large()),
+            _ => Ok(()),
+        }
     }
 
     /// Takes the next bytes.
@@ -69,7 +82,7 @@ impl Unpacked {
     /// The whole body.
     pub(super) fn whole(mut self, received: u64) -> Result<Vec<u8>, HttpError> {
         match &mut self.bytes {
-            Packing::Plain(capped) => Ok(std::mem::take(&mut capped.bytes)),
+            Packing::Plain(capped) => Ok(capped.take()),
             // Nothing at all is no gzip either: a 204, for one.
             Packing::Gzip(_) if received == 0 => Ok(Vec::new()),
             Packing::Gzip(packed) => {
@@ -78,7 +91,7 @@ impl Unpacked {
                     return Err(self.too_large());
                 }
                 ended.map_err(broken)?;
-                Ok(std::mem::take(&mut packed.get_mut().bytes))
+                Ok(packed.get_mut().take())
             }
         }
     }
@@ -97,14 +110,39 @@ fn broken(error: io::Error) -> HttpError {
     HttpError::Broken(format!("the body is no whole gzip: {error}"))
 }
 
+impl Capped {
+    /// All of them in one, each piece let go of as soon as it is copied.
+    fn take(&mut self) -> Vec<u8> {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        if pieces.len() == 1 {
+            return pieces.remove(0);
+        }
+        let mut whole = Vec::with_capacity(self.length as usize);
+        for piece in pieces {
+            whole.extend_from_slice(&piece);
+        }
+        whole
+    }
+
+    fn last_with_room(&mut self) -> &mut Vec<u8> {
+        if self.pieces.last().is_none_or(|last| last.len() >= PIECE) {
+            self.pieces.push(Vec::with_capacity(PIECE));
+        }
+        self.pieces.last_mut().expect("one was put there")
+    }
+}
+
 impl Write for Capped {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if (self.bytes.len() + bytes.len()) as u64 > self.max {
+        if self.length + bytes.len() as u64 > self.max {
             self.over = true;
             return Err(io::Error::other("too large"));
         }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
+        let last = self.last_with_room();
+        let fits = bytes.len().min(PIECE - last.len());
+        last.extend_from_slice(&bytes[..fits]);
+        self.length += fits as u64;
+        Ok(fits)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -149,6 +187,28 @@ mod tests {
         assert_eq!(unpack("X-GZIP", &gzip(b"a"), 9, 9).expect("unpacks"), b"a");
         assert_eq!(unpack("gzip", b"", 1, 9).expect("nothing"), b"");
         assert_eq!(unpack("identity", b"abc", 2, 3).expect("plain"), b"abc");
+    }
+
+    #[test]
+    fn a_body_of_several_pieces_is_put_together_in_order() {
+        let body: Vec<u8> = (0..PIECE * 5 / 2).map(|at| (at % 251) as u8).collect();
+        for step in [1 << 10, 300_000, PIECE, body.len()] {
+            let plain = unpack("identity", &body, step, body.len() as u64);
+            assert_eq!(plain.expect("fits"), body, "in steps of {step}");
+        }
+        let packed = gzip(&body);
+        let unpacked = unpack("gzip", &packed, 7_000, body.len() as u64);
+        assert_eq!(unpacked.expect("fits"), body);
+    }
+
+    #[test]
+    fn a_length_that_is_too_large_is_refused_before_a_byte_of_it() {
+        let plain = Unpacked::of(200, &mut HeaderMap::new(), 9);
+        assert!(plain.expect(None).is_ok() && plain.expect(Some(9)).is_ok());
+        assert!(matches!(
+            plain.expect(Some(10)),
+            Err(HttpError::TooLarge { most: 9, .. })
+        ));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! RabbitMQ: what is confirmed is there, what is delayed comes back, what is dead reaches the loaders.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, BasicRejectOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -12,6 +14,7 @@ use paceline_protocol::message::{Control, MESSAGE_VERSION, Receipt, ShardMessage
 use paceline_protocol::stores::broker::{Arrival, BrokerError, Publisher, Receipts, Taker};
 use paceline_protocol::topology::{DELIVERY_LIMIT, DelayLevel, Topology};
 use paceline_protocol::version::Unread;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{PATIENCE, a_run, own_name, until, value};
@@ -356,19 +359,81 @@ async fn one_shard_without_a_queue_spoils_its_window() {
     after.expect("the publisher is as good as before");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_receipt_comes_again_until_it_is_acked() {
-    let broker = Broker::new("receipt").await;
-    let receipt = Receipt {
+fn receipt(shard: u64) -> Receipt {
+    Receipt {
         v: MESSAGE_VERSION,
         job: "fares".into(),
         run: a_run().run,
-        shard: Some(5),
+        shard: Some(shard),
         round: 1,
         parts: Vec::new(),
         rebuild: None,
         trace: None,
-    };
+    }
+}
+
+/// Who hears receipts, in a task of its own: their shards.
+fn hear(mut receipts: Receipts, anew: bool) -> mpsc::UnboundedReceiver<Option<u64>> {
+    let (heard, arrivals) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while !heard.is_closed() {
+            let taken = receipts.next().await;
+            if let Arrival::Receipt(receipt) = &taken.arrival {
+                let _ = heard.send(receipt.shard);
+            }
+            taken.ack().await;
+            if anew {
+                receipts.begin_anew();
+            }
+        }
+    });
+    arrivals
+}
+
+/// Somebody deletes the queue while it is consumed.
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_are_heard_again_however_often_their_queue_is_deleted() {
+    let broker = Broker::new("deleted").await;
+    let mut arrivals = hear(broker.receipts().await, false);
+    for round in 0..10 {
+        let channel = broker.channel().await;
+        let queue = broker.topology.receipts();
+        let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
+        deleted.await.expect("deleted");
+        let heard = until("a receipt", async || {
+            // It may be published into the queue that ends.
+            drop(broker.publisher.receipt(&receipt(round)).await);
+            let arrived = tokio::time::timeout(Duration::from_millis(500), arrivals.recv()).await;
+            arrived.ok().flatten().filter(|shard| *shard == Some(round))
+        });
+        heard.await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_anew_hears_every_receipt_and_leaves_no_consumer_behind() {
+    let broker = Broker::new("anew").await;
+    let mut arrivals = hear(broker.receipts().await, true);
+    for round in 0..10 {
+        broker
+            .publisher
+            .receipt(&receipt(round))
+            .await
+            .expect("it is taken");
+        let heard = tokio::time::timeout(PATIENCE, arrivals.recv()).await;
+        assert_eq!(heard.expect("it arrives"), Some(Some(round)));
+    }
+    until("one consumer", async || {
+        let loaders = broker.publisher.loaders().await.expect("an answer");
+        (loaders == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_comes_again_until_it_is_acked() {
+    let broker = Broker::new("receipt").await;
+    let receipt = receipt(5);
     broker.publisher.receipt(&receipt).await.expect("taken");
     let mut first = broker.receipts().await;
     let dropped = tokio::time::timeout(PATIENCE, first.next()).await;

@@ -137,10 +137,13 @@ impl Loader {
                     in_hand.spawn(self.clone().settle(taken));
                 }
                 Some(_) = in_hand.join_next() => {}
-                () = sweep.due(), if in_hand.is_empty() => tokio::select! {
-                    () = sweep.sweep(self) => {}
-                    () = self.shutdown.draining() => {}
-                },
+                () = sweep.due(), if in_hand.is_empty() => {
+                    receipts.begin_anew();
+                    tokio::select! {
+                        () = sweep.sweep(self) => {}
+                        () = self.shutdown.draining() => {}
+                    }
+                }
             }
             self.count(&in_hand);
         }

@@ -1,5 +1,6 @@
 //! Receipts that got lost (with Redis, with the broker) are published again: at once when a run's state is
-//! missing altogether, else when this loader has had nothing to do for a while. Loading again is harmless.
+//! missing altogether, else when this loader has had nothing to do for a while; then it also listens anew.
+//! Loading again is harmless.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -124,6 +124,12 @@ impl Receipts {
         }
     }
 
+    /// Ends the consumer, so that [`Receipts::next`] begins anew: one that the broker has forgotten (its queue was
+    /// deleted in that moment) would be silent for ever. What it had in hand unsettled comes again.
+    pub fn begin_anew(&mut self) {
+        self.consumer = None;
+    }
+
     async fn consume(&self) -> Result<(Consumer, Channel), BrokerError> {
         let channel = self.link.channel().await?;
         declare::shared(&channel, &self.topology).await?;
