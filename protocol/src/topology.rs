@@ -37,6 +37,12 @@ impl Topology {
         format!("{}.work.{lane}.{}.{}", self.namespace, run.job, run.run)
     }
 
+    /// Whether a queue of this name is a work queue.
+    pub fn is_work_queue(&self, name: &str) -> bool {
+        name.strip_prefix(&self.work_exchange())
+            .is_some_and(|rest| rest.starts_with('.'))
+    }
+
     /// Queue (and direct exchange) of the receipts.
     pub fn receipts(&self) -> String {
         format!("{}.receipts", self.namespace)

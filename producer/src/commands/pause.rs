@@ -12,6 +12,7 @@ use paceline_protocol::stores::state::OpenRun;
 use crate::cli::RunArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
+use crate::limits::change::tell_the_fleet;
 use crate::limits::limiter_name;
 use crate::run::{RunFiles, find, put_entry};
 use crate::stores::Stores;
@@ -106,11 +107,7 @@ pub async fn reopen(stores: &Stores, plan: &Plan) -> Result<()> {
         };
         kept.forget_bans().await?;
         stores.limiter.reopen(&name).await?;
-        let provider = name.clone();
-        stores
-            .publisher
-            .control(&Control::LimitsChanged { provider })
-            .await?;
+        tell_the_fleet(stores, &name).await?;
     }
     Ok(())
 }

@@ -185,10 +185,7 @@ async fn announce(
     what: &str,
     changed: &Changed,
 ) -> Result<()> {
-    let control = Control::LimitsChanged {
-        provider: provider.name.clone(),
-    };
-    stores.publisher.control(&control).await?;
+    tell_the_fleet(stores, &provider.name).await?;
     tracing::info!(
         provider.name = changed.provider,
         limit.name = changed.limit,
@@ -200,6 +197,21 @@ async fn announce(
     let body = serde_json::json!({"event": "limits.changed", "change": what, "what": changed});
     if let Err(error) = stores.publisher.event("limits.changed", &body).await {
         tracing::debug!(error = %error, "an event was not announced");
+    }
+    Ok(())
+}
+
+/// Tells the fleet that a provider's limits are others: nobody waits any longer for what was closed.
+///
+/// # Errors
+/// When RabbitMQ is away.
+pub async fn tell_the_fleet(stores: &Stores, provider: &str) -> Result<()> {
+    let provider = provider.to_owned();
+    let control = Control::LimitsChanged { provider };
+    stores.publisher.control(&control).await?;
+    // They come by themselves when their delay is over.
+    if let Err(error) = stores.publisher.end_waits().await {
+        tracing::warn!(%error, "shards that were handed back wait for up to ten minutes");
     }
     Ok(())
 }

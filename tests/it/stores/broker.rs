@@ -142,6 +142,42 @@ async fn a_delayed_shard_comes_back_to_its_queue_as_it_was() {
     assert_eq!(broker.depth().await, Some(0));
 }
 
+/// Ten minutes are longer than this test's patience.
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_come_out_of_a_long_delay_early_and_what_is_no_shard_stays() {
+    let broker = Broker::open("early").await;
+    for number in 0..3 {
+        let shard = shard(number);
+        let delayed = broker.publisher.delayed_shard(&shard, DelayLevel::M10);
+        delayed.await.expect("taken");
+    }
+    let webhook = serde_json::json!({});
+    let delivery = broker.publisher.delivery(&webhook, Some(DelayLevel::M10));
+    delivery.await.expect("taken");
+    let ended = RunRef {
+        run: "r-gone".parse().expect("an id"),
+        ..a_run()
+    };
+    let of_ended = shard_of(&ended, LANE, 9);
+    let delayed = broker.publisher.delayed_shard(&of_ended, DelayLevel::M10);
+    delayed.await.expect("taken");
+
+    assert_eq!(broker.publisher.end_waits().await.expect("done"), 3);
+    for number in 0..3 {
+        let taken = broker.taker.take(LANE, &a_run()).await;
+        let taken = taken.expect("the queue is there").expect("it is back");
+        assert_eq!(taken.message.as_ref(), Ok(&shard(number)));
+        assert_eq!(taken.delivery_count, 0, "waiting is no failed delivery");
+        taken.ack().await;
+    }
+    let delay = broker.topology.delay(DelayLevel::M10);
+    until("the others' way back", async || {
+        (broker.ready(&delay).await == 2).then_some(())
+    })
+    .await;
+    assert_eq!(broker.publisher.end_waits().await.expect("done"), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delayed_shard_of_a_run_that_ended_vanishes() {
     let broker = Broker::open("ended").await;

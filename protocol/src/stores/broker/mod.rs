@@ -9,6 +9,7 @@ mod link;
 mod publisher;
 mod receipts;
 mod taker;
+mod waits;
 
 pub use dead::{DeadKind, DeadLetter, DeadLetters, Fate};
 pub use inbox::{Hear, Inbox, Letter};

@@ -93,7 +93,7 @@ impl Publisher {
         Ok(queue.map_or(0, |queue| queue.consumer_count()))
     }
 
-    async fn look_at(&self, queue: String) -> Result<Option<Queue>, BrokerError> {
+    pub(super) async fn look_at(&self, queue: String) -> Result<Option<Queue>, BrokerError> {
         let channel = self.link.channel().await?;
         let options = QueueDeclareOptions {
             passive: true,
@@ -316,6 +316,24 @@ impl Publisher {
     ) -> Result<(), BrokerError> {
         // The default exchange leads to the queue of that name.
         self.confirmed("", queue, true, envelope).await
+    }
+
+    /// Publishes to a work queue by its name, confirmed.
+    pub(super) async fn to_work(
+        &self,
+        queue: &str,
+        envelope: &Envelope,
+    ) -> Result<(), BrokerError> {
+        self.confirmed(&self.topology.work_exchange(), queue, true, envelope)
+            .await
+    }
+
+    pub(super) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
+        self.link.channel().await
     }
 
     /// Tells the loaders alone that a shard is over: its missing cells become failures for `reason`.
