@@ -48,6 +48,11 @@ impl Keys {
         format!("{}:granted:{run}", self.limits(provider))
     }
 
+    /// Number of those that were dropped: no call was made.
+    pub fn dropped(&self, provider: &str, run: &str) -> String {
+        format!("{}:dropped:{run}", self.limits(provider))
+    }
+
     /// Hash of who works on `<job>/<run>/<shard>/<round>`.
     pub fn claim(&self, provider: &str, shard: &str) -> String {
         format!("{}:claim:{shard}", self.limits(provider))

@@ -292,6 +292,11 @@ async fn a_provider_that_counts_otherwise_is_believed() {
     assert_eq!(report.per_key.get(&calendar.keys[1]), Some(&20));
     assert!((1..64).contains(&report.refused), "{report:?}");
     assert_eq!(report.refused_by.get("quota"), Some(&report.refused));
+    // What was granted of the first key before it closed was dropped, and is no call.
+    let audit = calendar.json(&["audit", RUN]).expect("an audit");
+    let of = |name: &str| audit[name].as_u64().expect("a number");
+    assert_eq!(of("granted") - of("dropped"), of("calls"), "{audit}");
+    assert!(of("dropped") > 0, "{audit}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

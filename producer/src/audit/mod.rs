@@ -13,6 +13,7 @@ use paceline_protocol::layout::RunLayout;
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::plan::Plan;
+use paceline_protocol::stores::limiter::Grants;
 use paceline_protocol::stores::objects::{Listed, Objects};
 use serde::Serialize;
 
@@ -33,6 +34,9 @@ pub struct Report {
     pub run: String,
     /// Grants that Redis counted; absent when Redis has forgotten the run.
     pub granted: Option<u64>,
+    /// Of those, the ones that were dropped without a call: what they drew from had closed meanwhile, or they came too
+    /// late to be used.
+    pub dropped: u64,
     /// There may have been more: Redis lost its count in the middle of the run.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub granted_is_least: bool,
@@ -55,7 +59,9 @@ pub struct Report {
 impl Report {
     /// Notes that Redis counts `counted` grants. A call is written by its grant alone, so a count below the calls began
     /// after a loss of Redis: then the calls are the least that it was, and how many more is not known.
-    pub fn note_grants(&mut self, counted: u64) {
+    pub fn note_grants(&mut self, grants: Grants) {
+        let counted = grants.given;
+        self.dropped = grants.dropped.min(counted.saturating_sub(self.calls));
         self.granted = (counted > 0 || self.calls == 0).then_some(counted.max(self.calls));
         self.granted_is_least = counted > 0 && counted < self.calls;
     }
@@ -134,6 +140,7 @@ impl<'a> Audit<'a> {
         Report {
             run: self.plan.run.to_string(),
             granted: None,
+            dropped: 0,
             granted_is_least: false,
             calls: self.calls,
             refused: self.refused,
@@ -161,6 +168,7 @@ mod tests {
         let mut report = Report {
             run: "r".into(),
             granted: None,
+            dropped: 0,
             granted_is_least: false,
             calls: 400,
             refused: 0,
@@ -169,15 +177,16 @@ mod tests {
             wasted: BTreeMap::new(),
             timeline: Timeline::default(),
         };
-        let mut grants = |counted| {
-            report.note_grants(counted);
-            (report.granted, report.granted_is_least)
+        let mut grants = |given, dropped| {
+            report.note_grants(Grants { given, dropped });
+            (report.granted, report.granted_is_least, report.dropped)
         };
-        assert_eq!(grants(0), (None, false));
-        assert_eq!(grants(122), (Some(400), true));
-        assert_eq!(grants(410), (Some(410), false));
+        assert_eq!(grants(0, 0), (None, false, 0));
+        assert_eq!(grants(122, 9), (Some(400), true, 0));
+        assert_eq!(grants(410, 7), (Some(410), false, 7));
+        assert_eq!(grants(410, 30), (Some(410), false, 10));
         report.calls = 0;
-        report.note_grants(0);
+        report.note_grants(Grants::default());
         assert_eq!(report.granted, Some(0));
     }
 

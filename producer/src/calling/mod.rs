@@ -266,15 +266,22 @@ impl<'a> Caller<'a> {
         self.give_back(&allowed).await?;
         match &sent.answer {
             Err(HttpError::TooLate) => {
-                self.probed(&sent, Probed::NotSent).await?;
+                self.dropped(&sent).await?;
                 Ok(None)
             }
             Err(HttpError::Request(why)) => {
-                self.probed(&sent, Probed::NotSent).await?;
+                self.dropped(&sent).await?;
                 Err(anyhow::anyhow!("the request cannot be sent: {why}"))
             }
             _ => Ok(Some(sent)),
         }
+    }
+
+    /// Nothing was sent by a grant.
+    async fn dropped(&self, sent: &Sent) -> Result<()> {
+        let (provider, run) = (self.connector.budgets(), asks_for(&self.run));
+        self.fleet.limiter.dropped(provider, &run, 1).await?;
+        self.probed(sent, Probed::NotSent).await
     }
 
     /// What an answer means by the provider's file.

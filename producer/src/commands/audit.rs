@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::plan::Plan;
+use paceline_protocol::stores::limiter::Grants;
 
 use crate::audit::{Audited, Report, audit};
 use crate::calling::asks_for;
@@ -51,13 +52,13 @@ pub async fn run(context: &Context, args: &AuditArgs) -> Result<Exit> {
     })
 }
 
-async fn granted(context: &Context, archive: &Archive, plan: &Plan) -> Result<u64> {
+async fn granted(context: &Context, archive: &Archive, plan: &Plan) -> Result<Grants> {
     let limiter = archive.limiter(&context.env).await?;
     let run = plan.run_ref().to_string();
-    let mut all = 0;
+    let mut all = Grants::default();
     for tag in tags(plan) {
-        all += limiter.granted(&tag, &run).await?;
-        all += limiter.granted(&tag, &asks_for(&run)).await?;
+        all += limiter.grants(&tag, &run).await?;
+        all += limiter.grants(&tag, &asks_for(&run)).await?;
     }
     Ok(all)
 }
@@ -72,6 +73,9 @@ fn print(report: &Report) {
         },
     );
     table.add_row(["granted".into(), granted]);
+    if report.dropped > 0 {
+        table.add_row(["dropped".into(), show::count(report.dropped)]);
+    }
     table.add_row(["refused".into(), show::count(report.refused)]);
     table.add_row(["repeated".into(), show::count(report.repeated)]);
     let without: u64 = report.wasted.values().sum();

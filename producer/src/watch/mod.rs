@@ -279,7 +279,7 @@ impl Meters {
     fn note(&mut self, shot: &mut Snapshot) {
         let now = self.started.get_or_insert_with(Instant::now).elapsed();
         self.cells.note(now, shot.cells.saturating_sub(shot.left));
-        self.calls.note(now, shot.granted);
+        self.calls.note(now, shot.calls);
         if let Some(rate) = self.cells.per_second().filter(|rate| *rate > 0.0) {
             shot.expect(Some(rate));
         }

@@ -11,10 +11,10 @@ const OVER: Duration = Duration::from_secs(10);
 pub struct RateMeter(VecDeque<(Duration, u64)>);
 
 impl RateMeter {
-    /// Notes that the counter stood at `count` at `now` (since any fixed instant). A counter that went
-    /// back (Redis was lost) starts anew.
+    /// Notes that the counter stood at `count` at `now` (since any fixed instant). A counter that went far
+    /// back (Redis was lost) starts anew; a little back is what was counted too early.
     pub fn note(&mut self, now: Duration, count: u64) {
-        if self.0.back().is_some_and(|(_, last)| count < *last) {
+        if self.0.back().is_some_and(|(_, last)| count < *last / 2) {
             self.0.clear();
         }
         self.0.push_back((now, count));
@@ -27,7 +27,7 @@ impl RateMeter {
     pub fn per_second(&self) -> Option<f64> {
         let ((from, low), (to, high)) = (self.0.front()?, self.0.back()?);
         let passed = to.checked_sub(*from).filter(|passed| !passed.is_zero())?;
-        Some((high - low) as f64 / passed.as_secs_f64())
+        Some(high.saturating_sub(*low) as f64 / passed.as_secs_f64())
     }
 }
 
@@ -47,6 +47,17 @@ mod tests {
             meter.note(Duration::from_secs(second), count);
         }
         assert_eq!(meter.per_second(), Some(50.0));
+    }
+
+    #[test]
+    fn a_counter_that_goes_a_little_back_goes_on() {
+        let mut meter = RateMeter::default();
+        for (second, count) in [(0, 100), (1, 160), (2, 150), (3, 190)] {
+            meter.note(Duration::from_secs(second), count);
+        }
+        assert_eq!(meter.per_second(), Some(30.0));
+        meter.note(Duration::from_secs(4), 95);
+        assert_eq!(meter.per_second(), Some(0.0));
     }
 
     #[test]

@@ -70,7 +70,7 @@ fn line(shot: &Snapshot, speed: &str) -> String {
         shot.state.as_str(),
         show::count(shot.done()),
         show::count(shot.cells),
-        show::count(shot.granted),
+        show::count(shot.calls),
     );
     if let Some(eta) = shot.eta_s {
         line += &format!("  ETA {}", show::span(Duration::from_secs(eta)));

@@ -48,9 +48,9 @@ pub struct Snapshot {
     /// Shards whose results are loaded.
     #[serde(skip)]
     pub shards_loaded: u64,
-    /// Calls granted to workers so far.
+    /// Calls that were made so far, or have their grant.
     #[serde(skip)]
-    pub granted: u64,
+    pub calls: u64,
     /// Calls a second that the limits allow.
     #[serde(skip)]
     pub allowed_per_s: Option<f64>,
@@ -101,7 +101,7 @@ impl Snapshot {
             progress: BTreeMap::new(),
             left: 150,
             shards_loaded: 1,
-            granted: 51,
+            calls: 51,
             closed_s: 0,
             part_closed_s: 0,
             allowed_per_s: None,
@@ -132,9 +132,9 @@ pub async fn snapshot(
         shot.count_as(manifest);
         return Ok(shot);
     }
-    shot.granted = granted(limiter, plan).await?;
+    shot.calls = calls(limiter, plan).await?;
     let first_round = files.open.as_ref().is_some_and(|open| open.round == 0);
-    if shot.state == StateWord::Queued && first_round && shot.granted > 0 {
+    if shot.state == StateWord::Queued && first_round && shot.calls > 0 {
         // Cells are counted block by block, so the first calls come long before the first count.
         shot.state = StateWord::Running;
     }
@@ -192,7 +192,7 @@ fn of_counters(files: &RunFiles, progress: &Progress) -> Snapshot {
         progress: by_value(plan, progress),
         left,
         shards_loaded: progress.shards_loaded,
-        granted: 0,
+        calls: 0,
         closed_s: 0,
         part_closed_s: 0,
         allowed_per_s: allowed,
@@ -210,12 +210,12 @@ fn left(files: &RunFiles, progress: &Progress) -> u64 {
     left + if is_retry { progress.failed } else { 0 }
 }
 
-/// Calls granted to the run's workers by all its providers' limits.
-async fn granted(limiter: &FleetLimiter, plan: &Plan) -> Result<u64> {
+/// Calls of the run's workers that all its providers' limits have granted and that were not dropped.
+async fn calls(limiter: &FleetLimiter, plan: &Plan) -> Result<u64> {
     let run = plan.run_ref().to_string();
     let mut all = 0;
     for tag in tags(plan) {
-        all += limiter.granted(&tag, &run).await?;
+        all += limiter.grants(&tag, &run).await?.used();
     }
     Ok(all)
 }

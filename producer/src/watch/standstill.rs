@@ -20,7 +20,7 @@ const TURNS: f64 = 5.0;
 /// Since when nothing of a run was granted.
 #[derive(Debug, Default)]
 pub struct Standstill {
-    granted: u64,
+    calls: u64,
     since: Option<Instant>,
     /// What the rest waits for.
     pub waits_for: Option<String>,
@@ -30,8 +30,8 @@ impl Standstill {
     /// Whether nothing has been granted for long, though the run goes on and has cells left.
     pub fn note(&mut self, now: Instant, shot: &Snapshot) -> bool {
         let goes = shot.state == StateWord::Running && shot.left > 0;
-        if !goes || self.granted != shot.granted || self.since.is_none() {
-            self.granted = shot.granted;
+        if !goes || self.calls != shot.calls || self.since.is_none() {
+            self.calls = shot.calls;
             self.since = goes.then_some(now);
             self.waits_for = None;
             return false;
@@ -88,7 +88,7 @@ mod tests {
         assert!(!still.note(at(0), &shot));
         assert!(!still.note(at(19), &shot));
         assert!(still.note(at(20), &shot));
-        shot.granted += 1;
+        shot.calls += 1;
         assert!(!still.note(at(21), &shot), "something was granted");
         assert!(!still.note(at(40), &shot));
         // Of one call a minute a minute without one says nothing.

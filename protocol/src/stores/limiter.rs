@@ -78,6 +78,32 @@ pub enum LimiterError {
     Reply(String),
 }
 
+/// Counts of runs are kept for as long as the limits' own (`KEEP_MS` of ask.lua).
+const KEEP_MS: i64 = 30 * 86_400_000;
+
+/// Grants of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Given to its workers.
+    pub given: u64,
+    /// Dropped by them without a call.
+    pub dropped: u64,
+}
+
+impl Grants {
+    /// Those that stand for a call, made or still to be made.
+    pub fn used(self) -> u64 {
+        self.given.saturating_sub(self.dropped)
+    }
+}
+
+impl std::ops::AddAssign for Grants {
+    fn add_assign(&mut self, other: Self) {
+        self.given += other.given;
+        self.dropped += other.dropped;
+    }
+}
+
 /// The limiter of one fleet. Cheap to clone; one connection for each process.
 #[derive(Clone)]
 pub struct FleetLimiter {
@@ -590,12 +616,35 @@ impl FleetLimiter {
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn granted(&self, provider: &str, run: &str) -> Result<u64, LimiterError> {
+    pub async fn grants(&self, provider: &str, run: &str) -> Result<Grants, LimiterError> {
         let mut connection = self.connection.clone();
-        let mut command = redis::cmd("GET");
+        let mut command = redis::cmd("MGET");
         command.arg(self.keys.granted(provider, run));
-        let granted: Option<u64> = self.within(command.query_async(&mut connection)).await?;
-        Ok(granted.unwrap_or(0))
+        command.arg(self.keys.dropped(provider, run));
+        let (given, dropped): (Option<u64>, Option<u64>) =
+            self.within(command.query_async(&mut connection)).await?;
+        Ok(Grants {
+            given: given.unwrap_or(0),
+            dropped: dropped.unwrap_or(0),
+        })
+    }
+
+    /// Counts grants of a run that were dropped.
+    ///
+    /// # Errors
+    /// When Redis does not answer: whether they were counted is not known then.
+    pub async fn dropped(
+        &self,
+        provider: &str,
+        run: &str,
+        grants: u64,
+    ) -> Result<(), LimiterError> {
+        let mut connection = self.connection.clone();
+        let key = self.keys.dropped(provider, run);
+        let mut count = redis::pipe();
+        count.atomic().incr(&key, grants).ignore();
+        count.pexpire(&key, KEEP_MS).ignore();
+        self.within(count.query_async(&mut connection)).await
     }
 
     async fn look(&self, keys: Vec<String>) -> Result<Seen, LimiterError> {

@@ -382,7 +382,9 @@ impl Call {
 
     /// The call was not sent: what it took of quotas and of buckets of points goes back.
     fn give_back(&self) {
-        self.late.give_back(&self.drawn.limits, self.grant.start_us);
+        let run = &self.shard.run.id;
+        let of_us = self.grant.start_us;
+        self.late.give_back(Some(run), &self.drawn.limits, of_us);
     }
 
     /// Keeps what the answer tells of limits for the next request for grants.

@@ -206,7 +206,7 @@ async fn look_at(
     .await?;
     let untaken = untaken(server, takers, &one.files, &shot).await;
     let now = one.began.elapsed();
-    one.calls.note(now, shot.granted);
+    one.calls.note(now, shot.calls);
     one.cells.note(now, shot.cells.saturating_sub(shot.left));
     if let Some(cells) = one.cells.per_second().filter(|cells| *cells > 0.0) {
         shot.expect(Some(cells));
@@ -266,7 +266,7 @@ fn judged(mut one: Going, place: usize, all: &[(BTreeSet<String>, Option<f64>)])
         together: one.speed.map(|speed| speed + theirs),
         allowed: one.shot.allowed_per_s,
         others: others.len(),
-        granted: one.shot.granted,
+        granted: one.shot.calls,
         untaken: one.untaken.as_deref(),
     };
     let (by, because) = verdict(&facts);

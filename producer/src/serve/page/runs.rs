@@ -99,7 +99,7 @@ impl Card {
             by: going.by.word(),
             sign: going.by.sign(),
             because: going.because.clone(),
-            calls: show::count(shot.granted),
+            calls: show::count(shot.calls),
             cells_speed: show::rate(going.cells_per_s.unwrap_or(0.0)),
             cause: super::cause::cause(plan),
             planned: moment(plan.planned_at),

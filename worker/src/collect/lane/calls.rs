@@ -27,7 +27,7 @@ const SEATS_GATHER: Duration = Duration::from_millis(4);
 impl Lane {
     pub(super) fn call(&mut self, wish: Wish, drawn: Arc<Drawn>, grant: Grant, epoch: u64) {
         let Some(in_hand) = self.held.get(&wish.held) else {
-            self.late.give_back(&drawn.limits, grant.start_us);
+            self.late.give_back(None, &drawn.limits, grant.start_us);
             return;
         };
         let shard = in_hand.held.shard.clone();

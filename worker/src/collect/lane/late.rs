@@ -8,13 +8,15 @@
 //! starts are moved first, and then it is sent: a few milliseconds are lost to the fleet and not a whole call.
 //!
 //! What a dropped grant took of quotas and of buckets of points goes back at once too. With the next request for
-//! grants it would come too late: of a quota that is used up otherwise nobody asks any more before its reset.
+//! grants it would come too late: of a quota that is used up otherwise nobody asks any more before its reset. And who
+//! counts a run's calls by its grants hears how many were dropped.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use paceline_protocol::connector::cooldown::DrawnLimit;
+use paceline_protocol::ids::RunRef;
 use paceline_protocol::limit::{Ask, Back, FURTHEST_US, Heard, Instance, Rule};
 use paceline_protocol::stores::limiter::FleetLimiter;
 use tokio::sync::mpsc;
@@ -59,6 +61,8 @@ pub struct Late {
 struct Noted {
     /// By the limits' ids: what was not told yet.
     limits: HashMap<String, Untold>,
+    /// By run: dropped grants.
+    dropped: HashMap<String, u64>,
     telling: bool,
 }
 
@@ -104,9 +108,14 @@ impl Late {
         self.tell_of(|noted| noted.late(paced(drawn), late_us.min(FURTHEST_US)));
     }
 
-    /// A grant that drew from `drawn` at `of_us` is dropped: nothing was sent.
-    pub fn give_back(&self, drawn: &[DrawnLimit], of_us: i64) {
-        self.tell_of(|noted| drawn.iter().for_each(|drawn| noted.dropped(drawn, of_us)));
+    /// A grant that drew from `drawn` at `of_us` is dropped: nothing was sent. `run` where it is known.
+    pub fn give_back(&self, run: Option<&RunRef>, drawn: &[DrawnLimit], of_us: i64) {
+        self.tell_of(|noted| {
+            drawn.iter().for_each(|drawn| noted.dropped(drawn, of_us));
+            if let Some(run) = run {
+                *noted.dropped.entry(run.to_string()).or_default() += 1;
+            }
+        });
     }
 
     fn tell_of(&self, note: impl FnOnce(&mut Noted)) {
@@ -115,7 +124,7 @@ impl Late {
             .lock()
             .expect("no panic while late calls are noted");
         note(&mut noted);
-        if noted.limits.is_empty() || noted.telling {
+        if noted.is_empty() || noted.telling {
             return;
         }
         noted.telling = true;
@@ -125,37 +134,54 @@ impl Late {
     }
 
     async fn tell(&self) {
-        while let Some(mut ask) = self.next_ask() {
-            for _ in 0..TRIES {
-                match self.limiter.ask(&ask).await {
-                    Ok(_) => break,
-                    Err(error) => {
-                        tracing::debug!(error = %error, "a late call could not be told");
-                        // Nobody knows whether it was heard: what is given back twice would be granted twice.
-                        ask.heard.iter_mut().for_each(|heard| heard.back = None);
-                        tokio::time::sleep(BETWEEN).await;
-                    }
+        while let Some((untold, dropped)) = self.take_noted() {
+            self.tell_limits(untold).await;
+            for (run, grants) in dropped {
+                let counted = self.limiter.dropped(&self.provider, &run, grants).await;
+                if let Err(error) = counted {
+                    tracing::debug!(%error, run.id = run, "dropped grants stay counted as calls");
                 }
-            }
-            let quotas: Vec<(String, u64)> = given_back(&ask).collect();
-            if !quotas.is_empty() {
-                drop(self.lane.send(Event::GivenBack(quotas)));
             }
         }
     }
 
-    /// A request that only says how late calls were; `None` when all is told.
-    fn next_ask(&self) -> Option<Ask> {
+    async fn tell_limits(&self, untold: Vec<Untold>) {
+        if untold.is_empty() {
+            return;
+        }
+        let mut ask = self.ask(untold);
+        for _ in 0..TRIES {
+            match self.limiter.ask(&ask).await {
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::debug!(error = %error, "a late call could not be told");
+                    // Nobody knows whether it was heard: what is given back twice would be granted twice.
+                    ask.heard.iter_mut().for_each(|heard| heard.back = None);
+                    tokio::time::sleep(BETWEEN).await;
+                }
+            }
+        }
+        let quotas: Vec<(String, u64)> = given_back(&ask).collect();
+        if !quotas.is_empty() {
+            drop(self.lane.send(Event::GivenBack(quotas)));
+        }
+    }
+
+    /// What is to be told now; `None` when all is told.
+    fn take_noted(&self) -> Option<(Vec<Untold>, HashMap<String, u64>)> {
         let mut noted = self
             .noted
             .lock()
             .expect("no panic while late calls are noted");
-        let all = std::mem::take(&mut noted.limits);
-        noted.telling = !all.is_empty();
-        drop(noted);
-        (!all.is_empty()).then(|| self.ask(all.into_values().collect()))
+        noted.telling = !noted.is_empty();
+        let limits = std::mem::take(&mut noted.limits);
+        let dropped = std::mem::take(&mut noted.dropped);
+        noted
+            .telling
+            .then(|| (limits.into_values().collect(), dropped))
     }
 
+    /// A request that only says how late calls were, and what goes back.
     fn ask(&self, untold: Vec<Untold>) -> Ask {
         let heard = untold.iter().enumerate().map(|(limit, untold)| Heard {
             late_us: untold.late_us,
@@ -190,6 +216,10 @@ fn paced(drawn: &[DrawnLimit]) -> impl Iterator<Item = &Instance> {
 }
 
 impl Noted {
+    fn is_empty(&self) -> bool {
+        self.limits.is_empty() && self.dropped.is_empty()
+    }
+
     /// Of several late calls one move is enough: by the latest.
     fn late<'l>(&mut self, limits: impl Iterator<Item = &'l Instance>, late_us: i64) {
         for limit in limits {

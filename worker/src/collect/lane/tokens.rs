@@ -220,7 +220,8 @@ impl Lane {
         if grant.probe {
             self.report_probe(&CallEnd::NotSent, drawn, grant.start_us);
         }
-        self.late.give_back(&drawn.limits, grant.start_us);
+        let run = self.held.get(&wish.held).map(|h| &h.held.shard.run.id);
+        self.late.give_back(run, &drawn.limits, grant.start_us);
         let Some(in_hand) = self.held.get_mut(&wish.held) else {
             return;
         };

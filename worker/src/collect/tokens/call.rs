@@ -462,7 +462,7 @@ impl Work<'_> {
     /// Nothing was sent: what the grant took of quotas and of buckets of points goes back.
     async fn drop_grant(&self, allowed: &Allowed) {
         let Allowed { grant, drawn, .. } = allowed;
-        self.of.late.give_back(&drawn.limits, grant.start_us);
+        self.of.late.give_back(None, &drawn.limits, grant.start_us);
         self.probed(allowed, Probed::NotSent).await;
     }
 
