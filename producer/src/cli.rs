@@ -280,8 +280,17 @@ pub enum NewWhat {
 /// `new provider`
 #[derive(Debug, Args)]
 pub struct NewProviderArgs {
-    /// Its name
-    pub name: String,
+    /// Its name; asked for on a terminal
+    pub name: Option<String>,
+    /// A URL that it answers, with its query; without any of these a terminal asks, and else an example stands there
+    #[arg(long, value_name = "URL", conflicts_with_all = ["from_curl", "from_openapi"])]
+    pub url: Option<String>,
+    /// How many calls its manual allows (20/s, 300/min)
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<String>,
+    /// Where the records lie in an answer (JSONPath)
+    #[arg(long, value_name = "PATH", conflicts_with = "from_openapi")]
+    pub records: Option<String>,
     /// The curl command line that calls it (`-`: from stdin); it is read, not run
     #[arg(long, value_name = "COMMAND")]
     pub from_curl: Option<String>,
@@ -301,11 +310,11 @@ pub struct NewProviderArgs {
 /// `new job`
 #[derive(Debug, Args)]
 pub struct NewJobArgs {
-    /// Its name
-    pub name: String,
-    /// The provider in the spec folder
+    /// Its name; asked for on a terminal
+    pub name: Option<String>,
+    /// The provider in the spec folder; on a terminal one can choose
     #[arg(long, value_name = "NAME")]
-    pub provider: String,
+    pub provider: Option<String>,
     /// Which of its endpoints, where it has several
     #[arg(long, value_name = "NAME")]
     pub endpoint: Option<String>,

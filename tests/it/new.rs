@@ -1,7 +1,8 @@
 //! `producer new`: drafts are right as `check` sees them, and secrets stay out of them.
 
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use harness::Binaries;
 
@@ -70,6 +71,102 @@ fn a_file_that_is_there_stays() {
     );
     let odd = producer(spec, &["new", "provider", "../odd"]);
     assert_eq!(odd.status.code(), Some(2));
+}
+
+#[test]
+fn flags_say_what_a_terminal_would_ask() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spec = folder.path();
+    let url = "https://api.example.com/v1/search?lang=en&api_key=SECRET1";
+    let records = "$.data.rows[*]";
+    let flags = ["--url", url, "--rate", "300/min", "--records", records];
+    let path = succeeds(
+        spec,
+        &[&["new", "provider", "weather"], &flags[..]].concat(),
+    );
+    let text = std::fs::read_to_string(path.trim_end()).expect("written");
+    for line in [
+        "base_url: \"https://api.example.com\"",
+        "get: /v1/search",
+        "lang: en",
+        "rate: 300/min",
+        "records: \"$.data.rows[*]\"",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(!text.contains("SECRET"), "{text}");
+    let wrong = producer(spec, &["new", "provider", "other", "--rate", "fast"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(!spec.join("providers/other.yaml").exists());
+    let nameless = producer(spec, &["new", "provider"]);
+    assert_eq!(nameless.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&nameless.stderr).into_owned();
+    assert!(said.contains("a name is missing"), "{said}");
+}
+
+/// Runs `producer` on a terminal of its own and answers what it asks, each line after the text that it waits for.
+fn answered(spec: &Path, arguments: &[&str], answers: &[(&str, &str)]) -> (Option<i32>, String) {
+    let binaries = Binaries::find().expect("they are built");
+    let terminal = nix::pty::openpty(None, None).expect("a terminal");
+    let side = || Stdio::from(terminal.slave.try_clone().expect("a copy"));
+    let mut child = Command::new(binaries.path("producer"))
+        .args(arguments)
+        .env("PACELINE_SPEC", spec)
+        .env("TERM", "xterm")
+        .stdin(side())
+        .stderr(side())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    drop(terminal.slave);
+    let mut master = std::fs::File::from(terminal.master);
+    let mut said = String::new();
+    let mut seen = 0;
+    let mut answers = answers.iter().peekable();
+    let mut buffer = [0; 4096];
+    // A terminal that nobody holds any more gives an error.
+    while let Ok(read @ 1..) = master.read(&mut buffer) {
+        said += &String::from_utf8_lossy(&buffer[..read]);
+        if let Some((question, answer)) = answers.peek()
+            && let Some(at) = said[seen..].find(question)
+        {
+            seen += at + question.len();
+            master
+                .write_all(format!("{answer}\r").as_bytes())
+                .expect("written");
+            answers.next();
+        }
+    }
+    (child.wait().expect("it ends").code(), said)
+}
+
+#[test]
+fn a_terminal_is_asked_for_what_was_not_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spec = folder.path();
+    let (code, said) = answered(
+        spec,
+        &["new", "provider"],
+        &[
+            ("Name of the provider", "weather"),
+            (
+                "A URL that it answers",
+                "https://api.example.com/v1/days?lang=en",
+            ),
+            ("Header that carries a key", "x-api-key"),
+            ("Calls that its manual allows", "20/s"),
+            ("Where the records lie", "$.days[*]"),
+        ],
+    );
+    assert_eq!(code, Some(0), "{said}");
+    let text = std::fs::read_to_string(spec.join("providers/weather.yaml")).expect("written");
+    for line in ["get: /v1/days", "x-api-key", "rate: 20/s", "$.days[*]"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let asked = [("Name of the job", "No name"), ("a to z", "days")];
+    let (code, said) = answered(spec, &["new", "job"], &asked);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(spec.join("jobs/days.yaml").exists());
 }
 
 /// A document with references in circles, from which a file comes that is right.

@@ -50,6 +50,18 @@ pub enum CurlError {
     Template(String),
 }
 
+/// What is called by a GET of a URL.
+///
+/// # Errors
+/// As [`from_curl`].
+pub fn from_url(url: &str) -> Result<Call, CurlError> {
+    // A quote cannot be part of a URL.
+    match url.contains(['\'', '"', '\\']) || url.split_whitespace().count() != 1 {
+        true => Err(CurlError::BadUrl(url.to_owned())),
+        false => from_curl(&format!("curl '{}'", url.trim())),
+    }
+}
+
 /// Letters of short options that take a value.
 const WITH_VALUE: &str = "AbcCdDeEFHKmoPQrtTuUwxXyYz";
 /// Long options that take a value which does not matter here.

@@ -7,7 +7,7 @@ mod openapi;
 mod provider;
 mod secrets;
 
-pub use self::curl::{CurlError, from_curl};
+pub use self::curl::{CurlError, from_curl, from_url};
 pub use self::job::job_text;
 pub use self::openapi::{OpenApiError, from_openapi};
 pub use self::provider::{Call, Draft, FieldDraft, Reading, Send, provider_text};

@@ -85,6 +85,8 @@ pub fn from_openapi(name: &str, text: &str, wanted: &str) -> Result<Draft, OpenA
         drafting.note("its schemas unfold into too many others: some of them are left out");
     }
     Ok(Draft {
+        rate: None,
+        records: None,
         name: name.to_owned(),
         call: Some(drafting.call),
         reading: Some(drafting.reading),

@@ -11,6 +11,10 @@ pub struct Draft {
     pub call: Option<Call>,
     /// What its answers promise; without it an example stands there.
     pub reading: Option<Reading>,
+    /// The rate that its manual allows, where somebody said it.
+    pub rate: Option<String>,
+    /// Path of its records, where somebody said it and nothing is promised.
+    pub records: Option<String>,
 }
 
 /// What is read from an answer, as a schema promises it.
@@ -134,8 +138,8 @@ pub fn provider_text(draft: &Draft) -> String {
     let call = draft.call.as_ref().unwrap_or(&example);
     let mut text = head(draft, call);
     text += &auth(&draft.name, call);
-    text += LIMITS;
-    text += &endpoint(call, draft.reading.as_ref());
+    text += &limits(draft.rate.as_deref());
+    text += &endpoint(call, draft);
     text
 }
 
@@ -206,11 +210,21 @@ fn uses_basic(call: &Call) -> bool {
         .any(|(_, value)| value.starts_with("Basic ") && value.contains("| base64"))
 }
 
-const LIMITS: &str = "\
-timeout: {connect: 3s, total: 10s}
-limits:                                         # what the manual allows; one call a second until you know
-  - {name: second, rate: 1/s}
-  # - {name: day, quota: 10000/day, resets: \"00:00 UTC\", per: \"{{ credential }}\"}
+fn limits(rate: Option<&str>) -> String {
+    let (rate, known) = match rate {
+        Some(rate) => (rate, ""),
+        None => ("1/s", "; one call a second until you know"),
+    };
+    format!(
+        "timeout: {{connect: 3s, total: 10s}}
+limits:                                         # what the manual allows{known}
+  - {{name: second, rate: {rate}}}
+"
+    ) + FURTHER
+}
+
+const FURTHER: &str =
+    "  # - {name: day, quota: 10000/day, resets: \"00:00 UTC\", per: \"{{ credential }}\"}
   # - {name: in-flight, concurrency: 8}
 outcomes:                                       # the first match wins; a built-in list follows
   - {when: {status: 429}, then: throttled, wait: {header: retry-after, fallback: 30s}}
@@ -218,7 +232,8 @@ outcomes:                                       # the first match wins; a built-
 retry: {attempts: 5, backoff: {from: 500ms, to: 30s}}
 ";
 
-fn endpoint(call: &Call, reading: Option<&Reading>) -> String {
+fn endpoint(call: &Call, draft: &Draft) -> String {
+    let reading = draft.reading.as_ref();
     let method = if call.post { "post" } else { "get" };
     let name = reading.map_or("items", |reading| reading.endpoint.as_str());
     let mut text = format!(
@@ -245,7 +260,7 @@ fn endpoint(call: &Call, reading: Option<&Reading>) -> String {
     text += "    # page: {style: page, query: page, first: 1, stop: empty, max_pages: 100}\n";
     match reading.filter(|reading| !reading.records.is_empty()) {
         Some(reading) => text += &promised(reading),
-        None => text += GUESSED,
+        None => text += &guessed(draft.records.as_deref()),
     }
     text
 }
@@ -277,8 +292,12 @@ fn promised(reading: &Reading) -> String {
     text
 }
 
-const GUESSED: &str = "    records: $.items[*]                         # where the records lie in an answer
-    fields:                                     # what a record has; try: as: string, integer, decimal, datetime
+fn guessed(records: Option<&str>) -> String {
+    let records = scalar(records.unwrap_or("$.items[*]"));
+    format!("    records: {records:<34} # where the records lie in an answer\n{GUESSED}")
+}
+
+const GUESSED: &str = "    fields:                                     # what a record has; try: as: string, integer, decimal, datetime
       id: {path: $.id, as: string}
       name: {path: $.name, optional: true}
 ";

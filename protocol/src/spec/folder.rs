@@ -136,7 +136,8 @@ impl SpecFolder {
         names
     }
 
-    fn provider_names(&self) -> Vec<&str> {
+    /// The names of the providers whose files are right or wrong, in order.
+    pub fn provider_names(&self) -> Vec<&str> {
         self.providers
             .iter()
             .filter_map(|p| Some(p.model.as_ref()?.name.as_str()))

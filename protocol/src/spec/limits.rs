@@ -316,6 +316,18 @@ fn words_of_rate(value: &str) -> Result<((u64, u64), Option<u64>), String> {
     Ok(((calls, micros(period)), size))
 }
 
+/// Checks the text of a rate: `20/s`, `300/min`.
+///
+/// # Errors
+/// What would be right.
+pub fn check_rate(value: &str) -> Result<(), String> {
+    let (_, period) = words::rate(value)?;
+    match period.0.is_zero() {
+        true => Err("a rate needs a period: 50/s, 300/min, 1/5s".into()),
+        false => Ok(()),
+    }
+}
+
 /// The numbers of `value`, written as the file of a limit of this `rule` would say them: `20/s`, `300/min burst 10`,
 /// `250ms`, `64`, `20000/day`. A rate keeps the burst of the file unless it says another one.
 ///

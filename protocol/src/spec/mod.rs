@@ -43,7 +43,7 @@ pub use folder::{LoadError, LoadedJob, SpecFolder, Unreadable};
 pub use jinja::{
     Fault as TemplateFault, expression as expression_names, template as template_names,
 };
-pub use limits::limit_numbers;
+pub use limits::{check_rate, limit_numbers};
 pub use lists::{ListError, Table};
 pub use model::*;
 pub use not_built::not_built;
