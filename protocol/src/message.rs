@@ -94,6 +94,9 @@ pub struct PartSummary {
     /// Ids that got no detail and are only counted.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missing: u64,
+    /// Scores of rankings that are no numbers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unscored: u64,
 }
 
 fn is_zero(n: &u64) -> bool {

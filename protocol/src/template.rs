@@ -180,6 +180,14 @@ impl Templates {
     }
 }
 
+/// What is wrong with a template, without the names that templates have among themselves.
+pub fn said(error: &Error) -> String {
+    match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    }
+}
+
 /// The name when a template is nothing but `{{ name }}`.
 pub fn whole_name(source: &str) -> Option<&str> {
     let name = source.strip_prefix("{{")?.strip_suffix("}}")?.trim();

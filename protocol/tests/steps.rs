@@ -11,7 +11,7 @@ use paceline_protocol::connector::{
 use paceline_protocol::plan::{
     Matrix, PLAN_VERSION, Plan, PlannedDimension, PlannedValues, Segment,
 };
-use paceline_protocol::spec::{Endpoint, SpecFolder};
+use paceline_protocol::spec::{BodyPlace, Endpoint, Method, RequestBody, SpecFolder};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -178,6 +178,37 @@ fn an_offset_ends_by_its_total_or_at_the_engines_end() {
         assert_eq!(progress.gathered.records, records, "{total}");
         assert_eq!(progress.gathered.truncated, truncated, "{total}");
     }
+}
+
+#[test]
+fn pages_that_hold_less_than_the_answer_announces_are_told() {
+    let naver = connector("search", "naver", |_| {});
+    // The engine gives half of what is asked for; or an empty page in the middle.
+    for (from, to, records) in [(1, 50, 100), (101, 0, 100)] {
+        let progress = collect(&naver, &engine("naver"), never, &mut |request| {
+            let start = number(request, "start").expect("an offset");
+            let count = if start >= from { to } else { 100 };
+            let items: Vec<Value> = (start..start + count).map(post).collect();
+            json!({ "total": 150, "items": items })
+        })
+        .expect("ends");
+        assert_eq!(progress.gathered.records, records);
+        assert!(progress.gathered.truncated);
+    }
+    let chosen = connector("search", "naver", |endpoint| {
+        endpoint.records = Some(BodyPlace::Path("$.items[?@.title != 't2']".into()));
+    });
+    let progress = collect(
+        &chosen,
+        &engine("naver"),
+        never,
+        &mut |_| json!({ "total": 3, "items": [post(1), post(2), post(3)] }),
+    )
+    .expect("ends");
+    assert!(
+        !progress.gathered.truncated,
+        "the file itself leaves some out"
+    );
 }
 
 #[test]
@@ -451,6 +482,48 @@ proptest! {
         let wanted: Vec<String> = days.iter().map(|day| format!("e{day}")).collect();
         prop_assert_eq!(lines(&progress, "id"), wanted);
         prop_assert_eq!(progress.gathered.records as usize, days.len());
+    }
+}
+
+/// The stretch may begin in the body, also below another name.
+#[test]
+fn what_overflows_is_bisected_in_a_body_too() {
+    let from_body = |request: &HttpRequest, name: &str| {
+        let (_, body) = request.body.as_ref().expect("a body");
+        let json: Value = serde_json::from_slice(body).unwrap_or_else(|_| {
+            let pairs = url::form_urlencoded::parse(body).into_owned();
+            json!({ "active": pairs.map(|(name, value)| {
+                (name.trim_start_matches("active.").to_owned(), value.into())
+            }).collect::<serde_json::Map<String, Value>>() })
+        });
+        json["active"][name].as_str().map(str::to_owned)
+    };
+    let date = || json!("{{ run.date }}");
+    let json = RequestBody::Json(json!({ "active": { "gte": date() } }));
+    let form = RequestBody::Form([("active.gte".to_owned(), date())].into_iter().collect());
+    for body in [json, form] {
+        let connector = connector("events", "world-events", |endpoint| {
+            let request = endpoint.request.as_mut().expect("a request");
+            request.method = Method::Post;
+            request.query.shift_remove("active.gte");
+            request.body = Some(body);
+            endpoint.page = None;
+        });
+        let values = vec!["KR".into(), "expos".into()];
+        let days: Vec<i64> = (0..40).map(|n| n * 3).collect();
+        let mut answers = |request: &HttpRequest| {
+            let from = from_body(request, "gte").expect("a first day");
+            let to = from_body(request, "lte").unwrap_or_else(|| "9999-12-31".into());
+            let found = days.iter().map(|day| event(*day)).filter(|event| {
+                let start = &event["start"].as_str().expect("text")[..10];
+                (from.as_str()..=to.as_str()).contains(&start)
+            });
+            let found: Vec<Value> = found.collect();
+            json!({ "overflow": found.len() > 5, "results": found })
+        };
+        let progress = collect(&connector, &values, never, &mut answers).expect("ends");
+        let wanted: Vec<String> = days.iter().map(|day| format!("e{day}")).collect();
+        assert_eq!(lines(&progress, "id"), wanted);
     }
 }
 

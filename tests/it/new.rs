@@ -58,6 +58,33 @@ fn a_curl_command_becomes_a_provider_without_its_secrets() {
 }
 
 #[test]
+fn a_key_in_a_path_stays_out_of_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spec = folder.path();
+    let command = "curl api.example.com/v1/accounts/sk_live_ABCDEF1234567890abcdef/list";
+    let path = succeeds(
+        spec,
+        &["new", "provider", "weather", "--from-curl", command],
+    );
+    let text = std::fs::read_to_string(path.trim_end()).expect("written");
+    assert!(
+        text.contains("/v1/accounts/{{ credential.key }}/list"),
+        "{text}"
+    );
+    assert!(text.contains("from_env: WEATHER_KEYS"), "{text}");
+    assert!(
+        text.contains("http://api.example.com"),
+        "as curl takes it: {text}"
+    );
+    let literal = text.replace("{{ credential.key }}", "bot123456:AAFabcdefghijklmnop");
+    std::fs::write(path.trim_end(), literal).expect("written");
+    let refused = producer(spec, &["check"]);
+    assert_eq!(refused.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(said.contains("the path holds a secret"), "{said}");
+}
+
+#[test]
 fn a_file_that_is_there_stays() {
     let folder = tempfile::tempdir().expect("a folder");
     let spec = folder.path();

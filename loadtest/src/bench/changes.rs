@@ -188,6 +188,7 @@ fn summary(shard: &Shard<'_>, block: u32) -> PartSummary {
         records: u64::from(cells) * RECORDS,
         truncated: 0,
         missing: 0,
+        unscored: 0,
     }
 }
 

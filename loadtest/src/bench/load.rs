@@ -219,6 +219,7 @@ impl CollectedRun {
             records: u64::from(cells) * self.records,
             truncated: 0,
             missing: 0,
+            unscored: 0,
         }
     }
 

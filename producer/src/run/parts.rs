@@ -106,6 +106,7 @@ fn summary(
         records: metadata.get("records")?.parse().ok()?,
         truncated: number("truncated"),
         missing: number("missing"),
+        unscored: number("unscored"),
     })
 }
 
@@ -133,6 +134,7 @@ mod tests {
             records: 0,
             truncated: 0,
             missing: 0,
+            unscored: 0,
         }
     }
 

@@ -5,6 +5,8 @@
 
 use url::Url;
 
+use paceline_protocol::spec::is_secret_segment;
+
 use super::command_line;
 use super::provider::{Call, Send};
 use super::secrets::{Secrets, is_secret};
@@ -48,6 +50,16 @@ pub enum CurlError {
         "`{0}` holds {{{{, {{%, {{# or ${{, which provider files read as templates; replace it first"
     )]
     Template(String),
+}
+
+/// The path, with its secrets taken out.
+fn path(url: &Url, secrets: &mut Secrets) -> Result<String, CurlError> {
+    let segment = |segment: &str| match is_secret_segment(segment) {
+        true => Ok(secrets.template("key", segment)),
+        false => literal(segment.to_owned()),
+    };
+    let segments: Result<Vec<String>, CurlError> = url.path().split('/').map(segment).collect();
+    Ok(segments?.join("/"))
 }
 
 /// What is called by a GET of a URL.
@@ -323,7 +335,7 @@ impl Read {
         let mut secrets = Secrets::default();
         let mut call = Call {
             base_url: url.origin().ascii_serialization(),
-            path: literal(url.path().to_owned())?,
+            path: path(&url, &mut secrets)?,
             post,
             ..Call::default()
         };
@@ -357,11 +369,12 @@ impl Read {
         Ok(call)
     }
 
+    /// Without a scheme it is plain HTTP, as for curl.
     fn parsed_url(&mut self) -> Result<Url, CurlError> {
         let typed = self.url.take().ok_or(CurlError::NoUrl)?;
         let whole = match typed.contains("://") {
             true => typed.clone(),
-            false => format!("https://{typed}"),
+            false => format!("http://{typed}"),
         };
         let bad = || CurlError::BadUrl(typed.clone());
         let url = Url::parse(&whole).map_err(|_| bad())?;

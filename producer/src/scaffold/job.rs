@@ -11,7 +11,7 @@ pub fn job_text(
     declared: &Endpoint,
     wanted: &Wanted,
 ) -> String {
-    let first = declared.fields.keys().next().map_or("id", String::as_str);
+    let first = id_of(declared);
     let key: Vec<String> = wanted
         .dimensions
         .iter()
@@ -57,6 +57,21 @@ outputs:
         key.join("-")
     );
     text
+}
+
+/// The field that most likely tells a record from another: of those that every record has one called `id`, then one
+/// whose name ends so, then the first.
+fn id_of(declared: &Endpoint) -> &str {
+    let fields = declared.fields.iter();
+    let always = fields.filter(|(_, field)| !field.optional);
+    let mut names: Vec<&str> = always.map(|(name, _)| name.as_str()).collect();
+    names.sort_by_key(|name| match *name {
+        "id" => 0,
+        name if name.ends_with("_id") || name.ends_with("Id") => 1,
+        _ => 2,
+    });
+    let any = || declared.fields.keys().next().map(String::as_str);
+    names.first().copied().or_else(any).unwrap_or("id")
 }
 
 fn braces(name: &str) -> String {

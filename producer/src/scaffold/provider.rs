@@ -77,6 +77,7 @@ impl Call {
         };
         let (long, short) = (format!("credential.{only} "), "credential.key ");
         let rename = |text: &mut String| *text = text.replace(&long, short);
+        rename(&mut self.path);
         let signs = self.auth_headers.iter_mut().chain(&mut self.auth_query);
         signs.for_each(|(_, value)| rename(value));
         match &mut self.body {
@@ -89,6 +90,7 @@ impl Call {
     /// Whether anything in it is a secret.
     fn has_secrets(&self) -> bool {
         !(self.auth_headers.is_empty() && self.auth_query.is_empty() && self.fields.is_empty())
+            || self.path.contains("{{ credential.")
             || self.body.as_ref().is_some_and(Send::has_secrets)
     }
 }

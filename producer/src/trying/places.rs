@@ -87,12 +87,14 @@ impl<'a> Places<'a> {
             goes_to.push(format!("object s3://{bucket}/{}", render(key)));
         }
         for ranking in &outputs.rankings {
-            goes_to.push(format!(
-                "set {}: {} with score {}",
-                render(&ranking.key),
-                render(&ranking.member),
-                render(&ranking.score)
-            ));
+            let score = render(&ranking.score);
+            let is_one = score.trim().parse().is_ok_and(f64::is_finite);
+            let note = match is_one {
+                true => "",
+                false => " (no number: it is in no set)",
+            };
+            let (key, member) = (render(&ranking.key), render(&ranking.member));
+            goes_to.push(format!("set {key}: {member} with score {score}{note}"));
         }
         if let Some(index) = &outputs.index {
             let index_name = match index.mode {

@@ -290,6 +290,7 @@ fn built_in(answer: &Answer<'_>) -> Verdict {
         _ => (Outcome::Permanent, None),
     };
     let reason = match answer.status {
+        304 => "status 304: not modified, though nothing was asked on a condition".to_owned(),
         300..=399 => format!("status {}: redirects are not followed", answer.status),
         status => format!("status {status}"),
     };

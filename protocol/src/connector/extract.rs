@@ -9,7 +9,7 @@ use super::body::{Body, BodyReader, Found, JsonPath, Spot, Unreadable};
 use super::{CallContext, CompileError, Connector};
 use crate::record::{Record, Scalar};
 use crate::spec::{Endpoint, Field, FieldKind, FieldSource};
-use crate::template::{Compiled, Templates};
+use crate::template::{Compiled, Templates, said};
 
 /// A field that is missing, null or does not fit: the cell fails with its name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -378,7 +378,7 @@ impl Connector {
                         .render(template, &context.clone().value())
                         .map_err(|e| Misfit {
                             field: field.name.clone(),
-                            why: e.to_string(),
+                            why: said(&e),
                         })?;
                     field.coerce(Some(&Value::String(text)))?
                 }

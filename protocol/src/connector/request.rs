@@ -7,8 +7,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::sign::Signer;
 use super::steps::Asked;
 use super::{CallContext, CompileError, Connector};
-use crate::spec::{Auth, Method, Provider, Request, RequestBody};
-use crate::template::{Compiled, Templates, as_text, environment, value_of, whole_expression};
+use crate::spec::{Auth, Method, Provider, Request, RequestBody, json_parameter};
+use crate::template::{
+    Compiled, Templates, as_text, environment, said, value_of, whole_expression,
+};
 
 /// Unreserved characters of RFC 3986 stay, everything else is encoded.
 pub(super) const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -281,17 +283,27 @@ impl Connector {
         format!("{}{}", parts.base_url, path.unwrap_or_default())
     }
 
-    /// The value of a query parameter of the endpoint.
+    /// The value of a parameter of the endpoint, of its query or its body.
     pub(super) fn parameter(
         &self,
         name: &str,
         context: &CallContext,
     ) -> Result<String, NotRequestable> {
-        let found = self.requests.query.iter().find(|(known, _)| known == name);
-        match found {
-            Some((_, template)) => render(&self.templates, template, &context.clone().value()),
-            None => Err(NotRequestable(format!("the query has no {name}"))),
-        }
+        let parts = &self.requests;
+        let context = context.clone().value();
+        let named = |pairs: &[(String, Compiled)]| {
+            let (_, template) = pairs.iter().find(|(known, _)| known == name)?;
+            Some(render(&self.templates, template, &context))
+        };
+        let found = match (named(&parts.query), &parts.body) {
+            (Some(found), _) => Some(found?),
+            (None, Some(Body::Form(pairs))) => named(pairs).transpose()?,
+            (None, Some(Body::Json(template))) => {
+                json_parameter(&self.json(template, &context)?, name).map(shown)
+            }
+            (None, Some(Body::Xml(..)) | None) => None,
+        };
+        found.ok_or_else(|| NotRequestable(format!("the request has no {name}")))
     }
 
     fn render_path(
@@ -441,7 +453,7 @@ impl Connector {
             }
             JsonTemplate::Expression(expression) => {
                 let value = self.templates.evaluate(expression, context);
-                let value = value.map_err(|e| NotRequestable(e.to_string()))?;
+                let value = value.map_err(|e| NotRequestable(said(&e)))?;
                 serde_json::to_value(&value).map_err(|e| NotRequestable(e.to_string()))?
             }
             JsonTemplate::List(items) => items
@@ -494,5 +506,5 @@ pub(super) fn render(
 ) -> Result<String, NotRequestable> {
     templates
         .render(template, context)
-        .map_err(|e| NotRequestable(e.to_string()))
+        .map_err(|e| NotRequestable(said(&e)))
 }

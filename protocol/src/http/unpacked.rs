@@ -1,6 +1,7 @@
 //! A body as it comes in, with the cap counted after decompression.
 //!
-//! The client unpacks br, zstd and deflate, but of gzip its first member only and drops the others in silence. So gzip
+//! The client unpacks br and zstd, and deflate where a server sends it as the standard has it. Many send it without the
+//! zlib wrapper, so nobody is asked for it. But of gzip its first member only and drops the others in silence. So gzip
 //! is unpacked here: a body of several members, as loggers write them, is all of them.
 
 use std::io::{self, Write};
@@ -10,8 +11,8 @@ use reqwest::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::HttpError;
 
-/// What the client asks for, with what it unpacks itself.
-pub(super) const ACCEPTED: &str = "gzip, br, zstd, deflate";
+/// What the client asks for.
+pub(super) const ACCEPTED: &str = "gzip, br, zstd";
 
 /// The bytes so far.
 pub(super) struct Unpacked {

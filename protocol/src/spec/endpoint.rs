@@ -196,6 +196,7 @@ fn path_of(r: &Reader, node: &Node, spot: &Spot) -> Option<Template> {
             "put it under `query:`, which escapes the values",
         );
     }
+    secrets::in_path(r, node, &path)?;
     Some(path)
 }
 

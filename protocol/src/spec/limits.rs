@@ -139,7 +139,7 @@ fn endpoint_name(r: &Reader, node: &Node, known: &IndexMap<String, Endpoint>) ->
         known
             .iter()
             .filter(|(_, e)| e.detail.is_some())
-            .map(|(name, _)| format!("{name}.detail")),
+            .map(|(name, _)| details_of(name)),
     );
     names.extend(own.map(str::to_owned));
     if names.contains(&text) {

@@ -908,6 +908,11 @@ pub struct Ready {
     pub patience: Span,
 }
 
+/// The name of the second step (`detail:`) of an endpoint, as limits and ledgers know it.
+pub fn details_of(endpoint: &str) -> String {
+    format!("{endpoint}.detail")
+}
+
 /// One entry of `endpoints:`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -975,6 +980,14 @@ pub enum RequestBody {
     Form(IndexMap<String, Value>),
     /// Text.
     Xml(Template),
+}
+
+/// A parameter of a JSON body: its own name, or `variables.after` for one below another.
+pub fn json_parameter<'j>(json: &'j Value, name: &str) -> Option<&'j Value> {
+    json.get(name).or_else(|| {
+        let (outer, inner) = name.split_once('.')?;
+        json_parameter(json.get(outer)?, inner)
+    })
 }
 
 /// `page:`

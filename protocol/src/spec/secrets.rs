@@ -78,6 +78,49 @@ pub fn is_signed_token(value: &str) -> bool {
         .any(|word| word.starts_with("eyJ") && word.matches('.').count() == 2)
 }
 
+/// How well-known keys begin (as their makers' manuals say, so that they are found where they do not belong).
+const BEGINNINGS: [&str; 14] = [
+    "sk_live_",
+    "sk_test_",
+    "rk_live_",
+    "pk_live_",
+    "sk-",
+    "ghp_",
+    "gho_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "xoxp-",
+    "AKIA",
+    "AIza",
+    "SG.",
+];
+
+/// Whether a segment of a path is a well-known kind of key: Stripe's, GitHub's, a Telegram bot's, a signed token.
+pub fn is_secret_segment(segment: &str) -> bool {
+    const SHORTEST: usize = 16;
+    let begins = BEGINNINGS.iter().any(|begin| {
+        segment
+            .strip_prefix(begin)
+            .is_some_and(|rest| rest.len() >= SHORTEST && rest.chars().any(|c| c.is_ascii_digit()))
+    });
+    let bot = segment.strip_prefix("bot").and_then(|rest| {
+        let (number, key) = rest.split_once(':')?;
+        let digits = number.bytes().all(|b| b.is_ascii_digit());
+        Some(digits && !number.is_empty() && key.len() >= SHORTEST)
+    });
+    begins || bot == Some(true) || is_signed_token(segment)
+}
+
+/// A path must not hold a key.
+pub(super) fn in_path(r: &Reader, node: &Node, path: &str) -> Option<()> {
+    let mut literals = path.split('/').filter(|segment| is_literal(segment));
+    match literals.any(is_secret_segment) {
+        true => r.fault(node.at, "the path holds a secret in the file itself", HINT),
+        false => Some(()),
+    }
+}
+
 /// `X-Api-Key`, `api_key` and `apiKey` are three, two and two words.
 fn name_words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
@@ -243,6 +286,22 @@ mod tests {
             "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln"
         ));
         assert!(!is_signed_token("eyJ.a"));
+        for segment in [
+            "sk_live_ABCDEF1234567890abcdef",
+            "bot123456789:AAFabcdefghijklmnop",
+            "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln",
+        ] {
+            assert!(is_secret_segment(segment), "{segment}");
+        }
+        for segment in [
+            "v1",
+            "sk-products-overview-of-all",
+            "bots:all",
+            "accounts",
+            "0123456789abcdef0123456789abcdef",
+        ] {
+            assert!(!is_secret_segment(segment), "{segment}");
+        }
     }
 
     #[test]

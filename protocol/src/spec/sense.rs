@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::diagnostic::Position;
 use super::jinja;
-use super::model::{Endpoint, FieldKind, Page, Request, RequestBody, SplitOn};
+use super::model::{Endpoint, FieldKind, Page, Request, RequestBody, SplitOn, json_parameter};
 use super::reader::{Fields, Reader};
 use super::tree::{Data, Node};
 
@@ -176,7 +176,7 @@ fn bisected(r: &Reader, node: &Node, split: &SplitOn, request: &Request) {
         );
     }
     let in_body = match &request.body {
-        Some(RequestBody::Json(json)) => json.get(&split.from).is_some(),
+        Some(RequestBody::Json(json)) => json_parameter(json, &split.from).is_some(),
         Some(RequestBody::Form(form)) => form.contains_key(&split.from),
         _ => false,
     };

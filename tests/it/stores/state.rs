@@ -109,6 +109,7 @@ fn part(round: u32, records: u64) -> PartSummary {
         records,
         truncated: 0,
         missing: 0,
+        unscored: 0,
     }
 }
 

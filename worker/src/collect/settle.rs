@@ -14,6 +14,7 @@ use super::lane::held::{FailureRows, ShardInHand};
 use super::work::FullBlock;
 use crate::metrics::Metrics;
 use crate::output::part::{PartError, PartMeta, name_of};
+use crate::output::rankings::Ranked;
 use crate::output::settle::{BlockPlace, block_counts};
 use paceline_protocol::message::merged_ends;
 
@@ -50,7 +51,7 @@ pub enum SettleError {
 /// A part as it lies in S3, ours or the one that was there first.
 struct Stored {
     meta: PartMeta,
-    lines: String,
+    ranked: Ranked,
 }
 
 impl Stores {
@@ -152,13 +153,14 @@ impl Stores {
         block: &FullBlock,
     ) -> Result<Stored, SettleError> {
         let format = &shard.run.format;
-        let meta = PartMeta {
+        let mut meta = PartMeta {
             ends: block.ends(),
             records: block.records(),
             version: block.answered_us(),
             round: shard.message.round,
             truncated: block.truncated(),
             missing: block.missing(),
+            unscored: 0,
         };
         let lines: String = block
             .results
@@ -166,6 +168,8 @@ impl Stores {
             .flatten()
             .map(|r| r.lines.as_str())
             .collect();
+        let ranked = self.ranked(shard, block.number, &meta, &lines);
+        meta.unscored = ranked.unscored;
         let name = name_of(&meta.summary(block.number));
         let key = shard
             .run
@@ -185,13 +189,28 @@ impl Stores {
                     .records
                     .with_label_values(&[job, "extracted"])
                     .inc_by(meta.records);
-                Ok(Stored { meta, lines })
+                Ok(Stored { meta, ranked })
             }
-            PutNew::Exists => self.adopt(shard, key).await,
+            PutNew::Exists => self.adopt(shard, block.number, key).await,
         }
     }
 
-    async fn adopt(&self, shard: &ShardInHand, key: String) -> Result<Stored, SettleError> {
+    /// What a part's records add to the sorted sets.
+    fn ranked(&self, shard: &ShardInHand, block: u32, meta: &PartMeta, lines: &str) -> Ranked {
+        let plan = &shard.run.plan;
+        let place = BlockPlace::of(plan, shard.message.shard, block, meta.round);
+        let rankings = &shard.run.rankings;
+        place.map_or_else(Ranked::default, |place| {
+            rankings.updates(plan, &place, &meta.ends, meta.version, lines)
+        })
+    }
+
+    async fn adopt(
+        &self,
+        shard: &ShardInHand,
+        block: u32,
+        key: String,
+    ) -> Result<Stored, SettleError> {
         let object = self.objects.get(&key).await?;
         let object = object.ok_or_else(|| ObjectError::Failed {
             what: "get",
@@ -201,7 +220,8 @@ impl Stores {
         let read = || {
             let meta = PartMeta::from_metadata(&object.metadata)?;
             let lines = shard.run.format.read(&object.body)?;
-            Ok(Stored { meta, lines })
+            let ranked = self.ranked(shard, block, &meta, &lines);
+            Ok(Stored { meta, ranked })
         };
         read().map_err(|why| SettleError::Part { key, why })
     }
@@ -229,17 +249,10 @@ impl Stores {
             busy_ms,
             ..block_counts(plan, &place, summary, before.as_ref())
         };
-        let ranked = shard.run.rankings.updates(
-            plan,
-            &place,
-            &summary.ends,
-            stored.meta.version,
-            &stored.lines,
-        );
         let began = Instant::now();
         let settled = self
             .state
-            .settle_block(&shard.run.id, place.bit(plan), &counts, &ranked.sets)
+            .settle_block(&shard.run.id, place.bit(plan), &counts, &stored.ranked.sets)
             .await;
         self.observe("sets", began, settled.is_err());
         settled?;

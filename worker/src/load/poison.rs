@@ -170,6 +170,7 @@ impl Loader {
             round: shard.round,
             truncated: 0,
             missing: 0,
+            unscored: 0,
         };
         Ok(self
             .stores
@@ -236,6 +237,7 @@ mod tests {
             records: 0,
             truncated: 0,
             missing: 0,
+            unscored: 0,
         }
     }
 

@@ -22,6 +22,8 @@ pub struct PartMeta {
     pub truncated: u64,
     /// Ids that got no detail and are only counted.
     pub missing: u64,
+    /// Scores of rankings that are no numbers.
+    pub unscored: u64,
 }
 
 /// Why an object cannot be read as a part.
@@ -37,7 +39,7 @@ pub enum PartError {
 
 impl PartMeta {
     /// As it is put with the object.
-    pub fn to_metadata(&self) -> [(&'static str, String); 6] {
+    pub fn to_metadata(&self) -> [(&'static str, String); 7] {
         [
             ("ends", self.ends.to_string()),
             ("records", self.records.to_string()),
@@ -45,6 +47,7 @@ impl PartMeta {
             ("round", self.round.to_string()),
             ("truncated", self.truncated.to_string()),
             ("missing", self.missing.to_string()),
+            ("unscored", self.unscored.to_string()),
         ]
     }
 
@@ -60,6 +63,7 @@ impl PartMeta {
             round: entry(metadata, "round")?,
             truncated: entry(metadata, "truncated").unwrap_or(0),
             missing: entry(metadata, "missing").unwrap_or(0),
+            unscored: entry(metadata, "unscored").unwrap_or(0),
         })
     }
 
@@ -72,6 +76,7 @@ impl PartMeta {
             records: self.records,
             truncated: self.truncated,
             missing: self.missing,
+            unscored: self.unscored,
         }
     }
 }
@@ -105,6 +110,7 @@ mod tests {
             round: 2,
             truncated: 3,
             missing: 4,
+            unscored: 5,
         };
         let metadata = meta.to_metadata().map(|(k, v)| (k.to_owned(), v));
         assert_eq!(PartMeta::from_metadata(&metadata.into()).ok(), Some(meta));

@@ -26,9 +26,29 @@ pub struct Rankings {
 pub struct Ranked {
     /// One for each set that it touches, by name.
     pub sets: Vec<SetUpdate>,
-    /// Records without a member: a name is missing, or the score is not a finite number (an optional
-    /// field that is null).
-    pub left_out: u64,
+    /// Scores that are neither a finite number nor nothing at all: `1,200`, a name. A record without one (an optional
+    /// field that is null) is in no set, and that is right.
+    pub unscored: u64,
+}
+
+/// Why a record is in no set.
+#[derive(Debug, PartialEq, Eq)]
+enum NoMember {
+    /// A name or the score is missing.
+    Missing,
+    /// The score is no number.
+    NoNumber,
+}
+
+/// A score as a template gives it. Null is `None` there.
+fn number(text: &str) -> Result<f64, NoMember> {
+    match text.trim() {
+        "" | "None" => Err(NoMember::Missing),
+        text => {
+            let score = text.parse().ok().filter(|score: &f64| score.is_finite());
+            score.ok_or(NoMember::NoNumber)
+        }
+    }
 }
 
 /// A record's score in a ranking.
@@ -112,7 +132,7 @@ impl Rankings {
         let mut cells = CellsOfRecords::new(plan, place, ends);
         let scored = part::lines(body).filter_map(|line| {
             let cell = cells.of(line);
-            let (set, member, score) = self.member(ranking, line, version)?;
+            let (set, member, score) = self.member(ranking, line, version).ok()?;
             let mut group = String::new();
             let record = self.templates.read(line, version).ok()?;
             self.templates
@@ -139,21 +159,23 @@ impl Rankings {
         version: i64,
         body: &str,
     ) -> Ranked {
-        if !self.has_plain() {
+        if self.is_empty() {
             return Ranked::default();
         }
         let mut cells = CellsOfRecords::new(plan, place, ends);
         let mut sets: BTreeMap<(String, usize), Members> = BTreeMap::new();
-        let mut left_out = 0;
+        let mut unscored = 0;
         for line in part::lines(body) {
             let cell = cells.of(line);
-            for ranking in (0..self.keeps.len()).filter(|n| !self.normalised[*n]) {
+            for ranking in 0..self.keeps.len() {
                 match self.member(ranking, line, version) {
-                    Some((set, member, score)) => {
+                    Ok(_) if self.normalised[ranking] => {}
+                    Ok((set, member, score)) => {
                         let members = sets.entry((set, ranking)).or_default();
                         self.keeps[ranking].add(members, member, score, cell);
                     }
-                    None => left_out += 1,
+                    Err(NoMember::NoNumber) => unscored += 1,
+                    Err(NoMember::Missing) => {}
                 }
             }
         }
@@ -162,22 +184,27 @@ impl Rankings {
             .map(|(key, members)| self.update(key, members));
         Ranked {
             sets: sets.collect(),
-            left_out,
+            unscored,
         }
     }
 
-    fn member(&self, ranking: usize, line: &str, version: i64) -> Option<(String, String, f64)> {
-        let record = self.templates.read(line, version).ok()?;
+    fn member(
+        &self,
+        ranking: usize,
+        line: &str,
+        version: i64,
+    ) -> Result<(String, String, f64), NoMember> {
+        let missing = |_| NoMember::Missing;
+        let record = self.templates.read(line, version).map_err(missing)?;
         let text = |template: usize| {
             let mut text = String::new();
             let rendered =
                 self.templates
                     .render(ranking * TEMPLATES + template, &record, &mut text);
-            rendered.ok().map(|()| text)
+            rendered.map(|()| text).map_err(missing)
         };
-        let score: f64 = text(2)?.trim().parse().ok()?;
-        score.is_finite().then_some(())?;
-        Some((text(0)?, text(1)?, score))
+        let score = number(&text(2)?)?;
+        Ok((text(0)?, text(1)?, score))
     }
 
     fn update(&self, (name, ranking): (String, usize), members: Members) -> SetUpdate {
@@ -281,6 +308,24 @@ mod tests {
     const BODY: &str = "{\"city\":\"NRT\",\"night\":0,\"price\":30}\n{\"city\":\"NRT\",\"night\":0,\"price\":10}\n{\"city\":\"NRT\",\"night\":0,\"price\":20}\n{\"city\":\"NRT\",\"night\":2,\"price\":null}\n{\"city\":\"NRT\",\"night\":2,\"price\":5.5}\n";
 
     #[test]
+    fn what_is_no_score_is_told_from_none() {
+        for (text, unscored) in [
+            ("null", 0),
+            ("\"\"", 0),
+            ("\"12.5\"", 0),
+            ("\"1,200\"", 1),
+            ("\"NRT\"", 1),
+            ("\"inf\"", 1),
+            ("\"NaN\"", 1),
+            ("true", 1),
+        ] {
+            let body = format!("{{\"city\":\"NRT\",\"night\":0,\"price\":{text}}}\n");
+            let ranked = updates(KeepScore::Min, "1S1E1S1F", &body);
+            assert_eq!(ranked.unscored, unscored, "{text}");
+        }
+    }
+
+    #[test]
     fn each_way_of_keeping_a_score() {
         for (keep, score) in [
             (KeepScore::Min, 10.0),
@@ -289,7 +334,7 @@ mod tests {
             (KeepScore::Sum, 60.0),
         ] {
             let ranked = updates(keep, "1S1E1S1F", BODY);
-            assert_eq!(ranked.left_out, 1);
+            assert_eq!(ranked.unscored, 0);
             assert_eq!(ranked.sets.len(), 1);
             assert_eq!(ranked.sets[0].name, "fares:NRT");
             let expected = [("0".to_owned(), score, 0), ("2".to_owned(), 5.5, 2)];

@@ -219,6 +219,7 @@ pub(crate) mod tests {
             records: 1,
             truncated: 0,
             missing: 0,
+            unscored: 0,
         }
     }
 

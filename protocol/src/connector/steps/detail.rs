@@ -10,7 +10,7 @@ use super::{Misfit, StepError};
 use crate::connector::CompileError;
 use crate::connector::body::JsonPath;
 use crate::connector::request::RequestTemplates;
-use crate::spec::{BodyPlace, Detail, Provider};
+use crate::spec::{BodyPlace, Detail, Provider, details_of};
 use crate::template::Templates;
 
 /// A compiled `detail:`.
@@ -38,7 +38,7 @@ impl DetailStep {
             return Err(CompileError::NotBuilt("CSS selectors".into()));
         };
         Ok(DetailStep {
-            endpoint: format!("{endpoint}.detail"),
+            endpoint: details_of(endpoint),
             requests: RequestTemplates::compile(provider, &detail.request, templates)?,
             batch: detail.batch.map_or(usize::MAX, |n| n as usize),
             ids: JsonPath::compile(&detail.ids)?,

@@ -230,7 +230,9 @@ impl Steps {
         let detail = endpoint.detail.as_ref();
         Ok(Steps {
             each: endpoint.each.clone(),
-            pager: page.map(|p| Pager::compile(p, base_url)).transpose()?,
+            pager: page
+                .map(|p| Pager::compile(p, base_url, endpoint.records.as_ref()))
+                .transpose()?,
             splitter: split.map(Splitter::compile).transpose()?,
             detail: detail
                 .map(|d| DetailStep::compile(provider, name, d, templates))

@@ -8,7 +8,7 @@ use crate::connector::CompileError;
 use crate::connector::body::Body;
 use crate::connector::body::JsonPath;
 use crate::connector::classify::Test;
-use crate::spec::{Page, PageStyle, Place, Stop};
+use crate::spec::{BodyPlace, Page, PageStyle, Place, Stop};
 
 /// What follows a page.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -36,6 +36,8 @@ pub(super) struct Pager {
     max_pages: u32,
     pub(super) resume: bool,
     base_url: String,
+    /// What is read of a page are all its records: a path that chooses among them says nothing of how many came.
+    counts_all: bool,
 }
 
 #[derive(Debug)]
@@ -52,7 +54,11 @@ enum StopRule {
 }
 
 impl Pager {
-    pub(super) fn compile(page: &Page, base_url: &str) -> Result<Self, CompileError> {
+    pub(super) fn compile(
+        page: &Page,
+        base_url: &str,
+        records: Option<&BodyPlace>,
+    ) -> Result<Self, CompileError> {
         let query = page.query.clone().unwrap_or_default();
         let mut next = Vec::new();
         for (name, place) in &page.next {
@@ -77,6 +83,7 @@ impl Pager {
             max_pages: page.max_pages,
             resume: page.resume,
             base_url: base_url.to_owned(),
+            counts_all: matches!(records, Some(BodyPlace::Path(path)) if !path.contains('?')),
         })
     }
 
@@ -110,7 +117,7 @@ impl Pager {
             None => false,
         };
         if stops || answer.body.is_none() || self.has_all(position, count, answer) {
-            return Ok(Turn::End);
+            return Ok(self.end(position, count, answer));
         }
         let turn = match self.style {
             PageStyle::Page | PageStyle::Offset => self.counted(position, count),
@@ -122,8 +129,24 @@ impl Pager {
             Turn::Next(_) if position.page + 1 >= self.max_pages => {
                 Err(StepError::MaxPages(self.max_pages))
             }
+            Turn::End => Ok(self.end(position, count, answer)),
             turn => Ok(turn),
         }
+    }
+
+    /// The last page: of fewer records than the answer announces, some were held back.
+    fn end(&self, position: &Position, count: u64, answer: &StepAnswer<'_>) -> Turn {
+        let announced = self.announced(answer).filter(|_| self.counts_all);
+        match announced.is_some_and(|total| position.records + count < total) {
+            true => Turn::Truncated,
+            false => Turn::End,
+        }
+    }
+
+    /// How many records there are, as the answer says.
+    fn announced(&self, answer: &StepAnswer<'_>) -> Option<u64> {
+        let body = answer.body.map(Body::tree)?;
+        whole(self.total.as_ref()?.first(body)?)
     }
 
     /// Records of a full page, where the file says it.
@@ -140,8 +163,7 @@ impl Pager {
 
     /// The pages so far hold as many as the answer says there are.
     fn has_all(&self, position: &Position, count: u64, answer: &StepAnswer<'_>) -> bool {
-        let total = self.total.as_ref().zip(answer.body.map(Body::tree));
-        let Some(total) = total.and_then(|(path, body)| whole(path.first(body)?)) else {
+        let Some(total) = self.announced(answer) else {
             return false;
         };
         let covered = match self.style {
@@ -289,36 +311,67 @@ fn whole(value: &Value) -> Option<u64> {
     }
 }
 
-/// The target of `rel="next"` in a `Link` header (RFC 8288).
+/// The target of `rel="next"` in a `Link` header (RFC 8288, section 3 and appendix B.2): links with parameters, whose
+/// values may be in quotes; of several `rel` of one link the first counts.
 fn next_link(header: &str) -> Option<&str> {
     let mut rest = header;
     while let Some(open) = rest.find('<') {
         let close = open + rest[open..].find('>')?;
-        let target = &rest[open + 1..close];
-        let after = &rest[close + 1..];
-        let params = &after[..after.find(",").map_or(after.len(), |comma| {
-            // A comma inside of quotes belongs to the parameter.
-            let quotes = after[..comma].matches('"').count();
-            match quotes.is_multiple_of(2) {
-                true => comma,
-                false => after.find('<').unwrap_or(after.len()),
-            }
-        })];
-        if params.split(';').any(is_next) {
-            return Some(target.trim());
+        let target = rest[open + 1..close].trim();
+        let (relation, after) = relation(&rest[close + 1..]);
+        let mut words = relation.split_ascii_whitespace();
+        if words.any(|rel| rel.eq_ignore_ascii_case("next")) {
+            return Some(target);
         }
         rest = after;
     }
     None
 }
 
-fn is_next(param: &str) -> bool {
-    let Some((name, value)) = param.split_once('=') else {
-        return false;
+/// The value of the first `rel` among a link's parameters, and what follows the link.
+fn relation(params: &str) -> (&str, &str) {
+    let mut relation = None;
+    let mut rest = params;
+    loop {
+        let (name, after) = rest.split_at(rest.find([';', ',', '=']).unwrap_or(rest.len()));
+        rest = after.get(1..).unwrap_or_default();
+        if after.starts_with('=') {
+            let (value, after) = value(rest.trim_start());
+            if name.trim().eq_ignore_ascii_case("rel") {
+                relation.get_or_insert(value);
+            }
+            let end = after.find([';', ',']).unwrap_or(after.len());
+            rest = after.get(end + 1..).unwrap_or_default();
+            if after[end..].starts_with(';') {
+                continue;
+            }
+            return (relation.unwrap_or_default(), rest);
+        }
+        if !after.starts_with(';') {
+            return (relation.unwrap_or_default(), rest);
+        }
+    }
+}
+
+/// A parameter's value, in quotes or bare, and what follows it.
+fn value(text: &str) -> (&str, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        return text.split_at(text.find([';', ',']).unwrap_or(text.len()));
     };
-    let value = value.trim().trim_matches([',', '"', ' ']);
-    let mut words = value.split_ascii_whitespace();
-    name.trim().eq_ignore_ascii_case("rel") && words.any(|rel| rel.eq_ignore_ascii_case("next"))
+    let mut escaped = false;
+    let end = quoted.find(|c| match c {
+        _ if escaped => {
+            escaped = false;
+            false
+        }
+        '\\' => {
+            escaped = true;
+            false
+        }
+        c => c == '"',
+    });
+    let end = end.unwrap_or(quoted.len());
+    (&quoted[..end], quoted.get(end + 1..).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -333,5 +386,17 @@ mod tests {
         assert_eq!(next_link("</x?p=2>;rel=next"), Some("/x?p=2"));
         assert_eq!(next_link(r#"<https://a>; rel="last""#), None);
         assert_eq!(next_link("<<<;;,,"), None);
+        assert_eq!(next_link("<a>, <b>; flag; rel=next"), Some("b"));
+        assert_eq!(next_link("<a>; rel, <b>; rel = \"NEXT\""), Some("b"));
+    }
+
+    #[test]
+    fn a_relation_in_another_parameters_text_is_none() {
+        let quoted =
+            r#"</first>; title="see; rel=next, \"<x>\"; rel=next"; rel="first", </n>; rel="next""#;
+        assert_eq!(next_link(quoted), Some("/n"));
+        let twice = r#"</last>; rel="last"; rel="next", </n>; rel="next"; rel="last""#;
+        assert_eq!(next_link(twice), Some("/n"));
+        assert_eq!(next_link(r#"<a>; title="open; rel=next"#), None);
     }
 }

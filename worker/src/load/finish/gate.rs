@@ -5,8 +5,8 @@ use paceline_protocol::spec::IndexMode;
 
 use super::tally::Tally;
 
-/// From so many rejected documents on, their share counts.
-const FEW_REJECTED: u64 = 10;
+/// From so many rejected documents, or scores that are none, on, their share counts.
+const FEW: u64 = 10;
 
 /// What became of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,7 @@ pub(super) fn judge(plan: &Plan, tally: &Tally, base: Option<u64>) -> Verdict {
     if let Some(why) = too_many_rejected(tally.rejected, tally.records) {
         verdict.fail(why);
     }
+    judge_scores(tally, &mut verdict);
     if !plan.only.is_empty() {
         verdict.withhold("narrowed by --only: neither alias nor sets are published".to_owned());
     } else if publishes(plan) && !plan.allow_shrink {
@@ -77,6 +78,22 @@ fn judge_cells(plan: &Plan, tally: &Tally, verdict: &mut Verdict) {
             share * 100.0,
             plan.job.gate.cells * 100.0,
         ));
+    }
+}
+
+/// A few scores that are no numbers are named; many mean that the template is wrong, not a record.
+fn judge_scores(tally: &Tally, verdict: &mut Verdict) {
+    let (unscored, records) = (tally.unscored, tally.records);
+    if unscored == 0 {
+        return;
+    }
+    let what = format!(
+        "{unscored} scores of {records} records are no numbers and in no sorted set: see `score` in the job's `rankings`"
+    );
+    let many = unscored >= FEW && unscored * 100 > records;
+    match many || unscored >= records {
+        true => verdict.fail(format!("outside the gate: {what}")),
+        false => verdict.notes.push(what),
     }
 }
 
@@ -110,7 +127,7 @@ fn publishes(plan: &Plan) -> bool {
 
 /// Why so many rejected documents are too many: more than 1 % of the records so far, and not just a few.
 pub(super) fn too_many_rejected(rejected: u64, records: u64) -> Option<String> {
-    (rejected >= FEW_REJECTED && rejected * 100 > records).then(|| {
+    (rejected >= FEW && rejected * 100 > records).then(|| {
         format!("Elasticsearch rejected {rejected} of {records} documents, more than 1 %: see failures/documents-*.ndjson, and the job's `mapping`")
     })
 }
@@ -170,6 +187,24 @@ mod tests {
         assert!(narrowed.passed && !narrowed.publish);
         let empty = judge(&plan, &tally(0, 0, 0, 0), None);
         assert!(empty.passed && !empty.publish);
+    }
+
+    #[test]
+    fn scores_that_are_no_numbers_are_named_and_many_fail_the_run() {
+        let judged = |unscored, records| {
+            let tally = Tally {
+                unscored,
+                ..tally(records, 0, 0, records)
+            };
+            let mut verdict = Verdict::good();
+            judge_scores(&tally, &mut verdict);
+            (verdict.passed, verdict.notes.len())
+        };
+        assert_eq!(judged(0, 9), (true, 0));
+        assert_eq!(judged(9, 100), (true, 1));
+        assert_eq!(judged(10, 1_000), (true, 1));
+        assert_eq!(judged(11, 1_000), (false, 1));
+        assert_eq!(judged(3, 3), (false, 1));
     }
 
     #[test]

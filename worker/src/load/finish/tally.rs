@@ -22,6 +22,8 @@ pub(super) struct Tally {
     pub(super) truncated: u64,
     /// Ids that got no detail and are only counted.
     pub(super) missing: u64,
+    /// Scores of rankings that are no numbers.
+    pub(super) unscored: u64,
     /// Records that `dedupe` takes out.
     pub(super) doubles: u64,
 }
@@ -41,6 +43,7 @@ impl Tally {
             tally.records += parts.iter().map(|part| part.records).sum::<u64>();
             tally.missing += parts.iter().map(|part| part.missing).sum::<u64>();
             tally.truncated += parts.iter().map(|part| part.truncated).sum::<u64>();
+            tally.unscored += parts.iter().map(|part| part.unscored).sum::<u64>();
             tally.rejected += rejected;
         }
         let ended = tally.succeeded + tally.empty + tally.failed;
@@ -104,6 +107,7 @@ mod tests {
             records,
             truncated: 0,
             missing: 0,
+            unscored: 0,
         }
     }
 
@@ -138,6 +142,7 @@ mod tests {
                 rejected: 1,
                 truncated: 0,
                 missing: 0,
+                unscored: 0,
                 doubles: 0,
             }
         );
