@@ -18,6 +18,22 @@ fn slow() -> Shape {
     }
 }
 
+/// What was called for shards that were dropped, too.
+async fn every_call_is_in_the_ledger(calendar: &Calendar) {
+    let mut written = 0;
+    for _ in 0..100 {
+        let audit = calendar.json(&["audit", RUN]).expect("an audit");
+        written = audit["calls"].as_u64().expect("a number");
+        // The producer's question whether the provider is ready is in the ledger too, and no fare.
+        if written == calendar.provider.report().calls + 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let calls = calendar.provider.report().calls;
+    panic!("{written} calls are in the ledger, {calls} were made");
+}
+
 async fn ends_well(calendar: &Calendar) {
     calendar.watch(RUN).expect("it ends").expect_code(0);
     calendar.check(RUN).await.expect("checked").assert_kept();
@@ -149,6 +165,7 @@ async fn a_cancelled_run_stays_so_until_a_retry() {
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(calendar.provider.report().calls, calls, "nothing is called");
     assert_eq!(calendar.live_index().await.expect("an answer"), None);
+    every_call_is_in_the_ledger(&calendar).await;
 
     calendar
         .producer(&["retry", RUN, "--wait"])

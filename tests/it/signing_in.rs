@@ -220,6 +220,30 @@ async fn a_fleet_has_one_token_for_each_credential() {
     );
 }
 
+/// The endpoint of tokens is down for longer than the tries of one log-in: that is no fault of any cell.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_no_token_can_be_had_no_cell_fails() {
+    let config = Config {
+        token_faults: 6,
+        ..Config::default()
+    };
+    let market = Market::new("no-token", "1.0", config);
+    let provider = "providers/naver-commerce.yaml";
+    let quick = "retry: {attempts: 5, backoff: {from: 50ms, to: 200ms}}\nlimits:";
+    let changed = market.fleet.spec.replace(provider, "limits:", quick);
+    changed.expect("changed");
+    market.enqueue();
+    let _loader = market.fleet.load(&[]).expect("started");
+    let _first = market.fleet.collect(&[]).expect("started");
+    let _second = market.fleet.collect(&[]).expect("started");
+    market.watch(0);
+    market.compare(&SELLERS).await;
+    for seller in SELLERS {
+        let tokens = (market.tokens(seller, 500), market.tokens(seller, 200));
+        assert_eq!(tokens, (6, 1), "{seller}");
+    }
+}
+
 /// The producer asks with `auth: true`, before any worker lives: its token is the fleet's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_that_is_signed_in_leaves_its_token_to_the_fleet() {

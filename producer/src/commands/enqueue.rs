@@ -283,18 +283,12 @@ impl Enqueueing<'_> {
     }
 
     async fn publish_lanes(&self, plan: &Plan, providers: &[&str]) -> Result<()> {
-        let of_lane = |shard: &Shard<'_>| providers.contains(&shard.provider);
-        let order = publishing_order(plan, plan.shards());
-        let mut shards = order.filter_map(|n| plan.shard(n)).filter(of_lane);
-        publish_shards(
-            self.context,
-            self.stores,
-            plan,
-            0,
-            plan.shards(),
-            &mut shards,
-        )
-        .await?;
+        let total = plan.shards();
+        let shards = move || -> Box<dyn Iterator<Item = Shard<'_>> + Send> {
+            let all = publishing_order(plan, total).filter_map(|n| plan.shard(n));
+            Box::new(all.filter(|shard| providers.contains(&shard.provider)))
+        };
+        publish_shards(self.context, self.stores, plan, 0, total, &shards).await?;
         Ok(self.stores.publisher.control(&Control::RunsChanged).await?)
     }
 
@@ -436,10 +430,14 @@ async fn go_on_at(
         zero_shards(stores, plan, entry.round).await?;
     }
     let total = left.open.len() as u64;
-    let here = |shard: &Shard<'_>| providers.is_none_or(|named| named.contains(&shard.provider));
-    let shards = publishing_order(plan, total).filter_map(|n| left.shard(plan, n));
-    let mut shards = shards.filter(here);
-    publish_shards(context, stores, plan, entry.round, total, &mut shards).await?;
+    let left = &left;
+    let shards = move || -> Box<dyn Iterator<Item = Shard<'_>> + Send> {
+        let all = publishing_order(plan, total).filter_map(|n| left.shard(plan, n));
+        Box::new(
+            all.filter(move |shard| providers.is_none_or(|named| named.contains(&shard.provider))),
+        )
+    };
+    publish_shards(context, stores, plan, entry.round, total, &shards).await?;
     stores.publisher.control(&Control::RunsChanged).await?;
     context.say(format!(
         "going on with {}: {total} of {} shards have work left",

@@ -4,6 +4,7 @@ use anyhow::Result;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::{Manifest, RunEnd};
 use paceline_protocol::message::Control;
+use paceline_protocol::plan::Shard;
 
 use super::enqueue::go_on;
 use super::pause::{reopen, resume_run};
@@ -122,7 +123,9 @@ async fn publish_round(
     register(stores, &entry).await?;
     reopen(stores, plan).await?;
     let total = left.open.len() as u64;
-    let mut shards = publishing_order(plan, total).filter_map(|n| left.shard(plan, n));
-    publish_shards(context, stores, plan, round, total, &mut shards).await?;
+    let shards = move || -> Box<dyn Iterator<Item = Shard<'_>> + Send> {
+        Box::new(publishing_order(plan, total).filter_map(move |n| left.shard(plan, n)))
+    };
+    publish_shards(context, stores, plan, round, total, &shards).await?;
     Ok(stores.publisher.control(&Control::RunsChanged).await?)
 }

@@ -1,11 +1,14 @@
 //! Publishing a run's shards and the receipts that a lost broker took with it.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use futures::{TryStreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::message::{Receipt, ShardMessage};
 use paceline_protocol::plan::{Plan, Shard};
+use paceline_protocol::stores::broker::BrokerError;
 use paceline_protocol::stores::traces::{self, Kind, Span};
 use paceline_protocol::version;
 use uuid::Uuid;
@@ -14,7 +17,14 @@ use super::parts::{self, PartsFound};
 use crate::context::Context;
 use crate::stores::Stores;
 
+/// Shards in the order in which they are published, from the first one each time it is called. They are all that are left
+/// of their lanes.
+pub type Shards<'p> = dyn Fn() -> Box<dyn Iterator<Item = Shard<'p>> + Send + 'p> + Sync + 'p;
+
 /// Publishes shards with confirms, in order; `total` is for the bar. Returns how many are safe.
+///
+/// A queue that takes nothing (the broker died while it made it) is made anew, and all is published again: whatever
+/// it held is among the shards.
 ///
 /// # Errors
 /// When the broker did not take some of them after several tries; enqueueing again goes on.
@@ -24,8 +34,30 @@ pub async fn publish_shards(
     plan: &Plan,
     round: u32,
     total: u64,
-    shards: &mut (dyn Iterator<Item = Shard<'_>> + Send),
+    shards: &Shards<'_>,
 ) -> Result<u64> {
+    match publish_once(context, stores, plan, round, total, shards).await {
+        Err(BrokerError::Unconfirmed { .. } | BrokerError::NotTaken(_)) => {
+            context.say("its queue takes nothing and is made anew");
+            let lanes: BTreeSet<&str> = shards().map(|shard| shard.lane).collect();
+            for lane in lanes {
+                stores.publisher.delete_queue(lane, &plan.run_ref()).await?;
+                stores.publisher.open_queue(lane, &plan.run_ref()).await?;
+            }
+            Ok(publish_once(context, stores, plan, round, total, shards).await?)
+        }
+        published => Ok(published?),
+    }
+}
+
+async fn publish_once(
+    context: &Context,
+    stores: &Stores,
+    plan: &Plan,
+    round: u32,
+    total: u64,
+    shards: &Shards<'_>,
+) -> Result<u64, BrokerError> {
     let bar = bar(context, total);
     let exchange = stores.publisher.work_exchange();
     let span = Span::child(
@@ -39,7 +71,7 @@ pub async fn publish_shards(
     .with("paceline.job", plan.job.name.as_str())
     .with("paceline.run", plan.run.to_string())
     .with("paceline.round", round);
-    let mut messages = shards.map(|shard| message(plan, &shard, round));
+    let mut messages = shards().map(|shard| message(plan, &shard, round));
     let done = stores
         .publisher
         .shards(&mut messages, &mut |safe| bar.set_position(safe))
@@ -49,7 +81,7 @@ pub async fn publish_shards(
         Ok(shards) => span.set("messaging.batch.message_count", *shards),
         Err(error) => span.failed(error.to_string()),
     }
-    Ok(done?)
+    done
 }
 
 fn message(plan: &Plan, shard: &Shard<'_>, round: u32) -> ShardMessage {

@@ -6,6 +6,7 @@
 //!   credential, the narrowest quota in the call's scope; without any, the provider.
 //! * `auth_expired`: the credential; without any, the provider.
 //! * `maintenance`: the provider.
+//! * a token or session that cannot be had: the credential.
 
 use std::time::Duration;
 
@@ -86,8 +87,16 @@ pub fn closes(
                 _ => (key(), resets),
             }
         }
-        Outcome::AuthExpired => (key(), None),
+        Outcome::AuthExpired | Outcome::Retryable => (key(), None),
         _ => (PROVIDER.to_owned(), None),
+    }
+}
+
+/// Why something is closed, in one word.
+pub fn reason(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Retryable => "no_token",
+        outcome => outcome.as_str(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use harness::Fleet;
 use paceline_stack::ServerKind;
 
-use crate::scene::{Calendar, Scene};
+use crate::scene::{Calendar, RUN, Scene};
 
 /// Slow enough that the run outlasts all three faults.
 const SLOW: Calendar = Calendar {
@@ -38,4 +38,32 @@ async fn a_broker_that_cuts_its_connections_blocks_and_restarts_loses_nothing() 
 async fn more_calls(scene: &mut Scene, calls: usize) {
     let so_far = scene.simulator.log().len();
     scene.after_calls(so_far + calls).await;
+}
+
+/// A broker that dies while it makes a queue may come back with one that has no leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_without_a_leader_holds_up_no_other_run_and_is_made_anew() {
+    let (stack, fleet) = Fleet::beside(ServerKind::RabbitMq, "leaderless").expect("a fleet");
+    let mut scene = Scene::new(fleet, &Calendar::SHORT);
+    let patience = Duration::from_secs(180);
+    let enqueue = |scene: &Scene, run: &str, more: &[&str]| {
+        let arguments = [&["enqueue", "fares", "--run-id", run], more].concat();
+        let ended = scene.fleet.producer(&arguments, patience);
+        ended.expect("it ends").expect_code(0)
+    };
+    enqueue(&scene, RUN, &[]);
+    let queue = format!("{}.work.fare-search.fares.{RUN}", scene.fleet.name);
+    let stop = format!(
+        "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{queue}\">>)), \
+         {{N, Node}} = amqqueue:get_pid(Q), ra:stop_server(quorum_queues, {{N, Node}})."
+    );
+    stack.rabbitmqctl(&["eval", &stop]).expect("stopped");
+    scene.collect();
+    scene.load();
+    enqueue(&scene, "another", &["--wait"]);
+    let healed = enqueue(&scene, RUN, &["--wait"]);
+    assert!(healed.stderr.contains("is made anew"), "{}", healed.stderr);
+    let manifest = scene.manifest().await;
+    assert_eq!(manifest.failed, 0);
+    assert_eq!(manifest.succeeded + manifest.empty, manifest.cells);
 }

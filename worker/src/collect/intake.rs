@@ -33,6 +33,8 @@ use crate::traced;
 const IDLE: Duration = Duration::from_millis(700);
 /// A run that this worker cannot serve is left to others for so long.
 const UNSERVED: Duration = Duration::from_secs(30);
+/// A queue that does not answer is left alone for so long: asking it takes ten seconds.
+const SILENT: Duration = Duration::from_secs(60);
 /// A wait that was kept in `open/` is not trusted to be longer: clocks of machines differ.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// From so many deliveries on a shard is suspected to kill its workers.
@@ -62,6 +64,8 @@ pub struct Intake<E> {
     pub lanes: Mutex<HashMap<String, LaneHandle>>,
     /// Runs that this worker cannot serve, and until when it leaves them to others.
     pub unserved: Mutex<HashMap<RunRef, Instant>>,
+    /// Queues that do not answer, and until when they are left alone.
+    pub silent: Mutex<HashMap<(RunRef, String), Instant>>,
     /// Queues that were empty are looked at again.
     pub look_again: Arc<Notify>,
 }
@@ -122,6 +126,11 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
                     tracing::debug!(queue, "the queue is gone; its run has ended");
                     self.open_runs.changed.notify_one();
                 }
+                Err(error @ BrokerError::Silent(_)) => {
+                    tracing::warn!(run.id = %run, error = %error, "others' shards are taken meanwhile; `producer enqueue` with its run id makes the queue anew");
+                    let until = Instant::now() + SILENT;
+                    self.silent.lock().await.insert((run, lane), until);
+                }
                 Err(error) => {
                     tracing::warn!(error = %error, "no shard can be taken; it is tried again");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -144,6 +153,8 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         let open = self.open_runs.seen();
         let ids: Vec<RunRef> = open.iter().map(|o| o.run.clone()).collect();
         self.runs.forget_ended(&ids).await;
+        let mut silent = self.silent.lock().await;
+        silent.retain(|_, until| *until > now);
         let unserved = self.unserved.lock().await;
         let lanes = self.lanes.lock().await;
         let in_lanes = self.in_lanes.lock().await;
@@ -155,6 +166,9 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             for lane in run.lanes.iter().filter(|lane| self.choice.takes(lane)) {
                 let handle = lanes.get(lane);
                 let in_hand = in_lanes.get(lane).map_or(0, |n| n.load(Ordering::Relaxed));
+                if silent.contains_key(&(run.run.clone(), lane.clone())) {
+                    continue;
+                }
                 let full = in_hand >= self.shards && handle.is_some_and(LaneHandle::is_sated);
                 if !full && !handle.is_some_and(|handle| handle.is_closed(now)) {
                     let turn = turn(run, rand::random());

@@ -37,15 +37,29 @@ impl Ledger {
         }
     }
 
-    /// Adds a row. Returns true when it is time to flush.
-    pub fn add(&self, row: &LedgerRow) -> bool {
+    /// Adds a row.
+    pub fn add(&self, row: &LedgerRow) {
         let mut rows = self
             .rows
             .lock()
             .expect("no panic while the ledger is locked");
         serde_json::to_writer(&mut *rows, row).expect("a row is plain data");
         rows.push(b'\n');
-        rows.len() > FULL
+    }
+
+    /// Whether there are so many rows that they should not wait for a shard's end.
+    pub fn is_full(&self) -> bool {
+        self.waiting() > FULL
+    }
+
+    /// Whether every row is durable, or on its way.
+    pub fn is_empty(&self) -> bool {
+        self.waiting() == 0
+    }
+
+    fn waiting(&self) -> usize {
+        let rows = self.rows.lock();
+        rows.expect("no panic while the ledger is locked").len()
     }
 
     /// Puts all rows that were added before. On failure they stay.

@@ -159,6 +159,7 @@ fn intake(
         company: Arc::new(RwLock::new(())),
         lanes: Mutex::default(),
         unserved: Mutex::default(),
+        silent: Mutex::default(),
         look_again,
     })
 }

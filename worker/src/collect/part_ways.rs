@@ -43,6 +43,9 @@ enum PartingError {
     Objects(#[from] paceline_protocol::stores::objects::ObjectError),
 }
 
+/// So often the ledger of a shard that is dropped is tried (about half a minute); what is left goes with the next one.
+const LEDGER_TRIES: u32 = 10;
+
 /// How a shard goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Back {
@@ -133,9 +136,20 @@ impl Parting {
         Ok(self.stores.objects.put(&key, body, &[]).await?)
     }
 
-    /// Drops a shard whose claim is lost or whose run has ended: nothing is written.
-    pub async fn drop(&self, taken: TakenShard) {
+    /// Drops a shard whose claim is lost or whose run has ended: nothing of it is written but the calls that were made
+    /// for it, which its provider has counted.
+    pub async fn drop(&self, shard: &ShardInHand, taken: TakenShard) {
         taken.ack().await;
+        let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(5));
+        for _ in 0..LEDGER_TRIES {
+            match shard.run.ledger.flush(&self.stores.objects).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(run.id = %shard.run.id, error = %error, "the ledger is not written yet")
+                }
+            }
+            patience.wait().await;
+        }
     }
 
     /// A claim that cannot be released ends by itself.

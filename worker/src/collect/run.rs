@@ -187,10 +187,27 @@ impl<E: Environment> Runs<E> {
         Ok(run)
     }
 
-    /// Forgets the runs that are not among `open` any more and that nobody works on.
+    /// Forgets the runs that are not among `open` any more, that nobody works on, and whose ledger is written; what is
+    /// left of it (a token's request, or S3 was away) is written now.
     pub async fn forget_ended(&self, open: &[RunRef]) {
         let mut known = self.known.lock().await;
-        known.retain(|id, run| open.contains(id) || Arc::strong_count(run) > 1);
+        let mut unwritten = Vec::new();
+        known.retain(|id, run| {
+            if open.contains(id) || Arc::strong_count(run) > 1 {
+                return true;
+            }
+            let rows = !run.ledger.is_empty();
+            if rows {
+                unwritten.push(run.clone());
+            }
+            rows
+        });
+        drop(known);
+        for run in unwritten {
+            if let Err(error) = run.ledger.flush(&self.objects).await {
+                tracing::warn!(run.id = %run.id, error = %error, "the ledger is not written yet");
+            }
+        }
     }
 
     /// Every run that has been read.

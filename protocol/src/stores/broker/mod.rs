@@ -17,6 +17,8 @@ pub use publisher::Publisher;
 pub use receipts::{Arrival, Receipts, TakenArrival};
 pub use taker::{TakenShard, Taker};
 
+use std::time::Duration;
+
 /// Why the broker did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum BrokerError {
@@ -41,6 +43,15 @@ pub enum BrokerError {
     /// It answered with an error, or not in time.
     #[error("RabbitMQ: {0}")]
     Failed(String),
+    /// It said nothing of a message that was published: its queue may have no leader.
+    #[error("RabbitMQ gave no confirm within {} s", within.as_secs())]
+    Unconfirmed {
+        /// How long it had.
+        within: Duration,
+    },
+    /// A queue says nothing while the connection is well: it may have no leader.
+    #[error("RabbitMQ: the queue {0} does not answer")]
+    Silent(String),
     /// It did not take the message (nack, returned, or queue missing).
     #[error("RabbitMQ did not take a message: {0}")]
     NotTaken(String),

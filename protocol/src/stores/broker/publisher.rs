@@ -26,6 +26,8 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(15);
 const WINDOW: usize = 256;
 /// How often a window is published before its run is given up.
 const WINDOW_TRIES: u32 = 6;
+/// How often one that is not confirmed at all: each time takes its whole time.
+const SILENT_TRIES: u32 = 2;
 
 /// The publishing side: reconnects by itself, every step under a time limit.
 #[derive(Clone)]
@@ -167,7 +169,11 @@ impl Publisher {
                 break;
             };
             *channel = None;
-            if tried == WINDOW_TRIES {
+            let most = match error {
+                BrokerError::Unconfirmed { .. } => SILENT_TRIES,
+                _ => WINDOW_TRIES,
+            };
+            if tried >= most {
                 return Err(error);
             }
             tokio::time::sleep(backoff.wait()).await;
@@ -452,5 +458,7 @@ fn taken(confirmation: lapin::Result<Confirmation>) -> Result<(), BrokerError> {
 }
 
 fn late() -> BrokerError {
-    BrokerError::Failed(format!("no confirm within {} s", CONFIRM_LIMIT.as_secs()))
+    BrokerError::Unconfirmed {
+        within: CONFIRM_LIMIT,
+    }
 }

@@ -80,8 +80,8 @@ impl Taker {
     /// Takes one shard; `None` when the queue is empty.
     ///
     /// # Errors
-    /// [`BrokerError::NoQueue`] when the run has ended; else when the broker is away (it reconnects by
-    /// itself on the next call).
+    /// [`BrokerError::NoQueue`] when the run has ended; [`BrokerError::Silent`] when the queue alone does not answer;
+    /// else when the broker is away (it reconnects by itself on the next call).
     pub async fn take(&self, lane: &str, run: &RunRef) -> Result<Option<TakenShard>, BrokerError> {
         let queue = self.topology.work_queue(lane, run);
         let slot = self
@@ -109,12 +109,14 @@ impl Taker {
                 Err(BrokerError::NoQueue(queue))
             }
             Ok(Err(error)) => Err(BrokerError::Failed(error.to_string())),
-            Err(_) => {
-                self.link.drop_connection().await;
-                Err(BrokerError::Failed(format!(
-                    "no answer from queue {queue} in time"
-                )))
-            }
+            // Where the connection is well the queue is not, and other queues' shards stay in hand.
+            Err(_) => match self.link.channel().await {
+                Ok(_) => Err(BrokerError::Silent(queue)),
+                Err(error) => {
+                    self.link.drop_connection().await;
+                    Err(error)
+                }
+            },
         }
     }
 

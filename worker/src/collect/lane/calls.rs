@@ -112,6 +112,15 @@ impl Lane {
         let Some(in_hand) = self.held.get_mut(&wish.held) else {
             return;
         };
+        let run = &in_hand.held.shard.run;
+        if run.ledger.is_full() {
+            let (run, stores) = (run.clone(), self.context.parting.stores.clone());
+            self.context.tasks.spawn(async move {
+                if let Err(error) = run.ledger.flush(&stores.objects).await {
+                    tracing::debug!(run.id = %run.id, error = %error, "the ledger is written later");
+                }
+            });
+        }
         let work = &mut in_hand.held.work;
         match end {
             CallEnd::NotSent
@@ -151,7 +160,7 @@ impl Lane {
         let closure = Closure {
             name,
             for_: wait,
-            reason: scope.outcome.as_str().to_owned(),
+            reason: cooldown::reason(scope.outcome).to_owned(),
         };
         let (limiter, provider) = (self.context.limiter.clone(), self.budgets.clone());
         let (publisher, events) = (self.context.parting.publisher.clone(), self.events.clone());

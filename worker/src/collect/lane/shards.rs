@@ -140,7 +140,7 @@ impl Lane {
             let now = Instant::now();
             if shard.is_lost() {
                 shard.span.set("paceline.end", "dropped");
-                parting.drop(taken).await;
+                parting.drop(&shard, taken).await;
             } else if work.is_done() {
                 shard.span.set("paceline.end", "done");
                 parting.done(&shard, taken, parts).await;

@@ -43,6 +43,8 @@ pub(super) struct Answered {
     pub at: Instant,
     /// The number of the refresh token that it used.
     pub number: u64,
+    /// It was to find out whether what was closed opens again.
+    pub probe: bool,
 }
 
 /// A permission with what belongs to it.
@@ -375,15 +377,18 @@ impl Work<'_> {
         self.account(&allowed, &answer, &sent, seen);
         match &answer {
             TokenAnswer::Granted(_) => self.probed(&allowed, Probed::Well).await,
-            TokenAnswer::Again(_) => self.probed(&allowed, Probed::Unanswered).await,
+            TokenAnswer::Again(_) if self.of.has_one => {
+                self.probed(&allowed, Probed::Unanswered).await;
+            }
             // Closes it anew by itself.
-            TokenAnswer::Refused(_) | TokenAnswer::Closed(_) => {}
+            TokenAnswer::Again(_) | TokenAnswer::Refused(_) | TokenAnswer::Closed(_) => {}
         }
         Called::Answered(Answered {
             answer,
             drawn: allowed.drawn,
             at: answered,
             number: prepared.number,
+            probe: allowed.grant.probe && !self.of.has_one,
         })
     }
 

@@ -36,7 +36,7 @@ const LEASE: Duration = Duration::from_secs(10);
 const KEEP: Duration = Duration::from_secs(3);
 /// How often a token is looked for that somebody else renews.
 const LOOK: Duration = Duration::from_millis(150);
-/// After tries in vain, all workers take the reason for theirs for so long.
+/// After tries in vain nobody tries again for so long; the credential is closed meanwhile, each time for twice as long.
 const TROUBLE: Duration = Duration::from_secs(5);
 /// A store that is away is asked again after so long.
 const AWAY: Duration = Duration::from_millis(500);
@@ -73,7 +73,7 @@ pub enum Renewed {
     Token(SignedIn),
     /// There is none yet; it is worth looking again after that.
     Later(Duration),
-    /// The tries are used up.
+    /// There is no request for it.
     Failed(Verdict),
     /// The provider closed something; the fleet knows.
     Closed(CloseScope, Arc<Drawn>),
@@ -217,7 +217,8 @@ impl Work<'_> {
         let Some(fence) = seen.renew else {
             return match (usable, &seen.trouble) {
                 (Some(signed), _) => Some(Renewed::Token(signed)),
-                (None, Some(trouble)) => Some(Renewed::Failed(retryable(trouble.clone()))),
+                // Who tried in vain has closed the credential, or does so now.
+                (None, Some(_)) => Some(Renewed::Later(LOOK)),
                 (None, None) => None,
             };
         };
@@ -316,6 +317,7 @@ impl Work<'_> {
             drawn,
             at,
             number,
+            probe,
         } = answered;
         match answer {
             TokenAnswer::Granted(granted) => Some(self.granted(lease, granted, at, number).await),
@@ -335,12 +337,42 @@ impl Work<'_> {
                 self.leave(lease, None).await;
                 Some(Renewed::Closed(scope, drawn))
             }
-            TokenAnswer::Again(verdict) => self.again(lease, attempts, verdict).await,
+            TokenAnswer::Again(verdict) if probe => self.in_vain(lease, &verdict, drawn).await,
+            TokenAnswer::Again(verdict) => self.again(lease, attempts, verdict, drawn).await,
         }
     }
 
-    /// Waits for the next try; the end when the tries are used up.
-    async fn again(&self, lease: &Lease, attempts: u32, verdict: Verdict) -> Option<Renewed> {
+    /// The tries are used up: without a token the credential is closed, since what its cells wait for is no fault of
+    /// theirs. With one that is still good it is tried again later.
+    async fn in_vain(
+        &self,
+        lease: &Lease,
+        verdict: &Verdict,
+        drawn: Arc<Drawn>,
+    ) -> Option<Renewed> {
+        tracing::warn!(
+            provider.name = self.provider,
+            credential = self.name(),
+            reason = verdict.reason,
+            "no token or session could be had"
+        );
+        self.leave(lease, Some(&verdict.reason)).await;
+        if self.of.has_one {
+            return Some(Renewed::Later(TROUBLE));
+        }
+        let wait = verdict.wait.unwrap_or_default().max(TROUBLE);
+        let scope = self.close(Outcome::Retryable, Some(wait), &drawn).await;
+        Some(Renewed::Closed(scope, drawn))
+    }
+
+    /// Waits for the next try, while there are any.
+    async fn again(
+        &self,
+        lease: &Lease,
+        attempts: u32,
+        verdict: Verdict,
+        drawn: Arc<Drawn>,
+    ) -> Option<Renewed> {
         let plan = &self.of.shard.run.plan;
         let retry = plan
             .providers
@@ -348,8 +380,7 @@ impl Work<'_> {
             .map(|p| p.retry)
             .unwrap_or_default();
         if attempts >= retry.attempts {
-            self.leave(lease, Some(&verdict.reason)).await;
-            return Some(Renewed::Failed(verdict));
+            return self.in_vain(lease, &verdict, drawn).await;
         }
         let wait = verdict
             .wait
@@ -471,7 +502,7 @@ impl Work<'_> {
         let closure = Closure {
             name,
             for_: cooldown::length(scope.wait, resets_us, now_us),
-            reason: outcome.as_str().to_owned(),
+            reason: cooldown::reason(outcome).to_owned(),
         };
         let limiter = &self.of.context.limiter;
         kept::keep(&self.of.context, self.budgets(), &closure, 0, now_us).await;
