@@ -4,7 +4,8 @@
 mod aside;
 pub mod call;
 pub mod connect;
-pub mod governor;
+pub mod gaps;
+mod governor;
 pub mod intake;
 pub mod lane;
 pub mod ledger;
@@ -142,6 +143,7 @@ fn intake(
         open_runs: open_runs.subscribe(),
         shard_left: look_again.clone(),
         tasks: TaskTracker::new(),
+        gaps: Arc::default(),
         intake_over: CancellationToken::new(),
     };
     Arc::new(Intake {

@@ -1,7 +1,7 @@
 //! The calls of a lane: starting them with their grants, and what their ends mean for shards and scopes.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use paceline_protocol::connector::cooldown;
@@ -61,6 +61,8 @@ impl Lane {
             cut_off: self.cut_off.clone(),
             in_flight: self.context.seats.taken(),
             left_us: AtomicI64::new(0),
+            gaps: self.context.gaps.clone(),
+            passage: Mutex::default(),
         };
         let events = self.events.clone();
         let probe = grant.probe.then_some(grant.start_us);

@@ -42,6 +42,7 @@ use self::refusals::Refusals;
 use self::shared::LaneShared;
 use self::tokens::Tokens;
 use super::call::CallEnd;
+use super::gaps::Gaps;
 use super::part_ways::{Back, Parting};
 use super::seats::Seats;
 use super::tokens::{Renewed, SignedIn};
@@ -79,6 +80,8 @@ pub struct LaneContext {
     pub shutdown: Shutdown,
     /// The open runs.
     pub open_runs: watch::Receiver<Vec<OpenRun>>,
+    /// What lies between the calls of narrow limits.
+    pub gaps: Arc<Gaps>,
     /// Another shard could be taken.
     pub shard_left: Arc<tokio::sync::Notify>,
     /// The tasks that drain waits for.
