@@ -70,7 +70,10 @@ impl Api {
 }
 
 fn begin(test: &str) -> (Scene, paceline_stack::Process, Api) {
-    let mut scene = scene(test);
+    begin_with(scene(test))
+}
+
+fn begin_with(mut scene: Scene) -> (Scene, paceline_stack::Process, Api) {
     scene.fleet.set(
         "PACELINE_API_TOKENS",
         "eye:read:look,hand:run:start,boss:admin:all",
@@ -81,6 +84,39 @@ fn begin(test: &str) -> (Scene, paceline_stack::Process, Api) {
     let (serving, url) = serve(&scene.fleet);
     let client = Client::new();
     (scene, serving, Api { client, url })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_listens_hears_how_far_a_run_is() {
+    let slow = scene("api-progress");
+    slow.replace("providers/fare-search.yaml", "rate: 200/s", "rate: 2/s");
+    let (mut scene, _serving, api) = begin_with(slow);
+    let events = api.client.get(format!("{}/api/v1/events", api.url));
+    let events = events.bearer_auth("look").send().await.expect("an answer");
+    let mut heard = events.bytes_stream();
+    scene.collect();
+    scene.load();
+    let started = api.start(json!({"job": "fares", "run_id": "a"})).await;
+    assert_eq!(started.0, StatusCode::CREATED);
+    let mut said = String::new();
+    let progressed = loop {
+        let more = heard.next().await.expect("a stream").expect("an event");
+        said.push_str(&String::from_utf8_lossy(&more));
+        let events = said
+            .split("\n\n")
+            .filter(|event| event.contains("run.progressed"));
+        let data = events.filter_map(|event| event.split_once("data: "));
+        let mut whole = data.filter_map(|(_, data)| serde_json::from_str::<Value>(data).ok());
+        if let Some(event) = whole.next() {
+            break event;
+        }
+    };
+    assert_eq!(
+        (&progressed["job"], &progressed["run"]),
+        (&json!("fares"), &json!("a"))
+    );
+    assert_eq!(progressed["cells"], 28);
+    assert!(progressed["calls"].as_u64() > Some(0), "{progressed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,6 +392,7 @@ async fn failures_and_runs_come_in_pages_and_what_is_wrong_is_a_problem() {
             assert_eq!(answer.headers()["content-type"], "application/problem+json");
             let problem: Value = answer.json().await.expect("JSON");
             assert_eq!(problem["status"], status, "{problem}");
+            assert_ne!(problem["detail"], "", "{problem}");
             status
         }
     };
@@ -363,6 +400,7 @@ async fn failures_and_runs_come_in_pages_and_what_is_wrong_is_a_problem() {
         ("/runs/fares/nobody", 404),
         ("/runs/fares/..%2Fx", 400),
         ("/runs/nobody", 404),
+        ("/runs/a%20b", 400),
         ("/runs?limit=many", 400),
         ("/runs?after=x", 400),
         ("/runs/fares/b1/failures?after=x", 400),

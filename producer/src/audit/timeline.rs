@@ -4,6 +4,7 @@
 //! that ten million rows take no more memory than a hundred.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use paceline_protocol::ledger::LedgerRow;
 use paceline_protocol::outcome::Outcome;
@@ -71,6 +72,14 @@ impl Timeline {
             })
         };
         self.slots = self.slots.chunks(2).map(join).collect();
+    }
+
+    /// Calls a second in each slot, whatever they came to, and how long a slot is.
+    pub fn speeds(&self) -> (Duration, Vec<f64>) {
+        let slot_s = self.slot_us as f64 / 1e6;
+        let all = |slot: &Slot| (slot.good + slot.refused + slot.wasted) as f64 / slot_s;
+        let speeds = self.slots.iter().map(all).collect();
+        (Duration::from_secs_f64(slot_s), speeds)
     }
 
     /// The picture; `allowed` is in calls a second, where a limit says so.

@@ -82,7 +82,7 @@ impl Chains {
     async fn hear(&mut self, heard: &mut Receiver<Arc<Event>>) {
         loop {
             match heard.recv().await {
-                Ok(event) if event.topic == "run.started" => {}
+                Ok(event) if matches!(event.topic.as_str(), "run.started" | "run.progressed") => {}
                 Ok(event) => {
                     // Also the end of a retry, which is another one than that which is known.
                     if let Some(run) = event.run() {

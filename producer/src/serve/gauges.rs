@@ -319,6 +319,8 @@ pub(super) async fn keep_measuring(server: Arc<Server>) {
 struct Meters {
     began: Instant,
     of_runs: BTreeMap<RunRef, CallMeter>,
+    /// How many cells of each open run had ended, and its calls, at the last look.
+    progress: BTreeMap<RunRef, (u64, u64)>,
 }
 
 impl Meters {
@@ -326,7 +328,14 @@ impl Meters {
         Meters {
             began: Instant::now(),
             of_runs: BTreeMap::new(),
+            progress: BTreeMap::new(),
         }
+    }
+
+    /// Whether a run has come further since the last look.
+    fn has_progressed(&mut self, run: &RunRef, shot: &Snapshot) -> bool {
+        let now = (shot.done(), shot.calls);
+        self.progress.insert(run.clone(), now) != Some(now) && now != (0, 0)
     }
 
     fn call_s(&mut self, run: &RunRef, (calls, busy_ms): (u64, u64)) -> f64 {
@@ -339,9 +348,9 @@ async fn measure(server: &Server, meters: &mut Meters) -> Result<()> {
     let stores = &server.stores;
     let open = tokio::time::timeout(PATIENCE, open_runs_since(&stores.archive)).await;
     let open = open.context("S3 does not answer")??;
-    meters
-        .of_runs
-        .retain(|run, _| open.iter().any(|(other, _)| other == run));
+    let is_open = |run: &RunRef| open.iter().any(|(other, _)| other == run);
+    meters.of_runs.retain(|run, _| is_open(run));
+    meters.progress.retain(|run, _| is_open(run));
     let mut look = Look::default();
     look.egresses.insert(String::new());
     for job in server.spec.jobs().values() {
@@ -370,6 +379,9 @@ async fn measure(server: &Server, meters: &mut Meters) -> Result<()> {
             let lanes = need::lanes(stores, plan, left, call_s, &look.providers, env).await?;
             look.lanes.extend(lanes);
         }
+        if meters.has_progressed(&run, &shot) && server.leading.borrow().is_some() {
+            tell_progress(server, &shot).await;
+        }
         look.shots.push(shot);
     }
     for lane in &look.lanes {
@@ -390,6 +402,20 @@ async fn measure(server: &Server, meters: &mut Meters) -> Result<()> {
     let heard = stores.publisher.loaders().await;
     heard.context("RabbitMQ does not answer: nothing is started")?;
     Ok(())
+}
+
+/// Tells whoever listens how far a run is.
+async fn tell_progress(server: &Server, shot: &Snapshot) {
+    let mut body = serde_json::to_value(shot).unwrap_or_default();
+    body["calls"] = shot.calls.into();
+    // A value of each seller would make it long; who wants them asks for the run.
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("progress");
+    }
+    let told = server.stores.publisher.event("run.progressed", &body).await;
+    if let Err(error) = told {
+        tracing::debug!(run.id = shot.run, %error, "how far a run is was not told");
+    }
 }
 
 async fn provider_now(server: &Server, provider: &Provider) -> Result<ProviderNow> {

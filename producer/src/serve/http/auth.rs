@@ -25,6 +25,17 @@ pub(in crate::serve) enum Role {
     Admin,
 }
 
+impl Role {
+    /// As `PACELINE_API_TOKENS` says it.
+    fn word(self) -> &'static str {
+        match self {
+            Role::Read => "read",
+            Role::Run => "run",
+            Role::Admin => "admin",
+        }
+    }
+}
+
 struct Token {
     name: String,
     role: Role,
@@ -62,7 +73,10 @@ impl Tokens {
     ) -> Result<String, Problem> {
         let (name, has) = self.who(headers, peer)?;
         if has < role {
-            return Err(Problem::forbidden("this token may not do that"));
+            let (has, needed) = (has.word(), role.word());
+            return Err(Problem::forbidden(&format!(
+                "this token has the role `{has}`; that needs `{needed}`"
+            )));
         }
         if role > Role::Read {
             let by_cookie = !self.none() && !headers.contains_key(header::AUTHORIZATION);

@@ -60,7 +60,11 @@ async fn told(response: Response) -> Response {
         return response;
     }
     let text = to_bytes(response.into_body(), LARGEST).await;
-    let text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    let mut text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        text = "this path does not take that method; the header `allow` names those that it takes"
+            .to_owned();
+    }
     Problem::new(status, text).into_response()
 }
 

@@ -118,7 +118,7 @@ async fn one(
 
 /// A run by its id alone, as the command line takes it.
 async fn named(State(server): Shared, Path(run): Path<String>) -> Answer<Json<Value>> {
-    let run = find(&server.stores.archive, &run).await?;
+    let run = found(&server, &run).await?;
     let files = RunFiles::expect(&server.stores.archive, &run).await?;
     let shot = shot(&server, &files).await?;
     Ok(Json(line(&files, &shot)))
@@ -201,7 +201,7 @@ async fn act_on_named(
     server: Shared,
     Path((run, action)): Path<(String, String)>,
 ) -> Answer<Json<Value>> {
-    let run = find(&server.stores.archive, &run).await?;
+    let run = found(&server.0, &run).await?;
     let path = (run.job, run.run.to_string(), action);
     act(server, Path(path)).await
 }
@@ -227,6 +227,14 @@ async fn act(
     tracing::info!(run.id = %run, action, "by the API");
     let files = RunFiles::expect(&stores.archive, &run).await?;
     Ok(Json(line(&files, &shot(&server, &files).await?)))
+}
+
+/// The run of an id alone.
+async fn found(server: &Server, id: &str) -> Answer<RunRef> {
+    let id: RunId = id
+        .parse()
+        .map_err(|error| Problem::bad(format!("{error}")))?;
+    Ok(find(&server.stores.archive, &id.to_string()).await?)
 }
 
 async fn files(server: &Server, job: &str, run: &str) -> Answer<RunFiles> {

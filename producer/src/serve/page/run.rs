@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use paceline_protocol::ids::{RunId, RunRef, is_name};
 use paceline_protocol::layout::RunLayout;
-use paceline_protocol::manifest::Manifest;
+use paceline_protocol::manifest::{Manifest, RunEnd};
 use paceline_protocol::plan::Plan;
 use serde::Deserialize;
 
@@ -23,6 +23,7 @@ use super::timeline::Drawing;
 use super::{Page, Shared, Who};
 use crate::audit::Audited;
 use crate::commands::{cancel, pause, retry};
+use crate::limits::pace;
 use crate::run::{RunFiles, StateWord};
 use crate::show;
 use crate::watch::{Snapshot, snapshot};
@@ -168,6 +169,8 @@ async fn of_open(page: &Page, head: Head, who: &Who, going: &Going, failures: &F
         bits.map(|(settled, loaded)| grid::of_open(plan, &settled, &loaded, &failures.shards));
     let mut one = blank(head, who, plan, shot.state, grid);
     one.card = Some(Card::new(going));
+    // Paused, or with something closed that a person may open.
+    one.can_resume &= shot.state == StateWord::Paused || shot.closed_s + shot.part_closed_s > 0;
     one.allowed = shot.allowed_per_s.map(show::rate);
     one.drawing = going.timeline.drawn(shot.allowed_per_s);
     one.reasons = failures.reasons.clone();
@@ -184,13 +187,25 @@ async fn of_ended(page: &Page, head: Head, who: &Who, closed: &Closed, failures:
     let mut one = blank(head, who, plan, files.state(&Default::default()), grid);
     one.came = manifest.map(|manifest| came(plan, manifest));
     one.reasons = counted(failures, manifest);
-    one.proved = page.audits.of(&page.server, files).map(proved);
+    let audit = page.audits.of(&page.server, files);
+    if let Some(Audit::Done(report)) = &audit {
+        let allowed = pace(plan).map(|pace| pace.calls_per_second);
+        one.allowed = allowed.map(show::rate);
+        one.drawing = Drawing::of_run(report.timeline.speeds(), allowed);
+    }
+    one.proved = audit.map(proved);
+    one.can_retry &= manifest.is_none_or(something_is_left);
     // Redis may have forgotten it, or be away.
     let (stores, env) = (&page.server.stores, &page.server.context.env);
     if let Ok(shot) = snapshot(&stores.state, &stores.limiter, files, env).await {
         one.take_progress(plan, &shot);
     }
     one
+}
+
+/// Whether a retry would send anything, or end the run otherwise than it ended.
+fn something_is_left(manifest: &Manifest) -> bool {
+    manifest.failed > 0 || manifest.state != RunEnd::Completed
 }
 
 fn blank(head: Head, who: &Who, plan: &Plan, state: StateWord, grid: Option<Grid>) -> One {
