@@ -1,7 +1,7 @@
 //! What a job needs from other files: its lists, its providers and their endpoints, and the names that
 //! all templates use.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
 
@@ -632,6 +632,14 @@ fn providers(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Di
             .iter()
             .map(|name| folder.no_provider(source, name)),
     );
+    let endpoint = job.endpoint.as_deref().unwrap_or_default();
+    let has_it = |file: &&Sourced<Provider>| {
+        let provider = file.model.as_ref();
+        provider.is_some_and(|provider| provider.endpoints.contains_key(endpoint))
+    };
+    if providers.missing.is_empty() && providers.found.iter().all(has_it) {
+        unused_dimensions(folder, source, job, &providers.found, found);
+    }
     for file in providers.found {
         let Some(provider) = &file.model else {
             continue;
@@ -643,6 +651,49 @@ fn providers(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec<Di
         } else if endpoint_exists(source, job, provider, found) {
             provider_templates(folder, source, job, file, provider, found);
         }
+    }
+}
+
+/// A dimension of several values that no call takes anything of: each call would be made, and paid, once for each of them.
+fn unused_dimensions(
+    folder: &SpecFolder,
+    source: &Source,
+    job: &Job,
+    files: &[&Sourced<Provider>],
+    found: &mut Vec<Diagnostic>,
+) {
+    let endpoint = job.endpoint.as_deref().unwrap_or_default();
+    let of_calls = files.iter().flat_map(|file| &file.source.uses);
+    let of_calls = of_calls.filter(|used| concerns(&used.spot, endpoint));
+    let of_lanes = source.uses.iter().filter(|used| used.spot == Spot::Lane);
+    let used: HashSet<&str> = of_calls
+        .chain(of_lanes)
+        .flat_map(|used| &used.names)
+        .map(String::as_str)
+        .collect();
+    for (name, dimension) in &job.split {
+        let known = names::dimension_names(folder, source, name, dimension);
+        let takes = known.names.iter().any(|name| used.contains(name.as_str()));
+        if known.open || takes || has_one_value(&dimension.values) {
+            continue;
+        }
+        let message =
+            format!("no call uses `{name}`: the same call is made once for each of its values");
+        found.push(
+            source
+                .fault(&format!("split.{name}"), message)
+                .hint("use it in the endpoint's request, or take it out of `split`")
+                .warning(),
+        );
+    }
+}
+
+fn has_one_value(values: &DimensionValues) -> bool {
+    match values {
+        DimensionValues::List(list) => list.len() <= 1,
+        DimensionValues::Dates { days, .. } => *days <= 1,
+        DimensionValues::Range { first, last } => first >= last,
+        _ => false,
     }
 }
 
