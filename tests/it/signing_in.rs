@@ -328,6 +328,27 @@ async fn a_worker_dies_with_the_lease_of_a_token() {
     }
 }
 
+/// Each cell is bound to its seller's account; where all are refused nobody serves, and nothing fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_every_account_is_refused_waits_for_people() {
+    let config = Config {
+        distrusted: SELLERS.map(str::to_owned).to_vec(),
+        ..Config::default()
+    };
+    let market = Market::new("alldead", "0.5", config);
+    market.enqueue();
+    let _loader = market.fleet.load(&[]).expect("started");
+    let _worker = market.fleet.collect(&[]).expect("started");
+    market.watch(5);
+    let status = ["status", &format!("market/{RUN}"), "--json"];
+    let status = market.fleet.producer(&status, PATIENCE).expect("it ends");
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).expect("JSON");
+    assert_eq!(status["failed"], 0, "{status}");
+    for seller in SELLERS {
+        assert_eq!(market.tokens(seller, 200), 1, "{seller}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_whose_first_call_is_refused_is_not_tried_again() {
     let config = Config {

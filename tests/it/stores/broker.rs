@@ -409,13 +409,13 @@ fn receipt(shard: u64) -> Receipt {
 }
 
 /// Who hears receipts, in a task of its own: their shards.
-fn hear(mut receipts: Receipts, anew: bool) -> mpsc::UnboundedReceiver<Option<u64>> {
-    let (heard, arrivals) = mpsc::unbounded_channel();
+fn hear(mut receipts: Receipts, anew: bool) -> mpsc::Receiver<Option<u64>> {
+    let (heard, arrivals) = mpsc::channel(64);
     tokio::spawn(async move {
         while !heard.is_closed() {
             let taken = receipts.next().await;
             if let Arrival::Receipt(receipt) = &taken.arrival {
-                let _ = heard.send(receipt.shard);
+                let _ = heard.send(receipt.shard).await;
             }
             taken.ack().await;
             if anew {

@@ -93,7 +93,7 @@ fn window(rule: &Rule) -> Option<Window> {
     };
     Some(Window {
         calls: usize::try_from(calls).ok()?.max(1),
-        period: Duration::from_micros(u64::try_from(period_us).ok()?),
+        period: Duration::from_micros(period_us),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Credentials that their provider does not accept any more. Where `pick` names the credential of a cell,
 //! nobody else can serve it: its cells fail with the reason, so that one dead key does not hold up the
-//! others' run. In a pool the others go on, and a run whose every key is dead waits for people.
+//! others' run. In a pool the others go on. A run whose every key is dead waits for people, whoever picks them; so
+//! that this is seen before cells fail, they wait a moment after the first key's death.
 //!
 //! Whether a refusal is the credential's fault at all is judged in `refusals.rs`.
 //!
@@ -22,6 +23,8 @@ use crate::collect::call::CallEnd;
 
 /// So long a credential is taken for dead before Redis is looked at again.
 const REMEMBERED: Duration = Duration::from_secs(3);
+/// So long after a credential's death others may still turn out to be dead as well.
+const ALONE_AFTER: Duration = Duration::from_secs(2);
 
 impl Lane {
     /// The provider refused `credential`: an operator is needed.
@@ -32,8 +35,32 @@ impl Lane {
             "the provider does not accept this credential: it is not tried again before `retry` or `resume`"
         );
         let reason = Outcome::AuthExpired.as_str().to_owned();
-        self.dead
-            .insert(credential.to_owned(), (now + REMEMBERED, reason));
+        self.note_dead(credential.to_owned(), reason, now);
+    }
+
+    fn note_dead(&mut self, credential: String, reason: String, now: Instant) {
+        self.died_at.entry(credential.clone()).or_insert(now);
+        self.dead.insert(credential, (now + REMEMBERED, reason));
+    }
+
+    /// What people opened may live again.
+    pub(super) fn forget_dead(&mut self) {
+        self.dead.clear();
+        self.died_at.clear();
+    }
+
+    /// Whether the cells of a dead credential wait: every one of its pool is dead, or that may still turn out.
+    pub(super) fn waits_for_people(&self, shard: &ShardInHand, place: usize, now: Instant) -> bool {
+        let pool = &shard.at.pool.credentials;
+        let is_dead = |name: &str| self.dead.get(name).is_some_and(|(until, _)| *until > now);
+        let Some(name) = pool.get(place).map(|credential| credential.name()) else {
+            return false;
+        };
+        let lately = self
+            .died_at
+            .get(name)
+            .is_some_and(|at| now.duration_since(*at) < ALONE_AFTER);
+        is_dead(name) && (lately || pool.iter().all(|credential| is_dead(credential.name())))
     }
 
     /// Whose fault it is that the credential of a call was refused.
@@ -70,6 +97,7 @@ impl Lane {
             "the provider refused a cell with every credential: this one is tried again by another cell"
         );
         self.dead.remove(&name);
+        self.died_at.remove(&name);
         self.shared.open(&name);
         let (context, provider) = (self.context.clone(), self.budgets.clone());
         let events = self.events.clone();
@@ -133,7 +161,7 @@ impl Lane {
         let now = Instant::now();
         self.dead.retain(|_, (until, _)| *until > now);
         for (name, reason) in names {
-            self.dead.insert(name, (now + REMEMBERED, reason));
+            self.note_dead(name, reason, now);
             self.ask_at = now;
         }
     }

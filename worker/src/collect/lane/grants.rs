@@ -25,6 +25,8 @@ const APART: Duration = Duration::from_millis(4);
 const HUNGRY: Duration = Duration::from_secs(1);
 /// How soon it is known whether a closed credential is one that is not accepted.
 const LOOKING: Duration = Duration::from_millis(200);
+/// A cell whose credential waits for people is looked at again after so long.
+const WAITS_FOR_PEOPLE: Duration = Duration::from_secs(1);
 /// So many shards may wait for their own scopes or for answers beside those that are worked on.
 const WAITING_AT_MOST: usize = 64;
 
@@ -115,6 +117,16 @@ impl Lane {
                 .endpoint_of(in_hand.held.work.position(cell))
                 .to_owned();
             let picked = asking::picked(&shard, cell);
+            if let Ok(Some(place)) = picked
+                && self.waits_for_people(&shard, place, now)
+            {
+                if let Some(in_hand) = self.held.get_mut(&key) {
+                    in_hand.held.work.sleep(cell, now + WAITS_FOR_PEOPLE);
+                }
+                // Others may be served meanwhile.
+                self.make_room(key);
+                continue;
+            }
             let picked = picked.and_then(|place| {
                 match place.and_then(|place| self.why_dead(&shard, place, now)) {
                     Some(dead) => Err(dead),

@@ -204,6 +204,8 @@ struct Lane {
     marking: Vec<(String, String)>,
     /// Credentials that are not accepted, until when that is believed, and why.
     dead: HashMap<String, (Instant, String)>,
+    /// When each of them was first heard to be dead.
+    died_at: HashMap<String, Instant>,
     looking_for_dead: bool,
     refusals: Refusals,
     tokens: Tokens,
@@ -263,6 +265,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         good: BTreeSet::new(),
         marking: Vec::new(),
         dead: HashMap::new(),
+        died_at: HashMap::new(),
         looking_for_dead: false,
         refusals: Refusals::default(),
         tokens: Tokens::default(),
