@@ -17,12 +17,25 @@ use tokio::sync::OwnedMutexGuard;
 /// Windows of more calls are wide enough for what one of them may be late.
 const FEW: u64 = 10;
 
+/// So many limits are remembered before those are forgotten that nobody has drawn from for long.
+const MANY: usize = 4096;
+/// Nobody has drawn from it for long.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// When the last calls of a limit left, the oldest first.
 type Left = VecDeque<Instant>;
 
-/// The narrow limits that this process has drawn from. By provider and limit.
+/// The narrow limits that this process has drawn from.
 #[derive(Default)]
-pub struct Gaps(Mutex<HashMap<String, Arc<tokio::sync::Mutex<Left>>>>);
+pub struct Gaps(Mutex<Ways>);
+
+#[derive(Default)]
+struct Ways {
+    /// By provider and limit.
+    known: HashMap<String, Arc<tokio::sync::Mutex<Left>>>,
+    /// How many there are before old ones are looked for: twice as many as were left.
+    most: usize,
+}
 
 /// The leave of one call: nobody else of its narrow limits leaves before it has left, or is dropped.
 pub struct Passage {
@@ -55,7 +68,22 @@ impl Gaps {
 
     fn way(&self, name: String) -> Arc<tokio::sync::Mutex<Left>> {
         let mut ways = self.0.lock().expect("no panic while the gaps are locked");
-        ways.entry(name).or_default().clone()
+        if ways.known.len() >= ways.most.max(MANY) {
+            ways.forget_old(Instant::now());
+        }
+        ways.known.entry(name).or_default().clone()
+    }
+}
+
+impl Ways {
+    fn forget_old(&mut self, now: Instant) {
+        self.known.retain(|_, way| {
+            let free = way.try_lock();
+            let last = free.as_ref().map(|left| left.back().copied());
+            // Who holds it draws from it right now.
+            last.map_or(true, |last| last.is_some_and(|at| now < at + LONG))
+        });
+        self.most = 2 * self.known.len();
     }
 }
 
@@ -174,6 +202,22 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(first);
         assert_eq!(waiting.await.expect("it has its turn"), None);
+    }
+
+    #[tokio::test]
+    async fn limits_that_nobody_draws_from_are_forgotten() {
+        let gaps = Gaps::default();
+        let now = Instant::now();
+        gaps.enter("old", &[spacing(1)]).await.left(now);
+        gaps.enter("never", &[spacing(1)]).await;
+        gaps.enter("new", &[spacing(1)]).await.left(now + LONG);
+        let held = gaps.enter("held", &[spacing(1)]).await;
+        let mut ways = gaps.0.lock().expect("not poisoned");
+        ways.forget_old(now + LONG);
+        let mut names: Vec<&str> = ways.known.keys().map(|name| &name[..3]).collect();
+        names.sort_unstable();
+        assert_eq!((names, ways.most), (vec!["hel", "new"], 4));
+        drop(held);
     }
 
     #[tokio::test]
