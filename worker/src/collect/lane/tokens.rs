@@ -16,7 +16,7 @@ use crate::collect::tokens::{Renewal, Renewed, SignedIn};
 
 /// How long a cell sleeps whose token is on its way.
 const ON_ITS_WAY: Duration = Duration::from_millis(100);
-/// Tries in vain count for all cells of a credential for so long.
+/// Why there is no request for a credential's token counts for all of its cells for so long.
 const FAILED_FOR: Duration = Duration::from_secs(5);
 /// A credential that is not accepted is not looked at again sooner.
 const DEAD_FOR: Duration = Duration::from_secs(3);
