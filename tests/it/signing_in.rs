@@ -9,6 +9,7 @@ use harness::{Bucket, Checker, Fleet};
 use jiff::civil::Date;
 use paceline_loadtest::providers::naver_commerce::{self, Config, orders};
 use paceline_loadtest::providers::{Seen, Server};
+use paceline_stack::Process;
 
 const RUN: &str = "2026-11-21";
 const DATE: &str = "2026-11-21";
@@ -85,6 +86,15 @@ impl Market {
         let arguments = ["enqueue", "market", "--run-id", RUN, "--date", DATE];
         let ended = self.fleet.producer(&arguments, PATIENCE);
         ended.expect("it ends").expect_code(0);
+    }
+
+    /// The run, a loader and so many collectors.
+    fn start(&self, collectors: usize) -> Vec<Process> {
+        self.enqueue();
+        let loader = self.fleet.load(&[]);
+        let collectors = (0..collectors).map(|_| self.fleet.collect(&[]));
+        let all = std::iter::once(loader).chain(collectors);
+        all.map(|worker| worker.expect("started")).collect()
     }
 
     fn watch(&self, code: i32) {
@@ -185,11 +195,7 @@ async fn a_fleet_has_one_token_for_each_credential() {
         ..Config::default()
     };
     let market = Market::new("token", "1.0", config);
-    market.enqueue();
-    let _loader = market.fleet.load(&[]).expect("started");
-    let _first = market.fleet.collect(&[]).expect("started");
-    let _second = market.fleet.collect(&[]).expect("started");
-    let _third = market.fleet.collect(&[]).expect("started");
+    let _workers = market.start(3);
     market.watch(0);
     market.compare(&SELLERS).await;
     for seller in SELLERS {
@@ -232,10 +238,7 @@ async fn while_no_token_can_be_had_no_cell_fails() {
     let quick = "retry: {attempts: 5, backoff: {from: 50ms, to: 200ms}}\nlimits:";
     let changed = market.fleet.spec.replace(provider, "limits:", quick);
     changed.expect("changed");
-    market.enqueue();
-    let _loader = market.fleet.load(&[]).expect("started");
-    let _first = market.fleet.collect(&[]).expect("started");
-    let _second = market.fleet.collect(&[]).expect("started");
+    let _workers = market.start(2);
     market.watch(0);
     market.compare(&SELLERS).await;
     for seller in SELLERS {
@@ -283,10 +286,7 @@ async fn a_token_that_ends_in_the_middle_is_renewed_once() {
         ..Config::default()
     };
     let market = Market::new("tokenend", "1.0", config);
-    market.enqueue();
-    let _loader = market.fleet.load(&[]).expect("started");
-    let _first = market.fleet.collect(&[]).expect("started");
-    let _second = market.fleet.collect(&[]).expect("started");
+    let _workers = market.start(2);
     market.watch(0);
     market.compare(&SELLERS).await;
     for seller in SELLERS {
@@ -336,9 +336,7 @@ async fn a_run_whose_every_account_is_refused_waits_for_people() {
         ..Config::default()
     };
     let market = Market::new("alldead", "0.5", config);
-    market.enqueue();
-    let _loader = market.fleet.load(&[]).expect("started");
-    let _worker = market.fleet.collect(&[]).expect("started");
+    let _workers = market.start(1);
     market.watch(5);
     let status = ["status", &format!("market/{RUN}"), "--json"];
     let status = market.fleet.producer(&status, PATIENCE).expect("it ends");
@@ -356,10 +354,7 @@ async fn a_credential_whose_first_call_is_refused_is_not_tried_again() {
         ..Config::default()
     };
     let market = Market::new("tokendead", "0.5", config);
-    market.enqueue();
-    let _loader = market.fleet.load(&[]).expect("started");
-    let _first = market.fleet.collect(&[]).expect("started");
-    let _second = market.fleet.collect(&[]).expect("started");
+    let _workers = market.start(2);
     market.watch(0);
     market.compare(&SELLERS[..1]).await;
     assert_eq!(market.tokens(SELLERS[1], 200), 1);

@@ -84,10 +84,10 @@ impl Timeline {
 
     /// The picture; `allowed` is in calls a second, where a limit says so.
     pub fn svg(&self, title: &str, allowed: Option<f64>) -> String {
-        let slot_s = self.slot_us as f64 / 1e6;
+        let (slot, speeds) = self.speeds();
+        let slot_s = slot.as_secs_f64();
         let rate = |calls: u64| calls as f64 / slot_s;
-        let all = |s: &Slot| rate(s.good + s.refused + s.wasted);
-        let fullest = self.slots.iter().map(all).fold(1.0, f64::max);
+        let fullest = speeds.into_iter().fold(1.0, f64::max);
         let top = fullest.max(allowed.unwrap_or(0.0)) * 1.1;
         let y = |calls_s: f64| MARGIN + HEIGHT * (1.0 - calls_s / top);
         let column = WIDTH / self.slots.len().max(1) as f64;

@@ -10,7 +10,7 @@ use crate::calling::asks_for;
 use crate::cli::AuditArgs;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::limits::{pace, tags};
+use crate::limits::{grants, pace};
 use crate::run::{RunFiles, find};
 use crate::show;
 use crate::stores::Archive;
@@ -55,11 +55,8 @@ pub async fn run(context: &Context, args: &AuditArgs) -> Result<Exit> {
 async fn granted(context: &Context, archive: &Archive, plan: &Plan) -> Result<Grants> {
     let limiter = archive.limiter(&context.env).await?;
     let run = plan.run_ref().to_string();
-    let mut all = Grants::default();
-    for tag in tags(plan) {
-        all += limiter.grants(&tag, &run).await?;
-        all += limiter.grants(&tag, &asks_for(&run)).await?;
-    }
+    let mut all = grants(&limiter, plan, &run).await?;
+    all += grants(&limiter, plan, &asks_for(&run)).await?;
     Ok(all)
 }
 

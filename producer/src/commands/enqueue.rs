@@ -24,7 +24,7 @@ use crate::cli::EnqueueArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::run::{
-    BETWEEN_ROUNDS, PartsFound, Readiness, RunFiles, Wait, base_of, left_to_do, new_entry,
+    BETWEEN_ROUNDS, PartsFound, Readiness, Round, RunFiles, Wait, base_of, left_to_do, new_entry,
     publish_receipts, publish_shards, publishing_order, put_entry, register, zero_shards,
 };
 use crate::stores::{Archive, Stores};
@@ -288,7 +288,13 @@ impl Enqueueing<'_> {
             let all = publishing_order(plan, total).filter_map(|n| plan.shard(n));
             Box::new(all.filter(|shard| providers.contains(&shard.provider)))
         };
-        publish_shards(self.context, self.stores, plan, 0, total, &shards).await?;
+        let round = Round {
+            plan,
+            round: 0,
+            total,
+            shards: &shards,
+        };
+        publish_shards(self.context, self.stores, &round).await?;
         Ok(self.stores.publisher.control(&Control::RunsChanged).await?)
     }
 
@@ -437,7 +443,13 @@ async fn go_on_at(
             all.filter(move |shard| providers.is_none_or(|named| named.contains(&shard.provider))),
         )
     };
-    publish_shards(context, stores, plan, entry.round, total, &shards).await?;
+    let round = Round {
+        plan,
+        round: entry.round,
+        total,
+        shards: &shards,
+    };
+    publish_shards(context, stores, &round).await?;
     stores.publisher.control(&Control::RunsChanged).await?;
     context.say(format!(
         "going on with {}: {total} of {} shards have work left",

@@ -13,7 +13,7 @@ use crate::cli::RetryArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::run::{
-    Left, PartsFound, RunFiles, find, left_to_do, new_entry, newest_round, publish_shards,
+    Left, PartsFound, Round, RunFiles, find, left_to_do, new_entry, newest_round, publish_shards,
     publishing_order, put_entry, register,
 };
 use crate::show;
@@ -126,6 +126,12 @@ async fn publish_round(
     let shards = move || -> Box<dyn Iterator<Item = Shard<'_>> + Send> {
         Box::new(publishing_order(plan, total).filter_map(move |n| left.shard(plan, n)))
     };
-    publish_shards(context, stores, plan, round, total, &shards).await?;
+    let round = Round {
+        plan,
+        round,
+        total,
+        shards: &shards,
+    };
+    publish_shards(context, stores, &round).await?;
     Ok(stores.publisher.control(&Control::RunsChanged).await?)
 }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use paceline_protocol::limit::{Instance, instance, tag_of};
 use paceline_protocol::plan::Plan;
 use paceline_protocol::spec::{Limit, LimitRule, Provider, template_names};
+use paceline_protocol::stores::limiter::{FleetLimiter, Grants, LimiterError};
 use paceline_protocol::template;
 
 /// A provider as the limiter knows it.
@@ -14,9 +15,25 @@ pub fn limiter_name(provider: &Provider) -> String {
 }
 
 /// The hash tags of a plan's providers, each once: grants are counted by them.
-pub fn tags(plan: &Plan) -> BTreeSet<String> {
+fn tags(plan: &Plan) -> BTreeSet<String> {
     let names = plan.providers.values().map(Provider::limiter_name);
     names.map(|name| tag_of(&name).to_owned()).collect()
+}
+
+/// Grants that the limits of all the plan's providers have given under the name `run`.
+///
+/// # Errors
+/// When Redis does not answer.
+pub async fn grants(
+    limiter: &FleetLimiter,
+    plan: &Plan,
+    run: &str,
+) -> Result<Grants, LimiterError> {
+    let mut all = Grants::default();
+    for tag in tags(plan) {
+        all += limiter.grants(&tag, run).await?;
+    }
+    Ok(all)
 }
 
 /// The counters that a call to `endpoint` draws from and that need no cell and no credential to be named.

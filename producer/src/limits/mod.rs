@@ -9,7 +9,7 @@ mod pace;
 pub(crate) use budgets::used_up_until_us;
 pub use budgets::{Budget, Budgets, Closed, Held, budgets};
 pub use instances::{
-    is_by_credential, key_scope, limiter_name, of_keys, period_text, tags, unscoped,
+    grants, is_by_credential, key_scope, limiter_name, of_keys, period_text, unscoped,
 };
 pub use numbers::with_numbers;
 pub use pace::{Pace, pace, speed};

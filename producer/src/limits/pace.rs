@@ -89,16 +89,7 @@ mod tests {
         );
         std::fs::write(dir.path().join("providers/p.yaml"), provider).expect("writable");
         let job = SpecFolder::open(dir.path()).expect("opens").job("j");
-        let request = PlanRequest {
-            run: "2026-11-21".parse().expect("a run id"),
-            date: None,
-            parent: None,
-            now: "2026-11-20T18:00:00Z".parse().expect("an instant"),
-            params: vec![],
-            only: vec![],
-            allow_shrink: false,
-            force: false,
-        };
+        let request = PlanRequest::example();
         let env: BTreeMap<String, String> = BTreeMap::new();
         plan_run(&job.expect("loads"), &request, &env).expect("a plan")
     }

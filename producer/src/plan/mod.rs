@@ -54,6 +54,23 @@ pub struct PlanRequest {
     pub force: bool,
 }
 
+#[cfg(test)]
+impl PlanRequest {
+    /// A run of 2026-11-21, planned the evening before (UTC).
+    pub(crate) fn example() -> Self {
+        PlanRequest {
+            run: "2026-11-21".parse().expect("a run id"),
+            date: None,
+            parent: None,
+            now: "2026-11-20T18:00:00Z".parse().expect("an instant"),
+            params: vec![],
+            only: vec![],
+            allow_shrink: false,
+            force: false,
+        }
+    }
+}
+
 /// Why a run cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {

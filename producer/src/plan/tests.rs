@@ -25,21 +25,8 @@ fn env() -> BTreeMap<String, String> {
     ])
 }
 
-fn request() -> PlanRequest {
-    PlanRequest {
-        run: "2026-11-21".parse().expect("a run id"),
-        date: None,
-        parent: None,
-        now: "2026-11-20T18:00:00Z".parse().expect("an instant"),
-        params: vec![],
-        only: vec![],
-        allow_shrink: false,
-        force: false,
-    }
-}
-
 fn fares(change: impl FnOnce(&mut PlanRequest)) -> Result<Plan, PlanError> {
-    let mut request = request();
+    let mut request = PlanRequest::example();
     change(&mut request);
     plan_run(&examples().job("fares").expect("loads"), &request, &env())
 }
@@ -125,7 +112,7 @@ fn params_are_typed_and_known() {
     assert_eq!(plan.job.params["origin"], Value::from("007"));
     let mut loaded = load("  trip: {range: [1, 2]}\n", "a", 10);
     loaded.job.params.insert("home".into(), Value::from(1));
-    let mut asked = request();
+    let mut asked = PlanRequest::example();
     asked.params = vec![pair("home", "12")];
     let plan = plan_run(&loaded, &asked, &env()).expect("plans");
     assert_eq!(plan.job.params["home"], Value::from(12));
@@ -161,7 +148,7 @@ fn only_narrows_and_names_what_is_right() {
 fn a_missing_environment_is_named() {
     let error = plan_run(
         &examples().job("fares").expect("loads"),
-        &request(),
+        &PlanRequest::example(),
         &BTreeMap::new(),
     )
     .expect_err("no URL");
@@ -181,7 +168,7 @@ fn what_is_not_built_is_refused() {
         header: Auth::authorization(),
         value: Auth::bearer(),
     });
-    let error = plan_run(&loaded, &request(), &env()).expect_err("not yet");
+    let error = plan_run(&loaded, &PlanRequest::example(), &env()).expect_err("not yet");
     assert!(error.to_string().contains("token request"), "{error}");
     assert_eq!(error.exit_code(), 1);
 }
@@ -189,7 +176,7 @@ fn what_is_not_built_is_refused() {
 #[test]
 fn columns_are_added_filtered_and_made_distinct() {
     let split = "  trip:\n    range: [1, 6]\n    add: {half: \"{{ (trip / 2) | int }}\", to: \"{{ params.home }}-{{ today }}\"}\n    where: \"half != '0'\"\n    distinct: [half, to]\n";
-    let plan = plan_run(&load(split, "a", 10), &request(), &env()).expect("plans");
+    let plan = plan_run(&load(split, "a", 10), &PlanRequest::example(), &env()).expect("plans");
     let halves: Vec<Value> = (0..plan.cells())
         .map(|c| plan.matrix.cell(c)[0].clone())
         .collect();
@@ -200,7 +187,7 @@ fn columns_are_added_filtered_and_made_distinct() {
 #[test]
 fn a_day_of_each_week_begins_a_window() {
     let split = "  week:\n    dates: {from: today-14, days: 15, every: 7}\n    add: {to: \"{{ week | plus_days(7) }}\"}\n";
-    let plan = plan_run(&load(split, "a", 10), &request(), &env()).expect("plans");
+    let plan = plan_run(&load(split, "a", 10), &PlanRequest::example(), &env()).expect("plans");
     let cells = (0..plan.cells()).map(|cell| plan.matrix.cell(cell));
     let cells: Vec<String> = cells
         .map(|c| {
@@ -227,12 +214,12 @@ fn the_environments_values_are_no_templates() {
     let mut loaded = load(split, "a", 10);
     loaded.job.outputs.s3.key = Some("${FARE_SEARCH_KEYS}/{{ trip }}".into());
     let env = |value: &str| BTreeMap::from([("FARE_SEARCH_KEYS".to_owned(), value.to_owned())]);
-    let plan = plan_run(&loaded, &request(), &env("{{ 7 }}'")).expect("plans");
+    let plan = plan_run(&loaded, &PlanRequest::example(), &env("{{ 7 }}'")).expect("plans");
     assert_eq!(plan.cells(), 1);
     assert_eq!(plan.matrix.cell(0)[1], Value::from("{{ 7 }}'-1"));
     let key = plan.job.outputs.s3.key.as_deref();
     assert_eq!(key, Some("{{ \"{{ 7 }}'\" }}/{{ trip }}"));
-    let plan = plan_run(&loaded, &request(), &env("sales")).expect("plans");
+    let plan = plan_run(&loaded, &PlanRequest::example(), &env("sales")).expect("plans");
     assert_eq!(plan.job.outputs.s3.key.as_deref(), Some("sales/{{ trip }}"));
 }
 
@@ -244,7 +231,7 @@ fn lanes_follow_the_rendered_provider() {
             "{{ market }}",
             4,
         ),
-        &request(),
+        &PlanRequest::example(),
         &env(),
     )
     .expect("plans");
@@ -261,7 +248,7 @@ fn lanes_follow_the_rendered_provider() {
 fn ten_million_cells_stay_short() {
     let split =
         "  a: {range: [1, 1000]}\n  b: {dates: {from: today, days: 100}}\n  c: {range: [1, 100]}\n";
-    let plan = plan_run(&load(split, "a", 100), &request(), &env()).expect("plans");
+    let plan = plan_run(&load(split, "a", 100), &PlanRequest::example(), &env()).expect("plans");
     assert_eq!((plan.cells(), plan.segments.len()), (10_000_000, 1));
     let bytes = serde_json::to_string(&plan).expect("serialises").len();
     assert!(bytes < 5_000, "{bytes} bytes");
@@ -287,7 +274,7 @@ proptest! {
         }
         let picked = picked.filter(|d| *d < radices.len());
         let provider = picked.map_or("a".to_owned(), |d| format!("{{{{ 'ab'[d{d} % 2] }}}}"));
-        let plan = plan_run(&load(&split, &provider, size), &request(), &env()).expect("plans");
+        let plan = plan_run(&load(&split, &provider, size), &PlanRequest::example(), &env()).expect("plans");
         let mut next = 0;
         for shard in plan.all_shards() {
             prop_assert_eq!(shard.first_cell, next);

@@ -21,30 +21,36 @@ use crate::stores::Stores;
 /// of their lanes.
 pub type Shards<'p> = dyn Fn() -> Box<dyn Iterator<Item = Shard<'p>> + Send + 'p> + Sync + 'p;
 
-/// Publishes shards with confirms, in order; `total` is for the bar. Returns how many are safe.
+/// What is to be published of a run's round.
+pub struct Round<'p> {
+    /// The run's plan.
+    pub plan: &'p Plan,
+    /// Which round.
+    pub round: u32,
+    /// How many shards there are, for the bar.
+    pub total: u64,
+    /// The shards.
+    pub shards: &'p Shards<'p>,
+}
+
+/// Publishes shards with confirms, in order. Returns how many are safe.
 ///
 /// A queue that takes nothing (the broker died while it made it) is made anew, and all is published again: whatever
 /// it held is among the shards.
 ///
 /// # Errors
 /// When the broker did not take some of them after several tries; enqueueing again goes on.
-pub async fn publish_shards(
-    context: &Context,
-    stores: &Stores,
-    plan: &Plan,
-    round: u32,
-    total: u64,
-    shards: &Shards<'_>,
-) -> Result<u64> {
-    match publish_once(context, stores, plan, round, total, shards).await {
+pub async fn publish_shards(context: &Context, stores: &Stores, round: &Round<'_>) -> Result<u64> {
+    match publish_once(context, stores, round).await {
         Err(BrokerError::Unconfirmed { .. } | BrokerError::NotTaken(_)) => {
             context.say("its queue takes nothing and is made anew");
-            let lanes: BTreeSet<&str> = shards().map(|shard| shard.lane).collect();
+            let run = round.plan.run_ref();
+            let lanes: BTreeSet<&str> = (round.shards)().map(|shard| shard.lane).collect();
             for lane in lanes {
-                stores.publisher.delete_queue(lane, &plan.run_ref()).await?;
-                stores.publisher.open_queue(lane, &plan.run_ref()).await?;
+                stores.publisher.delete_queue(lane, &run).await?;
+                stores.publisher.open_queue(lane, &run).await?;
             }
-            Ok(publish_once(context, stores, plan, round, total, shards).await?)
+            Ok(publish_once(context, stores, round).await?)
         }
         published => Ok(published?),
     }
@@ -53,11 +59,14 @@ pub async fn publish_shards(
 async fn publish_once(
     context: &Context,
     stores: &Stores,
-    plan: &Plan,
-    round: u32,
-    total: u64,
-    shards: &Shards<'_>,
+    round: &Round<'_>,
 ) -> Result<u64, BrokerError> {
+    let &Round {
+        plan,
+        round,
+        total,
+        shards,
+    } = round;
     let bar = bar(context, total);
     let exchange = stores.publisher.work_exchange();
     let span = Span::child(

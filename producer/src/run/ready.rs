@@ -256,16 +256,7 @@ mod tests {
             ("FARE_SEARCH_URL".to_owned(), "http://p.test".to_owned()),
             ("FARE_SEARCH_KEYS".to_owned(), "one,two".to_owned()),
         ]);
-        let request = PlanRequest {
-            run: "2026-11-21".parse().expect("a run id"),
-            date: None,
-            parent: None,
-            now: "2026-11-20T18:00:00Z".parse().expect("an instant"),
-            params: vec![],
-            only: vec![],
-            allow_shrink: false,
-            force: false,
-        };
+        let request = PlanRequest::example();
         let mut plan =
             plan_run(&folder.job("fares").expect("loads"), &request, &env).expect("plans");
         let provider = plan.providers.get_mut("fare-search").expect("it is there");

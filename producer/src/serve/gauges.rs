@@ -315,12 +315,17 @@ pub(super) async fn keep_measuring(server: Arc<Server>) {
     }
 }
 
-/// How long the calls of each open run take.
+/// How long the calls of each open run take, and how far it was.
 struct Meters {
     began: Instant,
-    of_runs: BTreeMap<RunRef, CallMeter>,
-    /// How many cells of each open run had ended, and its calls, at the last look.
-    progress: BTreeMap<RunRef, (u64, u64)>,
+    of_runs: BTreeMap<RunRef, OfRun>,
+}
+
+#[derive(Default)]
+struct OfRun {
+    calls: CallMeter,
+    /// How many of its cells had ended, and its calls, at the last look.
+    progress: (u64, u64),
 }
 
 impl Meters {
@@ -328,19 +333,19 @@ impl Meters {
         Meters {
             began: Instant::now(),
             of_runs: BTreeMap::new(),
-            progress: BTreeMap::new(),
         }
     }
 
     /// Whether a run has come further since the last look.
     fn has_progressed(&mut self, run: &RunRef, shot: &Snapshot) -> bool {
         let now = (shot.done(), shot.calls);
-        self.progress.insert(run.clone(), now) != Some(now) && now != (0, 0)
+        let known = self.of_runs.entry(run.clone()).or_default();
+        std::mem::replace(&mut known.progress, now) != now
     }
 
     fn call_s(&mut self, run: &RunRef, (calls, busy_ms): (u64, u64)) -> f64 {
-        let meter = self.of_runs.entry(run.clone()).or_default();
-        meter.note(self.began.elapsed(), calls, busy_ms)
+        let known = self.of_runs.entry(run.clone()).or_default();
+        known.calls.note(self.began.elapsed(), calls, busy_ms)
     }
 }
 
@@ -348,9 +353,9 @@ async fn measure(server: &Server, meters: &mut Meters) -> Result<()> {
     let stores = &server.stores;
     let open = tokio::time::timeout(PATIENCE, open_runs_since(&stores.archive)).await;
     let open = open.context("S3 does not answer")??;
-    let is_open = |run: &RunRef| open.iter().any(|(other, _)| other == run);
-    meters.of_runs.retain(|run, _| is_open(run));
-    meters.progress.retain(|run, _| is_open(run));
+    meters
+        .of_runs
+        .retain(|run, _| open.iter().any(|(other, _)| other == run));
     let mut look = Look::default();
     look.egresses.insert(String::new());
     for job in server.spec.jobs().values() {

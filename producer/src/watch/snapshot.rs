@@ -13,7 +13,7 @@ use paceline_protocol::stores::state::{Progress, State};
 use serde::Serialize;
 
 use super::closed;
-use crate::limits::{limiter_name, pace, tags, unscoped};
+use crate::limits::{grants, limiter_name, pace, unscoped};
 use crate::run::{RunFiles, StateWord};
 use crate::show;
 
@@ -132,7 +132,9 @@ pub async fn snapshot(
         shot.count_as(manifest);
         return Ok(shot);
     }
-    shot.calls = calls(limiter, plan).await?;
+    shot.calls = grants(limiter, plan, &plan.run_ref().to_string())
+        .await?
+        .used();
     let first_round = files.open.as_ref().is_some_and(|open| open.round == 0);
     if shot.state == StateWord::Queued && first_round && shot.calls > 0 {
         // Cells are counted block by block, so the first calls come long before the first count.
@@ -208,16 +210,6 @@ fn left(files: &RunFiles, progress: &Progress) -> u64 {
     let left = files.plan.cells().saturating_sub(done);
     let is_retry = files.open.as_ref().is_some_and(|open| open.round > 0);
     left + if is_retry { progress.failed } else { 0 }
-}
-
-/// Calls of the run's workers that all its providers' limits have granted and that were not dropped.
-async fn calls(limiter: &FleetLimiter, plan: &Plan) -> Result<u64> {
-    let run = plan.run_ref().to_string();
-    let mut all = 0;
-    for tag in tags(plan) {
-        all += limiter.grants(&tag, &run).await?.used();
-    }
-    Ok(all)
 }
 
 /// What holds a run back, and for how long nothing of it can go on.

@@ -1,7 +1,7 @@
 //! One call: wait for the grant's start, send once, judge the answer, write the ledger.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::output::failures::Failure;
@@ -21,7 +21,7 @@ use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::aside::{aside, room_for};
-use super::gaps::{Gaps, Passage};
+use super::gaps::{Gaps, Leave};
 use super::lane::asking::Drawn;
 use super::lane::held::ShardInHand;
 use super::lane::late::{Late, moves_by};
@@ -62,10 +62,10 @@ pub struct Call {
     pub cut_off: CancellationToken,
     /// Calls in flight in this process when it was granted.
     pub in_flight: usize,
-    /// What lies between the calls of narrow limits, and the leave of this one.
+    /// What lies between the calls of narrow limits.
     pub gaps: Arc<Gaps>,
-    /// Its own leave, until it has left.
-    pub passage: Mutex<Option<Passage>>,
+    /// Its own leave among them.
+    pub leave: Leave,
     /// When it had surely left, if that was after its slack; else 0.
     pub left_us: AtomicI64,
 }
@@ -268,36 +268,19 @@ impl Call {
                 SendDecision::Send => break,
             }
         }
-        if !self.enter().await {
-            return None;
-        }
+        let now = Instant::now();
+        let latest = now + self.left_of_slack(now);
+        let provider = self.shard.at.connector.budgets();
+        let leave = self
+            .gaps
+            .leave(provider, &self.drawn, latest, self.in_flight);
+        self.leave = leave.await?;
         let now = Instant::now();
         let barred = self.shard.is_lost() || self.lane.is_closed(&self.drawn.names, now);
         // The governor knows the file's numbers alone.
         let changed = !self.drawn.allowed.is_empty();
         let allowed = !barred && (changed || self.shard.at.governor.allows());
         allowed.then(|| self.lane.fleet_us(now) - self.grant.start_us)
-    }
-
-    /// Waits for the leave of the narrow limits that it draws from; false when that comes too late. By numbers that were
-    /// changed nobody waits: only the file's are known here.
-    async fn enter(&mut self) -> bool {
-        if !self.drawn.allowed.is_empty() {
-            return true;
-        }
-        let provider = self.shard.at.connector.budgets();
-        let passage = self.gaps.enter(provider, &self.drawn.limits).await;
-        let (now, earliest) = (Instant::now(), passage.earliest());
-        let left = self.left_of_slack(now);
-        if left.is_zero() || earliest.is_some_and(|earliest| earliest > now + left) {
-            tracing::debug!("a call before it left late: the grant is dropped");
-            return false;
-        }
-        if let Some(earliest) = earliest.filter(|earliest| *earliest > now) {
-            on_time::sleep_until(earliest, left, self.in_flight).await;
-        }
-        self.passage = Mutex::new(Some(passage));
-        true
     }
 
     /// Lets a grant that is a little late be used a little later, where that costs the fleet less than dropping it.
@@ -326,7 +309,7 @@ impl Call {
         let duration = sent.elapsed();
         if !matches!(answer, Err(HttpError::TooLate)) {
             // What broke before anybody said that it had left may have left.
-            self.leave_at(sent);
+            self.leave.left(sent);
         }
         let answered_us = self.lane.fleet_us(Instant::now());
         let large = answer.as_ref().map_or(0, |answer| answer.body.len());
@@ -362,17 +345,9 @@ impl Call {
         })
     }
 
-    /// It left at `at`, unless it is known when.
-    fn leave_at(&self, at: Instant) {
-        let mut passage = self.passage.lock().expect("no panic while it is locked");
-        if let Some(passage) = passage.take() {
-            passage.left(at);
-        }
-    }
-
     /// At `at` the call had surely left.
     fn passed(&self, at: Instant) {
-        self.leave_at(at);
+        self.leave.left(at);
         let late_us = self.lane.fleet_us(at) - self.grant.start_us - self.grant.slack_us;
         if late_us > 0 {
             self.left_us

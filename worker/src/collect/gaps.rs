@@ -14,6 +14,9 @@ use paceline_protocol::connector::cooldown::DrawnLimit;
 use paceline_protocol::limit::Rule;
 use tokio::sync::OwnedMutexGuard;
 
+use super::lane::asking::Drawn;
+use super::on_time;
+
 /// Windows of more calls are wide enough for what one of them may be late.
 const FEW: u64 = 10;
 
@@ -37,8 +40,12 @@ struct Ways {
     most: usize,
 }
 
-/// The leave of one call: nobody else of its narrow limits leaves before it has left, or is dropped.
-pub struct Passage {
+/// The leave of one call, until it has left.
+#[derive(Default)]
+pub struct Leave(Mutex<Option<Passage>>);
+
+/// Nobody else of some narrow limits leaves before it has left, or is dropped.
+struct Passage {
     ways: Vec<(OwnedMutexGuard<Left>, Window)>,
 }
 
@@ -49,8 +56,32 @@ struct Window {
 }
 
 impl Gaps {
+    /// Waits until a call may leave by the narrow limits that it draws from; `None` when that is not before `latest`. It
+    /// is one of `in_flight` calls. By numbers that were changed nobody waits: only the file's are known here.
+    pub async fn leave(
+        &self,
+        provider: &str,
+        drawn: &Drawn,
+        latest: Instant,
+        in_flight: usize,
+    ) -> Option<Leave> {
+        if !drawn.allowed.is_empty() {
+            return Some(Leave::default());
+        }
+        let passage = self.enter(provider, &drawn.limits).await;
+        let (now, earliest) = (Instant::now(), passage.earliest());
+        if now >= latest || earliest.is_some_and(|earliest| earliest > latest) {
+            tracing::debug!("a call before it left late: the grant is dropped");
+            return None;
+        }
+        if let Some(earliest) = earliest.filter(|earliest| *earliest > now) {
+            on_time::sleep_until(earliest, latest - now, in_flight).await;
+        }
+        Some(Leave(Mutex::new(Some(passage))))
+    }
+
     /// Waits until the calls before it have left.
-    pub async fn enter(&self, provider: &str, drawn: &[DrawnLimit]) -> Passage {
+    async fn enter(&self, provider: &str, drawn: &[DrawnLimit]) -> Passage {
         // Everybody takes them in one order, so that nobody waits in a circle.
         let narrow: BTreeMap<String, Window> = drawn
             .iter()
@@ -87,9 +118,19 @@ impl Ways {
     }
 }
 
+impl Leave {
+    /// The call had surely left at `at`; what was said first counts.
+    pub fn left(&self, at: Instant) {
+        let passage = self.0.lock().expect("no panic while it is locked").take();
+        if let Some(passage) = passage {
+            passage.left(at);
+        }
+    }
+}
+
 impl Passage {
     /// Not to leave before; `None`: at any time.
-    pub fn earliest(&self) -> Option<Instant> {
+    fn earliest(&self) -> Option<Instant> {
         let opens = |(left, window): &(OwnedMutexGuard<Left>, Window)| {
             let before = left.len().checked_sub(window.calls)?;
             Some(left[before] + window.period)
@@ -97,8 +138,7 @@ impl Passage {
         self.ways.iter().filter_map(opens).max()
     }
 
-    /// The call had surely left at `at`.
-    pub fn left(mut self, at: Instant) {
+    fn left(mut self, at: Instant) {
         for (left, window) in &mut self.ways {
             left.push_back(at);
             while left.len() > window.calls {

@@ -166,7 +166,10 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             for lane in run.lanes.iter().filter(|lane| self.choice.takes(lane)) {
                 let handle = lanes.get(lane);
                 let in_hand = in_lanes.get(lane).map_or(0, |n| n.load(Ordering::Relaxed));
-                if silent.contains_key(&(run.run.clone(), lane.clone())) {
+                if silent
+                    .keys()
+                    .any(|(of, name)| (of, name) == (&run.run, lane))
+                {
                     continue;
                 }
                 let full = in_hand >= self.shards && handle.is_some_and(LaneHandle::is_sated);

@@ -8,7 +8,7 @@ use paceline_protocol::plan::Plan;
 use paceline_protocol::spec::{KeepScore, Ranking};
 use paceline_protocol::stores::state::SetUpdate;
 
-use super::record_templates::{Constants, RecordTemplates, TemplateError};
+use super::record_templates::{Constants, RecordLine, RecordTemplates, TemplateError};
 use super::settle::BlockPlace;
 
 /// The rankings of a job, compiled once for a run.
@@ -132,12 +132,9 @@ impl Rankings {
         let mut cells = CellsOfRecords::new(plan, place, ends);
         let scored = part::lines(body).filter_map(|line| {
             let cell = cells.of(line);
-            let (set, member, score) = self.member(ranking, line, version).ok()?;
-            let mut group = String::new();
             let record = self.templates.read(line, version).ok()?;
-            self.templates
-                .render(ranking * TEMPLATES + 3, &record, &mut group)
-                .ok()?;
+            let (set, member, score) = self.member(ranking, &record).ok()?;
+            let group = self.text(ranking, 3, &record).ok()?;
             Some(Scored {
                 set,
                 group,
@@ -167,15 +164,22 @@ impl Rankings {
         let mut unscored = 0;
         for line in part::lines(body) {
             let cell = cells.of(line);
+            let Ok(record) = self.templates.read(line, version) else {
+                continue;
+            };
             for ranking in 0..self.keeps.len() {
-                match self.member(ranking, line, version) {
-                    Ok(_) if self.normalised[ranking] => {}
-                    Ok((set, member, score)) => {
+                let added = match self.normalised[ranking] {
+                    // The finish makes those.
+                    true => self.score(ranking, &record).map(|_| None),
+                    false => self.member(ranking, &record).map(Some),
+                };
+                match added {
+                    Ok(Some((set, member, score))) => {
                         let members = sets.entry((set, ranking)).or_default();
                         self.keeps[ranking].add(members, member, score, cell);
                     }
                     Err(NoMember::NoNumber) => unscored += 1,
-                    Err(NoMember::Missing) => {}
+                    Ok(None) | Err(NoMember::Missing) => {}
                 }
             }
         }
@@ -191,20 +195,27 @@ impl Rankings {
     fn member(
         &self,
         ranking: usize,
-        line: &str,
-        version: i64,
+        record: &RecordLine<'_>,
     ) -> Result<(String, String, f64), NoMember> {
-        let missing = |_| NoMember::Missing;
-        let record = self.templates.read(line, version).map_err(missing)?;
-        let text = |template: usize| {
-            let mut text = String::new();
-            let rendered =
-                self.templates
-                    .render(ranking * TEMPLATES + template, &record, &mut text);
-            rendered.map(|()| text).map_err(missing)
-        };
-        let score = number(&text(2)?)?;
+        let score = self.score(ranking, record)?;
+        let text = |template| self.text(ranking, template, record);
         Ok((text(0)?, text(1)?, score))
+    }
+
+    fn score(&self, ranking: usize, record: &RecordLine<'_>) -> Result<f64, NoMember> {
+        number(&self.text(ranking, 2, record)?)
+    }
+
+    fn text(
+        &self,
+        ranking: usize,
+        template: usize,
+        record: &RecordLine<'_>,
+    ) -> Result<String, NoMember> {
+        let mut text = String::new();
+        let place = ranking * TEMPLATES + template;
+        let rendered = self.templates.render(place, record, &mut text);
+        rendered.map(|()| text).map_err(|_| NoMember::Missing)
     }
 
     fn update(&self, (name, ranking): (String, usize), members: Members) -> SetUpdate {

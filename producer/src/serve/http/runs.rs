@@ -231,16 +231,16 @@ async fn act(
 
 /// The run of an id alone.
 async fn found(server: &Server, id: &str) -> Answer<RunRef> {
-    let id: RunId = id
-        .parse()
-        .map_err(|error| Problem::bad(format!("{error}")))?;
-    Ok(find(&server.stores.archive, &id.to_string()).await?)
+    Ok(find(&server.stores.archive, &run_id(id)?.to_string()).await?)
+}
+
+fn run_id(text: &str) -> Answer<RunId> {
+    let id = text.parse();
+    id.map_err(|error| Problem::bad(format!("{error}")))
 }
 
 async fn files(server: &Server, job: &str, run: &str) -> Answer<RunFiles> {
-    let id: RunId = run
-        .parse()
-        .map_err(|error| Problem::bad(format!("{error}")))?;
+    let id = run_id(run)?;
     if !is_name(job) {
         return Err(Problem::bad(format!("`{job}` is no job's name")));
     }

@@ -17,7 +17,7 @@ impl Lane {
         self.ask_at = Instant::now();
         self.empties = 0;
         self.tokens.look_again();
-        self.forget_dead();
+        self.dead.clear();
         self.unblock();
     }
 

@@ -1,7 +1,7 @@
 //! The calls of a lane: starting them with their grants, and what their ends mean for shards and scopes.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use paceline_protocol::connector::cooldown;
@@ -17,6 +17,7 @@ use super::kept;
 use super::tokens::NoToken;
 use super::{Event, Lane, WAIT_IN_HAND};
 use crate::collect::call::{Call, CallEnd, CloseScope};
+use crate::collect::gaps::Leave;
 use crate::collect::tokens::SignedIn;
 
 /// Leases that come free together are asked for together.
@@ -62,7 +63,7 @@ impl Lane {
             in_flight: self.context.seats.taken(),
             left_us: AtomicI64::new(0),
             gaps: self.context.gaps.clone(),
-            passage: Mutex::default(),
+            leave: Leave::default(),
         };
         let events = self.events.clone();
         let probe = grant.probe.then_some(grant.start_us);

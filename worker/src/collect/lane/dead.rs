@@ -10,6 +10,7 @@
 
 use std::time::{Duration, Instant};
 
+use paceline_protocol::connector::Credential;
 use paceline_protocol::limit::{Answer, DEAD, Refusal, Why};
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::kept_limits::KeptLimits;
@@ -26,6 +27,15 @@ const REMEMBERED: Duration = Duration::from_secs(3);
 /// So long after a credential's death others may still turn out to be dead as well.
 const ALONE_AFTER: Duration = Duration::from_secs(2);
 
+/// What is known of a dead credential.
+pub(super) struct Dead {
+    /// When that was heard first.
+    since: Instant,
+    /// So long it is believed without another look.
+    until: Instant,
+    reason: String,
+}
+
 impl Lane {
     /// The provider refused `credential`: an operator is needed.
     pub(super) fn died(&mut self, credential: &str, now: Instant) {
@@ -39,28 +49,26 @@ impl Lane {
     }
 
     fn note_dead(&mut self, credential: String, reason: String, now: Instant) {
-        self.died_at.entry(credential.clone()).or_insert(now);
-        self.dead.insert(credential, (now + REMEMBERED, reason));
-    }
-
-    /// What people opened may live again.
-    pub(super) fn forget_dead(&mut self) {
-        self.dead.clear();
-        self.died_at.clear();
+        let since = self.dead.get(&credential).map_or(now, |dead| dead.since);
+        let until = now + REMEMBERED;
+        let dead = Dead {
+            since,
+            until,
+            reason,
+        };
+        self.dead.insert(credential, dead);
     }
 
     /// Whether the cells of a dead credential wait: every one of its pool is dead, or that may still turn out.
     pub(super) fn waits_for_people(&self, shard: &ShardInHand, place: usize, now: Instant) -> bool {
         let pool = &shard.at.pool.credentials;
-        let is_dead = |name: &str| self.dead.get(name).is_some_and(|(until, _)| *until > now);
-        let Some(name) = pool.get(place).map(|credential| credential.name()) else {
+        let dead = |credential: &Credential| self.dead.get(credential.name());
+        let is_dead = |credential| dead(credential).is_some_and(|dead| dead.until > now);
+        let Some(own) = pool.get(place).filter(|own| is_dead(own)) else {
             return false;
         };
-        let lately = self
-            .died_at
-            .get(name)
-            .is_some_and(|at| now.duration_since(*at) < ALONE_AFTER);
-        is_dead(name) && (lately || pool.iter().all(|credential| is_dead(credential.name())))
+        let lately = dead(own).is_some_and(|dead| now < dead.since + ALONE_AFTER);
+        lately || pool.iter().all(is_dead)
     }
 
     /// Whose fault it is that the credential of a call was refused.
@@ -73,7 +81,10 @@ impl Lane {
             return CallEnd::Closed(scope);
         };
         let now = Instant::now();
-        let is_out = self.dead.get(credential).is_some_and(|(t, _)| *t > now);
+        let is_out = self
+            .dead
+            .get(credential)
+            .is_some_and(|dead| dead.until > now);
         match self.refusals.refused(wish, credential, is_out) {
             Fault::Credential => CallEnd::Closed(scope),
             Fault::Unknown => CallEnd::Later(LEFT_TO_OTHERS),
@@ -97,7 +108,6 @@ impl Lane {
             "the provider refused a cell with every credential: this one is tried again by another cell"
         );
         self.dead.remove(&name);
-        self.died_at.remove(&name);
         self.shared.open(&name);
         let (context, provider) = (self.context.clone(), self.budgets.clone());
         let events = self.events.clone();
@@ -127,10 +137,10 @@ impl Lane {
         now: Instant,
     ) -> Option<WishError> {
         let name = shard.at.pool.credentials.get(place)?.name();
-        let (until, reason) = self.dead.get(name)?;
-        (*until > now).then(|| WishError::Dead {
+        let dead = self.dead.get(name)?;
+        (dead.until > now).then(|| WishError::Dead {
             credential: name.to_owned(),
-            reason: reason.clone(),
+            reason: dead.reason.clone(),
         })
     }
 
@@ -159,7 +169,6 @@ impl Lane {
     pub(super) fn on_dead(&mut self, names: Vec<(String, String)>) {
         self.looking_for_dead = false;
         let now = Instant::now();
-        self.dead.retain(|_, (until, _)| *until > now);
         for (name, reason) in names {
             self.note_dead(name, reason, now);
             self.ask_at = now;

@@ -203,9 +203,7 @@ struct Lane {
     good: BTreeSet<String>,
     marking: Vec<(String, String)>,
     /// Credentials that are not accepted, until when that is believed, and why.
-    dead: HashMap<String, (Instant, String)>,
-    /// When each of them was first heard to be dead.
-    died_at: HashMap<String, Instant>,
+    dead: HashMap<String, dead::Dead>,
     looking_for_dead: bool,
     refusals: Refusals,
     tokens: Tokens,
@@ -265,7 +263,6 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         good: BTreeSet::new(),
         marking: Vec::new(),
         dead: HashMap::new(),
-        died_at: HashMap::new(),
         looking_for_dead: false,
         refusals: Refusals::default(),
         tokens: Tokens::default(),

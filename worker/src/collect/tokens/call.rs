@@ -1,7 +1,7 @@
 //! One token request or log-in: a call like others. It waits for a grant of every limit that it draws from, is sent
 //! in time or not at all, and is written to the ledger.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::clock::SendDecision;
@@ -14,7 +14,7 @@ use paceline_protocol::stores::marks;
 
 use super::one_time::{Codes, step_at};
 use super::{AWAY, LEASE, Lease, WAIT_HERE, Work, retryable};
-use crate::collect::gaps::Passage;
+use crate::collect::gaps::Leave;
 use crate::collect::lane::asking::{Asking, Drawn, Leases, Wish};
 use crate::collect::lane::kept;
 
@@ -346,16 +346,9 @@ impl Work<'_> {
                 return Called::Unfit(error.to_string());
             }
         };
-        let Some((late_us, passage)) = self.wait_for_start(&allowed).await else {
+        let Some((late_us, leave)) = self.wait_for_start(&allowed).await else {
             self.drop_grant(&allowed).await;
             return Called::NotSent;
-        };
-        let passage = Mutex::new(Some(passage));
-        let leave_at = |at| {
-            let mut passage = passage.lock().expect("no panic while it is locked");
-            if let Some(passage) = passage.take() {
-                passage.left(at);
-            }
         };
         let at = Instant::now();
         let sent = Sent {
@@ -369,7 +362,7 @@ impl Work<'_> {
         let latest = at + Duration::from_micros(u64::try_from(left).unwrap_or(0));
         let at = &self.of.shard.at;
         let answer = tokio::select! {
-            answer = at.http.send_ready(ready, latest, at.connector.max_body(), leave_at) => answer,
+            answer = at.http.send_ready(ready, latest, at.connector.max_body(), |at| leave.left(at)) => answer,
             () = self.of.cut_off() => Err(HttpError::Broken("cut off by the end of the grace".into())),
         };
         crate::crash::point("token-after-answer");
@@ -380,7 +373,7 @@ impl Work<'_> {
                 return Called::NotSent;
             }
             Err(error) => {
-                leave_at(sent.at);
+                leave.left(sent.at);
                 let again = TokenAnswer::Again(retryable(error.to_string()));
                 (again, Seen::default())
             }
@@ -405,7 +398,7 @@ impl Work<'_> {
     }
 
     /// Returns how late the start is, and the leave of the narrow limits; `None` when the call must not be sent any more.
-    async fn wait_for_start(&self, allowed: &Allowed) -> Option<(i64, Passage)> {
+    async fn wait_for_start(&self, allowed: &Allowed) -> Option<(i64, Leave)> {
         let lane = &self.of.lane;
         loop {
             let now = Instant::now();
@@ -415,24 +408,18 @@ impl Work<'_> {
                 SendDecision::Send => break,
             }
         }
-        let gaps = &self.of.context.gaps;
-        let passage = gaps.enter(self.budgets(), &allowed.drawn.limits).await;
-        // By numbers that were changed nobody waits: only the file's are known here.
-        let known = allowed.drawn.allowed.is_empty();
-        let (now, earliest) = (Instant::now(), passage.earliest().filter(|_| known));
+        let now = Instant::now();
         let left = allowed.grant.start_us + allowed.grant.slack_us - lane.fleet_us(now);
         let latest = now + Duration::from_micros(u64::try_from(left).unwrap_or(0));
-        if left <= 0 || earliest.is_some_and(|earliest| earliest > latest) {
-            return None;
-        }
-        if let Some(earliest) = earliest.filter(|earliest| *earliest > now) {
-            tokio::time::sleep_until(earliest.into()).await;
-        }
+        let gaps = &self.of.context.gaps;
+        let leave = gaps
+            .leave(self.budgets(), &allowed.drawn, latest, 1)
+            .await?;
         let now = Instant::now();
         let barred =
             lane.is_closed(&allowed.drawn.names, now) || self.of.context.shutdown.is_draining();
         let allowed_here = !barred && self.of.shard.at.governor.allows();
-        allowed_here.then(|| (lane.fleet_us(now) - allowed.grant.start_us, passage))
+        allowed_here.then(|| (lane.fleet_us(now) - allowed.grant.start_us, leave))
     }
 
     fn judge(&self, answer: &HttpAnswer) -> TokenAnswer {

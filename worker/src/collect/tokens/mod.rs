@@ -217,7 +217,7 @@ impl Work<'_> {
         let Some(fence) = seen.renew else {
             return match (usable, &seen.trouble) {
                 (Some(signed), _) => Some(Renewed::Token(signed)),
-                // Who tried in vain has closed the credential, or does so now.
+                // Who tried in vain has closed the credential.
                 (None, Some(_)) => Some(Renewed::Later(LOOK)),
                 (None, None) => None,
             };
@@ -356,13 +356,16 @@ impl Work<'_> {
             reason = verdict.reason,
             "no token or session could be had"
         );
-        self.leave(lease, Some(&verdict.reason)).await;
-        if self.of.has_one {
-            return Some(Renewed::Later(TROUBLE));
-        }
         let wait = verdict.wait.unwrap_or_default().max(TROUBLE);
-        let scope = self.close(Outcome::Retryable, Some(wait), &drawn).await;
-        Some(Renewed::Closed(scope, drawn))
+        let renewed = match self.of.has_one {
+            true => Renewed::Later(TROUBLE),
+            false => {
+                let scope = self.close(Outcome::Retryable, Some(wait), &drawn).await;
+                Renewed::Closed(scope, drawn)
+            }
+        };
+        self.leave(lease, Some(&verdict.reason)).await;
+        Some(renewed)
     }
 
     /// Waits for the next try, while there are any.
