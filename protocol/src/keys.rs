@@ -43,6 +43,11 @@ impl Keys {
         format!("{}:{kind}:{}:{scope}", self.limits(provider), limit.limit)
     }
 
+    /// Somebody puts the next mark of this quota.
+    pub fn marking(&self, provider: &str, quota: &Instance) -> String {
+        format!("{}:marking", self.limit(provider, quota))
+    }
+
     /// Number of grants given to `<job>/<run>`.
     pub fn granted(&self, provider: &str, run: &str) -> String {
         format!("{}:granted:{run}", self.limits(provider))
@@ -101,6 +106,11 @@ impl Keys {
     /// Why the run's loader waits, said for a while.
     pub fn loader_waits(&self, run: &RunRef) -> String {
         format!("{}:waits", self.run(run))
+    }
+
+    /// Why a collector cannot serve the run, said for a while.
+    pub fn unserved(&self, run: &RunRef) -> String {
+        format!("{}:unserved", self.run(run))
     }
 
     /// Hash of what the loaded shards came to: number -> JSON.

@@ -334,7 +334,12 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                 let closure = Closure {
                     name: NAMES[*name].into(),
                     for_: Duration::from_micros(for_us.unsigned_abs()),
-                    reason: ["throttled", "auth_expired"][usize::from(*for_us > 2_900_000)].into(),
+                    reason: match *for_us {
+                        2_900_001.. => "auth_expired",
+                        1_500_000..=2_900_000 => "maintenance",
+                        _ => "throttled",
+                    }
+                    .into(),
                 };
                 let strikes = limiter.close_at("shop", &closure, Some(now)).await;
                 let expected = pure.close(&closure.name, now, *for_us, &closure.reason);

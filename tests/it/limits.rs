@@ -356,3 +356,63 @@ async fn one_worker_calls_slow_providers_side_by_side() {
     let cancel = calendar.producer(&["cancel", RUN]);
     cancel.expect("it ends").expect_code(0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_urgent_run_has_its_share_at_once_beside_one_whose_shards_are_in_hand() {
+    let shape = Shape {
+        days: 50,
+        nights: 4,
+        rate: 40,
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("urgent", shape).expect("a calendar");
+    let job = "jobs/fares.yaml";
+    let replace = |from: &str, to: &str| {
+        let spec = &calendar.fleet.spec;
+        spec.replace(job, from, to).expect("replaced");
+    };
+    // One shard is the whole run, and a worker wants no more than one.
+    replace("cells: 20, checkpoint: 5", "cells: 200, checkpoint: 20");
+    replace("job: fares", "job: fares\npriority: 1");
+    let _loader = calendar.load().expect("started");
+    let _worker = calendar.fleet.collect(&["--shards", "1"]);
+    calendar.enqueue("nightly").expect("it ends").expect_code(0);
+    calendar.until_answered(40).await.expect("under way");
+    replace("priority: 1", "priority: 9");
+    let urgent = calendar.enqueue_and_wait("urgent");
+    urgent.expect("it ends").expect_code(0);
+    let nightly = calendar.json(&["status", "nightly"]).expect("a status");
+    assert_eq!(nightly["state"], "running", "{nightly}");
+    let ended = nightly["succeeded"].as_u64().expect("a count");
+    assert!(ended < 150, "{nightly}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_waits_for_workers_says_so() {
+    let mut calendar = Calendar::new("no-worker", Shape::default()).expect("a calendar");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    let status = calendar.json(&["status", RUN]).expect("a status");
+    let binds = status["binds"].as_str().unwrap_or_default().to_owned();
+    assert!(binds.contains("start `worker collect`"), "{status}");
+    assert!(status["eta_s"].is_null(), "{status}");
+    let doctor = calendar.producer(&["doctor"]).expect("it ends");
+    let told = "no running worker takes fare-search";
+    assert!(doctor.stdout.contains(told), "{}", doctor.stdout);
+
+    // One that lacks the provider's keys takes the lane, and cannot serve it.
+    let keys = calendar.fleet.value("FARE_SEARCH_KEYS").to_owned();
+    calendar.fleet.set("FARE_SEARCH_KEYS", "");
+    let _poor = calendar.collect().expect("started");
+    calendar.fleet.set("FARE_SEARCH_KEYS", keys);
+    let lacks = || {
+        let status = calendar.json(&["status", RUN]).expect("a status");
+        status["binds"].as_str().unwrap_or_default().to_owned()
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    while !lacks().contains("FARE_SEARCH_KEYS") {
+        assert!(std::time::Instant::now() < until, "{}", lacks());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let doctor = calendar.producer(&["doctor"]).expect("it ends");
+    assert!(doctor.stdout.contains("cannot serve"), "{}", doctor.stdout);
+}

@@ -134,6 +134,8 @@ impl Engines {
         let manifest: Manifest = serde_json::from_slice(&manifest.body).expect("it parses");
         assert_eq!((manifest.cells, manifest.empty, manifest.failed), (6, 1, 0));
         assert_eq!(manifest.truncated, 2, "one cell of each engine");
+        let told = |note: &String| note.starts_with("2 of the cells that succeeded");
+        assert!(manifest.notes.iter().any(told), "{:?}", manifest.notes);
         let outputs = Outputs {
             index: None,
             ranking: None,

@@ -26,6 +26,10 @@ struct Arguments {
     /// Calls a second.
     #[arg(long, value_delimiter = ',', default_values_t = [100, 2_000])]
     rates: Vec<u32>,
+    /// Calls in flight that the job allows at a time: at 2,000/s as many for each call of a second as the fare calendar
+    /// has.
+    #[arg(long, default_value_t = 2_560)]
+    concurrency: u32,
     /// How long each is watched.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
@@ -46,9 +50,9 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let stack = servers_to_collect()?;
     println!(
-        "| processes | rate/s | calls/s | round trips a call | of the limiter | Redis CPU us/call | Redis busy |"
+        "| processes | rate/s | calls/s | round trips a call | requests for grants a call | commands a call | Redis CPU us/call | Redis busy |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|");
     for &rate in &arguments.rates {
         fleet(&arguments, &stack, rate)?;
     }
@@ -69,7 +73,7 @@ fn fleet(arguments: &Arguments, stack: &Stack, rate: u32) -> anyhow::Result<()> 
     let simulator = Simulator::start(SimulatorConfig {
         limits: Limits {
             rates: vec![Rate::strict(rate, Duration::from_secs(1))],
-            concurrency: Some(256),
+            concurrency: Some(arguments.concurrency),
             ..Limits::default()
         },
         latency: "5ms..20ms".parse().unwrap_or_default(),
@@ -79,7 +83,7 @@ fn fleet(arguments: &Arguments, stack: &Stack, rate: u32) -> anyhow::Result<()> 
     let job = BenchJob {
         wanted: u64::from(rate) * (arguments.seconds + 20),
         rate,
-        concurrency: 256,
+        concurrency: arguments.concurrency,
         limits: None,
     };
     let servers = Servers::of(stack.env());
@@ -100,35 +104,37 @@ fn fleet(arguments: &Arguments, stack: &Stack, rate: u32) -> anyhow::Result<()> 
         std::thread::sleep(Duration::from_millis(100));
     }
     let redis = url(stack)?;
-    let (calls, cpu, begun) = (simulator.report().calls, cpu(redis)?, Instant::now());
+    let (calls, before, begun) = (simulator.report().calls, Used::of(redis)?, Instant::now());
     std::thread::sleep(Duration::from_secs(arguments.seconds).saturating_sub(LISTEN));
     let seconds = begun.elapsed().as_secs_f64();
     let made = (simulator.report().calls - calls) as f64;
-    let used = (self::cpu(redis)? - cpu).as_secs_f64();
-    let before = simulator.report().calls;
-    let trips = round_trips(redis)?;
-    let listened = (simulator.report().calls - before).max(1) as f64;
+    let after = Used::of(redis)?;
+    let cpu = (after.cpu - before.cpu).as_secs_f64();
+    let calls = simulator.report().calls;
+    let commands = commands(redis)?;
+    let listened = (simulator.report().calls - calls).max(1) as f64;
     println!(
-        "| {} | {rate} | {:.0} | {:.3} | {:.3} | {:.1} | {:.1} % |",
+        "| {} | {rate} | {:.0} | {:.3} | {:.3} | {:.3} | {:.1} | {:.1} % |",
         arguments.processes,
         made / seconds,
-        trips.all as f64 / listened,
-        trips.for_grants as f64 / listened,
-        used * 1e6 / made.max(1.0),
-        used / seconds * 100.0,
+        (after.reads - before.reads) as f64 / made.max(1.0),
+        commands.for_grants as f64 / listened,
+        commands.all as f64 / listened,
+        cpu * 1e6 / made.max(1.0),
+        cpu / seconds * 100.0,
     );
     Ok(())
 }
 
 /// Commands that came over the wire in a while.
-struct Trips {
+struct Commands {
     all: usize,
     /// Requests for grants, which renew leases and claims too.
     for_grants: usize,
 }
 
 /// What scripts call is marked and left out.
-fn round_trips(url: &str) -> anyhow::Result<Trips> {
+fn commands(url: &str) -> anyhow::Result<Commands> {
     let mut monitor = Command::new("redis-cli")
         .args(["-u", url, "MONITOR"])
         .stdout(Stdio::piped())
@@ -139,13 +145,13 @@ fn round_trips(url: &str) -> anyhow::Result<Trips> {
         let sent = lines.filter(|line| line.contains('[') && !line.contains(" lua] "));
         let of_grants = sent.map(|line| line.contains(r#"\"groups\""#));
         of_grants.fold(
-            Trips {
+            Commands {
                 all: 0,
                 for_grants: 0,
             },
-            |trips, of_grants| Trips {
-                all: trips.all + 1,
-                for_grants: trips.for_grants + usize::from(of_grants),
+            |so_far, of_grants| Commands {
+                all: so_far.all + 1,
+                for_grants: so_far.for_grants + usize::from(of_grants),
             },
         )
     });
@@ -157,25 +163,34 @@ fn round_trips(url: &str) -> anyhow::Result<Trips> {
         .map_err(|_| anyhow::anyhow!("counting failed"))
 }
 
-/// CPU time that Redis has used.
-fn cpu(url: &str) -> anyhow::Result<Duration> {
-    let output = Command::new("redis-cli")
-        .args(["-u", url, "INFO", "cpu"])
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let of = |name: &str| -> f64 {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|number| number.trim().parse().ok())
-            .unwrap_or(0.0)
-    };
-    Ok(Duration::from_secs_f64(
-        of("used_cpu_sys:") + of("used_cpu_user:"),
-    ))
+/// What Redis has used so far.
+struct Used {
+    cpu: Duration,
+    /// How often it read from a connection: what clients send together it reads at once, and answers together.
+    reads: u64,
+}
+
+impl Used {
+    fn of(url: &str) -> anyhow::Result<Used> {
+        let output = Command::new("redis-cli")
+            .args(["-u", url, "INFO", "everything"])
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let of = |name: &str| -> anyhow::Result<f64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let number = line.with_context(|| format!("INFO has no {name}"))?;
+            Ok(number.trim().parse()?)
+        };
+        Ok(Used {
+            cpu: Duration::from_secs_f64(of("used_cpu_sys:")? + of("used_cpu_user:")?),
+            reads: of("total_reads_processed:")? as u64,
+        })
+    }
 }
 
 async fn grants(url: &str, batch: u32) -> anyhow::Result<()> {
     const LENGTH: Duration = Duration::from_secs(5);
-    let (before, begun) = (cpu(url)?, Instant::now());
+    let (before, begun) = (Used::of(url)?.cpu, Instant::now());
     let mut askers = tokio::task::JoinSet::new();
     for place in 0..ASKERS {
         let limiter = FleetLimiter::connect(url, Keys::new("bench-grants")).await?;
@@ -193,7 +208,7 @@ async fn grants(url: &str, batch: u32) -> anyhow::Result<()> {
     }
     let (seconds, used) = (
         begun.elapsed().as_secs_f64(),
-        (cpu(url)? - before).as_secs_f64(),
+        (Used::of(url)?.cpu - before).as_secs_f64(),
     );
     let given = given as f64;
     println!(

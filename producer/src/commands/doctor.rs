@@ -169,7 +169,7 @@ async fn redis(
             let found = format!("{url_shown} is version {version} and evicts nothing");
             findings.push(Finding::ok("Redis", found));
             findings.push(redis_clock(&url, keys).await);
-            return workers::Fleet::look(&state).await.ok();
+            return workers::Fleet::look(&state, context).await.ok();
         }
         Err(error @ StateError::Evicts { .. }) => findings.push(Finding::fail(
             "Redis",

@@ -19,10 +19,12 @@ pub use find::{find, jobs};
 pub use open::{forget_entry, new_entry, put_entry, register, stop};
 pub use order::publishing_order;
 pub use own_loader::OwnLoader;
-pub use parts::{PartsFound, newest_round};
+pub use parts::{Coverage, PartsFound, coverage, newest_round};
 pub use publish::{Round, publish_receipts, publish_shards, zero_shards};
 pub(crate) use read::json;
-pub use read::{RunFiles, StateWord, all_runs, open_entry, open_runs, open_runs_since};
+pub use read::{
+    RunFiles, StateWord, all_runs, open_entries, open_entry, open_runs, open_runs_since,
+};
 pub use ready::{BETWEEN_ROUNDS, Readiness, Wait};
 pub use tally::cancelled;
 pub use unfinished::{Left, left_to_do};

@@ -187,6 +187,18 @@ pub(crate) async fn json<T: DeserializeOwned>(objects: &Objects, key: &str) -> R
         .with_context(|| format!("{key} is not what it should be"))
 }
 
+/// The entries of all open runs, as S3 has them.
+///
+/// # Errors
+/// When S3 does not answer.
+pub async fn open_entries(archive: &Archive) -> Result<Vec<OpenRun>> {
+    let mut entries = Vec::new();
+    for run in open_runs(archive).await? {
+        entries.extend(open_entry(archive, &run).await?);
+    }
+    Ok(entries)
+}
+
 /// The runs that are open, as S3 has them.
 ///
 /// # Errors

@@ -258,6 +258,11 @@ impl Read {
                 let referer = value()?;
                 self.headers.push(("referer".into(), referer));
             }
+            // Said by hand, unlike the one that a browser copies: some providers ask for it.
+            "-A" | "--user-agent" => {
+                let agent = value()?;
+                self.headers.push(("user-agent".into(), agent));
+            }
             "-r" | "--range" => {
                 let range = format!("bytes={}", value()?);
                 self.headers.push(("range".into(), range));
@@ -472,9 +477,7 @@ impl Data {
 
 fn takes_a_value(option: &str) -> bool {
     let letter = option.strip_prefix('-').filter(|rest| rest.len() == 1);
-    letter.is_some_and(|letter| WITH_VALUE.contains(letter))
-        || matches!(option, "--user-agent")
-        || IGNORED_WITH_VALUE.contains(&option)
+    letter.is_some_and(|letter| WITH_VALUE.contains(letter)) || IGNORED_WITH_VALUE.contains(&option)
 }
 
 /// `content`, `=content`, `name=content`; with an @ it is a file's.

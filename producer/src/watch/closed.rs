@@ -15,6 +15,8 @@ use crate::limits::{limiter_name, of_keys, unscoped, used_up_until_us};
 use crate::pool;
 use crate::show;
 
+/// How the reason ends of what our own count of a quota closes.
+pub const USED_UP: &str = "used up";
 /// From this long on, a closure stops whoever waits for the run.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
@@ -134,7 +136,7 @@ fn spent(credential: Option<String>, quota: &LimitNow, now_us: i64) -> Option<Cl
     Some(Closure {
         name: credential.unwrap_or_else(|| PROVIDER.to_owned()),
         for_: Duration::from_micros(left),
-        reason: format!("{} used up", quota.instance.limit),
+        reason: format!("{} {USED_UP}", quota.instance.limit),
     })
 }
 

@@ -18,7 +18,7 @@ use paceline_protocol::stores::state::{STOPPED_BY_PROVIDER, State};
 pub use self::quota::QuotaLeft;
 pub use self::snapshot::{Counts, Snapshot, cells_by_value, snapshot};
 
-use self::closed::{ClosedFor, open_again_in};
+use self::closed::{ClosedFor, USED_UP, open_again_in};
 pub(crate) use self::closed::{PoolNow, provider_and_pool};
 pub(crate) use self::quota::quotas_left;
 pub(crate) use self::rate::RateMeter;
@@ -120,7 +120,7 @@ impl Watcher<'_> {
         }
         if self.stopped(&shot, watched).await? {
             watched.screen.end();
-            return Ok(Some(self.say_stopped(run, watched)));
+            return Ok(Some(self.say_stopped(run, &shot, watched)));
         }
         if watched.may_have_ended(&shot, still_open) {
             self.read_again(run, watched).await?;
@@ -238,22 +238,31 @@ impl Watcher<'_> {
         manifest.state.into()
     }
 
-    fn say_stopped(&self, run: &RunRef, watched: &Watched) -> Exit {
+    fn say_stopped(&self, run: &RunRef, shot: &Snapshot, watched: &Watched) -> Exit {
         let left = watched.closed.remaining();
         let what = match &watched.standstill.waits_for {
             Some(name) => format!("what is left waits for {name}, which"),
             None => "every key".to_owned(),
         };
         let then = if show::opens_by_itself(left) {
+            let opens = jiff::Timestamp::now() + left;
             format!(
-                "{what} is closed for {} more. The run stays open and goes on by itself then",
+                "{what} is closed for {} more, until {opens:.0}. The run stays open and goes on by itself then",
                 show::span(left)
             )
         } else {
             format!("{what} is closed until somebody looks. The run stays open")
         };
+        // What our own count says is used up stays so, whoever resumes.
+        let binds = shot.binds.as_deref().unwrap_or_default();
+        let sooner = match binds.contains(USED_UP) {
+            true => format!(
+                "{binds}: another key, or `producer limits set` where the provider allows more, lets it go on sooner"
+            ),
+            false => format!("`producer resume {run}` tries again at once"),
+        };
         crate::terminal::tell(format_args!(
-            "{run} is stopped by its provider: {then}; `producer resume {run}` tries again at once, `producer watch {run}` shows it"
+            "{run} is stopped by its provider: {then}; {sooner}, `producer watch {run}` shows it"
         ));
         Exit::StoppedByProvider
     }

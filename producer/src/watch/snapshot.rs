@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use paceline_protocol::lanes::taker_of;
 use paceline_protocol::limit::Rule;
 use paceline_protocol::manifest::Manifest;
 use paceline_protocol::plan::Plan;
@@ -150,7 +151,38 @@ pub async fn snapshot(
         shot.part_closed_s = binding.part_closed.as_secs();
     }
     shot.expect(allowed_pace(plan));
+    if let Some(why) = lacks_workers(state, files, &shot).await? {
+        shot.binds = Some(why);
+        shot.eta_s = None;
+    }
     Ok(shot)
+}
+
+/// Why nothing of the run is collected, where that is for want of workers: nobody takes its lanes, or who does cannot
+/// serve it.
+async fn lacks_workers(state: &State, files: &RunFiles, shot: &Snapshot) -> Result<Option<String>> {
+    let lanes = files.open.iter().flat_map(|open| &open.lanes);
+    let lanes: Vec<&String> = lanes.collect();
+    let waits = matches!(shot.state, StateWord::Queued | StateWord::Running) && shot.left > 0;
+    if lanes.is_empty() || !waits {
+        return Ok(None);
+    }
+    let takers = state.takers().await?;
+    let untaken = |lane: &&&String| !takers.iter().any(|taker| taker.takes(lane));
+    let untaken: Vec<&&String> = lanes.iter().filter(untaken).collect();
+    // A lane may be through while others go on.
+    let stands = shot.state == StateWord::Queued || untaken.len() == lanes.len();
+    if let Some(lane) = untaken.first().filter(|_| stands) {
+        let start = taker_of(lane);
+        return Ok(Some(format!(
+            "no running worker takes {lane}: start `{start}`"
+        )));
+    }
+    if shot.calls > 0 {
+        return Ok(None);
+    }
+    let why = state.unserved(&files.plan.run_ref()).await?;
+    Ok(why.map(|why| format!("a worker cannot serve it: {why}")))
 }
 
 fn allowed_pace(plan: &Plan) -> Option<f64> {

@@ -4,7 +4,8 @@
 //! scope ([`super::Instance::id`]). When its time is over, ONE call may try; all others wait for what it hears.
 //! A good answer opens it gently: two calls a second, and twice as many each second. A probe that is refused
 //! closes it for twice as long; refused [`BREAKER`] times in a row, with no good answer between, it stays shut until
-//! somebody looks. A refusal in the ramp begins a row of its own: who serves some calls has banned nobody.
+//! somebody looks. A refusal in the ramp begins a row of its own: who serves some calls has banned nobody. Maintenance
+//! ends by itself, however long it takes: it is probed on and on, every [`LONGEST_DOUBLED_US`] in the end.
 
 /// The name of the whole provider; no credential is called so.
 pub const PROVIDER: &str = "*";
@@ -24,6 +25,8 @@ pub const BREAKER: u32 = 6;
 pub const BREAKER_US: i64 = 86_400_000_000;
 /// Waits that double from refusal to refusal end here, unless the first was longer (10 min).
 pub const LONGEST_DOUBLED_US: i64 = 600_000_000;
+/// The reason that never makes a closure final.
+pub const MAINTENANCE: &str = "maintenance";
 /// Reasons that begin so end only when somebody looks.
 pub const DEAD: [&str; 2] = ["auth_expired", "breaker"];
 
@@ -128,7 +131,16 @@ impl Closed {
             return;
         }
         let was_served = self.ramp_us > 0;
-        self.strikes = if was_served { 0 } else { self.strikes + 1 };
+        let most = if reason == MAINTENANCE {
+            BREAKER - 1
+        } else {
+            u32::MAX
+        };
+        self.strikes = if was_served {
+            0
+        } else {
+            most.min(self.strikes + 1)
+        };
         (self.probe_us, self.ramp_us, self.next_us) = (0, 0, 0);
         if self.strikes >= BREAKER {
             self.until_us = now_us + BREAKER_US.max(for_us);

@@ -12,7 +12,8 @@ pub struct Told {
     pub calls: Option<f64>,
     /// The period that `calls` count in, where the answer says it.
     pub window: Option<Duration>,
-    /// `calls` may count in a longer window than the file's: one that is reset later is no number of this limit.
+    /// `calls` may count in another window than the file's, which nothing says: it may only lower the limit, as long as its
+    /// resets have not shown that it is no longer one (see [`Windows`]).
     pub of_any_window: bool,
     /// Size of the bucket.
     pub burst: Option<f64>,
@@ -50,11 +51,28 @@ impl Told {
         self.calls.is_none() && self.burst.is_none() && self.remaining.is_none()
     }
 
+    /// Whether the window of its numbers is unknown.
+    pub fn is_of_unknown_window(&self) -> bool {
+        self.of_any_window && self.window.is_none() && self.calls.is_some()
+    }
+
     /// What is heard of a limit that is `file` in its file and decided by `now`. `at_most` caps the number of calls.
-    pub fn lesson(&self, file: &Rule, now: &Rule, at_most: Option<u64>, spoken: Spoken) -> Lesson {
-        let numbers = self
-            .numbers(file, at_most)
-            .filter(|numbers| numbers.put_into(file).is_some());
+    /// `seen` is what the resets of earlier answers showed of a window that nothing names.
+    pub fn lesson(
+        &self,
+        file: &Rule,
+        now: &Rule,
+        at_most: Option<u64>,
+        seen: SeenWindow,
+        spoken: Spoken,
+    ) -> Lesson {
+        let numbers = match self.is_of_unknown_window().then_some(seen) {
+            // What was believed of an earlier answer is taken back.
+            Some(SeenWindow::Longer) => Some(Numbers::of(file)),
+            Some(SeenWindow::Unknown) if at_most.is_none() => self.numbers(file, calls_of(file)),
+            _ => self.numbers(file, at_most),
+        };
+        let numbers = numbers.filter(|numbers| numbers.put_into(file).is_some());
         let rule = numbers.and_then(|n| n.put_into(file)).unwrap_or(*now);
         let mut lesson = Lesson {
             numbers,
@@ -78,8 +96,10 @@ impl Told {
         match (self.reset, rule) {
             (Some(reset), rule) if !matches!(rule, Rule::Cost { .. }) => {
                 let reset_us = i64::try_from(reset.as_micros()).unwrap_or(i64::MAX / 4);
+                // Told in whole seconds it may be nearer by one: of the last second nothing is known.
+                let surely_us = reset_us - RESETS_ARE_WHOLE_US;
                 // The pace alone leaves it alone.
-                if calls <= reset_us / pace.interval_us {
+                if surely_us > 0 && calls <= surely_us / pace.interval_us {
                     lesson.left = Some(LeftTold {
                         calls: remaining,
                         of_us: spoken.sent_us,
@@ -108,8 +128,8 @@ impl Told {
                 period_us,
                 burst,
             } => {
-                let told = self.calls.filter(|_| self.is_of(period_us));
-                let told = told.and_then(|n| rate(n, self.window.map_or(period_us, micros)));
+                let window_us = self.window.map_or(period_us, micros);
+                let told = self.calls.and_then(|n| rate(n, window_us));
                 let size = self.burst.and_then(whole);
                 if told.is_none() && size.is_none() {
                     return None;
@@ -136,8 +156,8 @@ impl Told {
                 period_us,
                 burst,
             } => {
-                let told = self.calls.filter(|_| self.is_of(period_us));
-                let told = told.and_then(|n| rate(n, self.window.map_or(period_us, micros)));
+                let window_us = self.window.map_or(period_us, micros);
+                let told = self.calls.and_then(|n| rate(n, window_us));
                 let size = self.burst.and_then(whole);
                 if told.is_none() && size.is_none() {
                     return None;
@@ -152,11 +172,59 @@ impl Told {
             Rule::Spacing { .. } => None,
         }
     }
+}
 
-    /// Whether the number can be one of a limit of this period.
-    fn is_of(&self, period_us: u64) -> bool {
-        let longer = self.reset.is_some_and(|reset| micros(reset) > period_us);
-        !(self.of_any_window && self.window.is_none() && longer)
+/// Resets are told in whole seconds (1 s).
+const RESETS_ARE_WHOLE_US: i64 = 1_000_000;
+
+/// What the resets of answers showed of a window that no answer names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SeenWindow {
+    /// Nothing: there were none, or no window has ended yet.
+    #[default]
+    Unknown,
+    /// Windows ended and the next ones were no longer than the limit's period.
+    NoLonger,
+    /// A reset lay further ahead than the limit's period.
+    Longer,
+}
+
+/// Watches the resets of one limit. In the last second of a minute a minute's number looks like a second's, so
+/// it is believed to be one only when another window has begun and its reset was as near.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Windows {
+    /// The first reset that was told, on the fleet's clock.
+    first_us: Option<i64>,
+    seen: SeenWindow,
+}
+
+impl Windows {
+    /// Learns from an answer about a limit of `file`'s period. What was once longer stays so.
+    pub fn see(&mut self, told: &Told, file: &Rule, spoken: Spoken) -> SeenWindow {
+        let (Some(reset), Some(pace)) = (told.reset, file.pace()) else {
+            return self.seen;
+        };
+        let reset_us = i64::try_from(reset.as_micros()).unwrap_or(i64::MAX / 4);
+        if reset_us > pace.period_us.max(RESETS_ARE_WHOLE_US) {
+            self.seen = SeenWindow::Longer;
+        }
+        let till_us = spoken.answered_us.saturating_add(reset_us);
+        let first_us = *self.first_us.get_or_insert(till_us);
+        let another = spoken.answered_us >= first_us + RESETS_ARE_WHOLE_US;
+        if another && self.seen == SeenWindow::Unknown {
+            self.seen = SeenWindow::NoLonger;
+        }
+        self.seen
+    }
+}
+
+/// The number that a limit of `rule` has in its file.
+fn calls_of(rule: &Rule) -> Option<u64> {
+    match *rule {
+        Rule::Rate { calls, .. } => Some(calls),
+        Rule::Cost { points, .. } => Some(points),
+        // Neither has a window of its own, or its window is the calendar's.
+        Rule::Concurrency { .. } | Rule::Quota { .. } | Rule::Spacing { .. } => None,
     }
 }
 
@@ -193,7 +261,10 @@ mod tests {
     };
 
     fn rate_of(told: &Told, rule: &Rule, at_most: Option<u64>) -> Option<(u64, u64, Option<u64>)> {
-        match told.lesson(rule, rule, at_most, NOW).numbers? {
+        match told
+            .lesson(rule, rule, at_most, SeenWindow::Unknown, NOW)
+            .numbers?
+        {
             Numbers::Rate {
                 calls,
                 period_us,
@@ -228,8 +299,10 @@ mod tests {
             reset: Some(Duration::from_secs(1_800)),
             ..Told::default()
         };
-        let lesson = hourly.lesson(&SECOND, &SECOND, None, NOW);
-        assert_eq!(lesson.numbers, None);
+        let seen = Windows::default().see(&hourly, &SECOND, NOW);
+        assert_eq!(seen, SeenWindow::Longer);
+        let lesson = hourly.lesson(&SECOND, &SECOND, None, seen, NOW);
+        assert_eq!(lesson.numbers, Some(Numbers::of(&SECOND)));
         let left = lesson.left.expect("scarce");
         assert_eq!((left.calls, left.till_us), (3, 51_000 + 1_800_000_000));
         let named = Told {
@@ -242,6 +315,85 @@ mod tests {
         );
     }
 
+    /// An answer at `at_s` that tells 200 calls of a window that is reset at the end of each minute.
+    fn of_a_minute(at_s: i64) -> (Told, Spoken) {
+        let told = Told {
+            calls: Some(200.0),
+            of_any_window: true,
+            reset: Some(Duration::from_secs((60 - at_s % 60) as u64)),
+            ..Told::default()
+        };
+        let at = at_s * 1_000_000;
+        let spoken = Spoken {
+            sent_us: at - 50_000,
+            answered_us: at,
+        };
+        (told, spoken)
+    }
+
+    #[test]
+    fn the_last_second_of_a_minute_makes_no_minute_a_second() {
+        let mut windows = Windows::default();
+        let mut numbers = |at_s| {
+            let (told, spoken) = of_a_minute(at_s);
+            let seen = windows.see(&told, &SECOND, spoken);
+            told.lesson(&SECOND, &SECOND, None, seen, spoken).numbers
+        };
+        assert_eq!(numbers(59), Some(Numbers::of(&SECOND)), "not known yet");
+        assert_eq!(numbers(60), Some(Numbers::of(&SECOND)));
+        assert_eq!(numbers(119), Some(Numbers::of(&SECOND)), "it is known");
+    }
+
+    #[test]
+    fn a_number_without_a_window_only_lowers_until_another_window_has_begun() {
+        let told = |calls, reset| Told {
+            calls: Some(calls),
+            of_any_window: true,
+            reset,
+            ..Told::default()
+        };
+        let mut windows = Windows::default();
+        let mut calls = |at_s: i64, calls, reset: Option<u64>| {
+            let told = told(calls, reset.map(Duration::from_secs));
+            let spoken = Spoken {
+                sent_us: at_s * 1_000_000,
+                answered_us: at_s * 1_000_000,
+            };
+            let seen = windows.see(&told, &SECOND, spoken);
+            match told.lesson(&SECOND, &SECOND, None, seen, spoken).numbers {
+                Some(Numbers::Rate { calls, .. }) => calls,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(calls(1, 5_000.0, None), 2);
+        assert_eq!(calls(1, 1.0, None), 1);
+        assert_eq!(calls(1, 5.0, Some(1)), 2);
+        assert_eq!(calls(3, 5.0, Some(1)), 5, "seconds follow seconds");
+        let capped = told(5_000.0, None);
+        assert_eq!(
+            rate_of(&capped, &SECOND, Some(8)),
+            Some((8, 1_000_000, None))
+        );
+    }
+
+    #[test]
+    fn a_reset_in_whole_seconds_says_nothing_of_the_last_one() {
+        let second = Told {
+            calls: Some(50.0),
+            remaining: Some(15.0),
+            reset: Some(Duration::from_secs(1)),
+            of_any_window: true,
+            ..Told::default()
+        };
+        let file = Rule::Rate {
+            calls: 50,
+            period_us: 1_000_000,
+            burst: None,
+        };
+        let lesson = second.lesson(&file, &file, None, SeenWindow::NoLonger, NOW);
+        assert_eq!(lesson.left, None);
+    }
+
     #[test]
     fn plenty_that_is_left_is_not_told() {
         let plenty = Told {
@@ -250,7 +402,7 @@ mod tests {
             ..Told::default()
         };
         assert_eq!(
-            plenty.lesson(&SECOND, &SECOND, None, NOW),
+            plenty.lesson(&SECOND, &SECOND, None, SeenWindow::Unknown, NOW),
             Lesson::default()
         );
     }
@@ -263,17 +415,15 @@ mod tests {
             remaining: Some(remaining),
             ..Told::default()
         };
-        let full = told(9.0).lesson(&SECOND, &SECOND, None, NOW);
+        let lesson = |told: Told| told.lesson(&SECOND, &SECOND, None, SeenWindow::Unknown, NOW);
+        let full = lesson(told(9.0));
         let numbers = full.numbers.expect("told");
         let pace = numbers
             .put_into(&SECOND)
             .and_then(|r| r.pace())
             .expect("paced");
         let full = full.next_us.expect("told");
-        let empty = told(0.0)
-            .lesson(&SECOND, &SECOND, None, NOW)
-            .next_us
-            .expect("told");
+        let empty = lesson(told(0.0)).next_us.expect("told");
         assert_eq!(empty - full, 9 * pace.interval_us);
         assert!(empty - pace.burst_us >= NOW.answered_us, "nothing at once");
     }
@@ -290,7 +440,7 @@ mod tests {
             remaining: Some(100.0),
             ..Told::default()
         };
-        let lesson = told.lesson(&day, &day, None, NOW);
+        let lesson = told.lesson(&day, &day, None, SeenWindow::Unknown, NOW);
         assert_eq!(lesson.numbers, Some(Numbers::Calls(800)));
         assert_eq!(lesson.used, Some(700));
     }

@@ -28,7 +28,7 @@ pub use decide::{
     CLAIM_US, IN_FLIGHT_AGAIN_US, LEAD_US, LEASE_US, LEASES_BLIND_US, Moment, NEARER_US, SCARCE_US,
     decide,
 };
-pub use learn::{Lesson, Spoken, Told};
+pub use learn::{Lesson, SeenWindow, Spoken, Told, Windows};
 pub use numbers::{
     Back, Heard, Hold, LONGEST_LEFT_US, Left, LeftTold, NoNumbers, Numbers, SAME_RESET_US,
 };

@@ -702,6 +702,24 @@ fn a_lost_probe_is_tried_again_and_a_refused_one_waits_twice_as_long() {
 }
 
 #[test]
+fn maintenance_is_probed_on_and_on_however_long_it_takes() {
+    let mut state = State::default();
+    let ask = simple(vec![shop("a")], 50);
+    decide(&mut state, &ask, &at(0, 1));
+    state.close("shop:a", 0, 5_000_000, "maintenance");
+    let (mut now, mut last_probe) = (0, 0);
+    while now < 10_800_000_000 {
+        now += 1_000_000;
+        let given = decide(&mut state, &ask, &at(now, now as u64)).grants;
+        if !given.is_empty() {
+            last_probe = now;
+            state.close("shop:a", now + 100_000, 5_000_000, "maintenance");
+        }
+        assert!(now - last_probe <= 700_000_000, "nobody tries any more");
+    }
+}
+
+#[test]
 fn refused_again_and_again_it_stays_shut() {
     let mut state = State::default();
     let ask = simple(vec![shop("a")], 50);

@@ -80,6 +80,8 @@ pub enum LimiterError {
 
 /// Counts of runs are kept for as long as the limits' own (`KEEP_MS` of ask.lua).
 const KEEP_MS: i64 = 30 * 86_400_000;
+/// Who puts a quota's mark and does not come back is waited for so long (milliseconds).
+const MARKING_MS: i64 = 5_000;
 
 /// Grants of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -535,6 +537,31 @@ impl FleetLimiter {
             .collect();
         closures.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(closures)
+    }
+
+    /// Whether this caller alone puts the next mark of a quota now; until [`end_mark`](Self::end_mark), or for some
+    /// seconds where that does not come.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn begin_mark(&self, provider: &str, quota: &Instance) -> Result<bool, LimiterError> {
+        let mut alone = redis::cmd("SET");
+        alone.arg(self.keys.marking(provider, quota)).arg(1);
+        alone.arg("NX").arg("PX").arg(MARKING_MS);
+        let mut connection = self.connection.clone();
+        let taken: Option<String> = self.within(alone.query_async(&mut connection)).await?;
+        Ok(taken.is_some())
+    }
+
+    /// The quota's mark is set, or could not be.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn end_mark(&self, provider: &str, quota: &Instance) -> Result<(), LimiterError> {
+        let mut connection = self.connection.clone();
+        let mut end = redis::cmd("DEL");
+        end.arg(self.keys.marking(provider, quota));
+        self.within(end.query_async(&mut connection)).await
     }
 
     /// Sets a quota's mark after it was put to S3: the counter may go up to it. A counter that was lost

@@ -9,6 +9,7 @@ use crate::limit::{Instance, Rule, SetMark, next_mark, tag_of};
 use crate::stores::limiter::{FleetLimiter, LimiterError};
 use crate::stores::objects::{ObjectError, Objects};
 use bytes::Bytes;
+use std::time::Duration;
 
 /// Why a mark was not set. No mark means no call under this quota.
 #[derive(Debug, thiserror::Error)]
@@ -34,10 +35,7 @@ pub async fn advance(
     quota: &Instance,
     seen_us: i64,
 ) -> Result<(), MarkError> {
-    let Rule::Quota {
-        calls, opened_us, ..
-    } = quota.rule
-    else {
+    let Rule::Quota { opened_us, .. } = quota.rule else {
         return Ok(());
     };
     let folder = layout::quota_marks(
@@ -47,7 +45,34 @@ pub async fn advance(
         &quota.scope,
         opened_us,
     );
-    let before = highest(objects, &folder).await?;
+    // A mark that somebody else has put but not set yet would count as used up.
+    if !limiter.begin_mark(provider, quota).await? {
+        tokio::time::sleep(BUSY).await;
+        return Ok(());
+    }
+    let put = put_and_set(objects, limiter, &folder, provider, quota, seen_us).await;
+    limiter.end_mark(provider, quota).await?;
+    put
+}
+
+/// Who finds somebody else at it asks again after so long.
+const BUSY: Duration = Duration::from_millis(50);
+
+async fn put_and_set(
+    objects: &Objects,
+    limiter: &FleetLimiter,
+    folder: &str,
+    provider: &str,
+    quota: &Instance,
+    seen_us: i64,
+) -> Result<(), MarkError> {
+    let Rule::Quota {
+        calls, opened_us, ..
+    } = quota.rule
+    else {
+        return Ok(());
+    };
+    let before = highest(objects, folder).await?;
     let mark = next_mark(calls, before);
     if mark > before {
         objects

@@ -3,6 +3,7 @@
 
 mod broker;
 mod index;
+mod marks;
 mod objects;
 mod state;
 

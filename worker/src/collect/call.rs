@@ -426,8 +426,11 @@ impl Call {
                 let Ok(file) = instance(&scope.limit, &limit.scope, spoken.answered_us) else {
                     continue;
                 };
-                let lesson = told.lesson(&file.rule, &limit.rule, at_most, spoken);
-                self.lane.ears(|ears| ears.hear(limit, &lesson));
+                self.lane.ears(|ears| {
+                    let seen = ears.window(limit, &told, &file.rule, spoken);
+                    let lesson = told.lesson(&file.rule, &limit.rule, at_most, seen, spoken);
+                    ears.hear(limit, &lesson);
+                });
             }
         }
     }

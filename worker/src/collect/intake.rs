@@ -56,8 +56,8 @@ pub struct Intake<E> {
     pub room: Arc<Semaphore>,
     /// How many those are.
     pub shards: usize,
-    /// How many shards of each lane are in hand.
-    pub in_lanes: Mutex<HashMap<String, Arc<AtomicUsize>>>,
+    /// How many shards of each lane and run are in hand.
+    pub in_lanes: Mutex<HashMap<(String, RunRef), Arc<AtomicUsize>>>,
     /// A suspected poison shard takes this lock alone.
     pub company: Arc<RwLock<()>>,
     /// The lanes of this process by name.
@@ -88,7 +88,7 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             match self.take_one().await {
                 Some((run, lane, taken)) => {
                     let company = self.company_for(taken.delivery_count, beside).await;
-                    let place = (permit, self.enter(&lane).await);
+                    let place = (permit, self.enter(&lane, &run).await);
                     let intake = self.clone();
                     preparing.spawn(async move {
                         intake.prepare((&run, &lane), taken, place, company).await;
@@ -141,13 +141,15 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         None
     }
 
-    async fn enter(&self, lane: &str) -> InLane {
+    async fn enter(&self, lane: &str, run: &RunRef) -> InLane {
         let mut in_lanes = self.in_lanes.lock().await;
-        InLane::enter(in_lanes.entry(lane.to_owned()).or_default())
+        let key = (lane.to_owned(), run.clone());
+        InLane::enter(in_lanes.entry(key).or_default())
     }
 
     /// The queues to look at, in order: lanes with the fewest shards in hand first, of their runs those of more weight more
-    /// often. A lane that waits for its own limits is not looked at while it has shards enough.
+    /// often. A lane that waits for its own limits is not looked at while it has shards enough; but a run without one among
+    /// them gets one, so that it has its share of the limits at once.
     async fn candidates(&self) -> Vec<(RunRef, String)> {
         let now = Instant::now();
         let open = self.open_runs.seen();
@@ -157,7 +159,12 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         silent.retain(|_, until| *until > now);
         let unserved = self.unserved.lock().await;
         let lanes = self.lanes.lock().await;
-        let in_lanes = self.in_lanes.lock().await;
+        let mut in_lanes = self.in_lanes.lock().await;
+        in_lanes.retain(|_, shards| shards.load(Ordering::Relaxed) > 0);
+        let mut in_hand: HashMap<&str, usize> = HashMap::new();
+        for ((lane, _), shards) in in_lanes.iter() {
+            *in_hand.entry(lane).or_default() += shards.load(Ordering::Relaxed);
+        }
         let mut candidates = Vec::new();
         for run in open
             .iter()
@@ -165,14 +172,20 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         {
             for lane in run.lanes.iter().filter(|lane| self.choice.takes(lane)) {
                 let handle = lanes.get(lane);
-                let in_hand = in_lanes.get(lane).map_or(0, |n| n.load(Ordering::Relaxed));
+                let in_hand = in_hand.get(lane.as_str()).copied().unwrap_or(0);
+                let has_one = in_lanes.contains_key(&(lane.clone(), run.run.clone()));
+                let enough = if has_one {
+                    self.shards
+                } else {
+                    2 * self.shards
+                };
                 if silent
                     .keys()
                     .any(|(of, name)| (of, name) == (&run.run, lane))
                 {
                     continue;
                 }
-                let full = in_hand >= self.shards && handle.is_some_and(LaneHandle::is_sated);
+                let full = in_hand >= enough && handle.is_some_and(LaneHandle::is_sated);
                 if !full && !handle.is_some_and(|handle| handle.is_closed(now)) {
                     let turn = turn(run, rand::random());
                     candidates.push(((in_hand, turn), run.run.clone(), lane.clone()));
@@ -259,6 +272,9 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         match self.runs.get(&id).await {
             Ok(run) => Some(run),
             Err(error) => {
+                // Who watches the run sees why nothing happens; that it is known is worth no more than a try.
+                let (state, why) = (&self.context.parting.stores.state, error.to_string());
+                drop(state.tell_unserved(&id, &why).await);
                 tracing::error!(run.id = %id, lane.name = lane, error = %error, "this worker cannot serve the run; its shards are left to others for {} s", UNSERVED.as_secs());
                 self.unserved
                     .lock()

@@ -3,12 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Result;
+use paceline_protocol::ids::RunRef;
 use paceline_protocol::lanes::{LaneChoice, parts, taker_of};
-use paceline_protocol::stores::state::{OpenRun, State, StateError};
+use paceline_protocol::stores::state::{OpenRun, State};
 
 use super::Finding;
 use crate::commands::load;
 use crate::context::Context;
+use crate::run::open_entries;
+use crate::stores::Archive;
 
 const WHAT: &str = "lanes";
 /// Names in one line.
@@ -18,14 +22,29 @@ const NAMED: usize = 5;
 pub(super) struct Fleet {
     takers: Vec<LaneChoice>,
     open: Vec<OpenRun>,
+    /// Runs that a collector cannot serve, and why.
+    unserved: Vec<(RunRef, String)>,
 }
 
 impl Fleet {
     /// Asks Redis.
-    pub(super) async fn look(state: &State) -> Result<Self, StateError> {
+    ///
+    /// # Errors
+    /// When it does not answer, or S3, which knows the open runs where Redis does not.
+    pub(super) async fn look(state: &State, context: &Context) -> Result<Self> {
+        let open = match state.open_runs().await? {
+            Some(open) => open,
+            None => open_entries(&Archive::connect(&context.env).await?).await?,
+        };
+        let mut unserved = Vec::new();
+        for run in open.iter().filter(|run| !run.paused) {
+            let why = state.unserved(&run.run).await?;
+            unserved.extend(why.map(|why| (run.run.clone(), why)));
+        }
         Ok(Fleet {
             takers: state.takers().await?,
-            open: state.open_runs().await?.unwrap_or_default(),
+            open,
+            unserved,
         })
     }
 
@@ -36,7 +55,15 @@ impl Fleet {
 
     /// A line for each label that nobody has, else one that all is well.
     pub(super) fn findings(&self, context: &Context) -> Vec<Finding> {
-        findings(&self.takers, &self.open, &labelled(context))
+        let mut all = findings(&self.takers, &self.open, &labelled(context));
+        all.extend(self.unserved.iter().map(|(run, why)| {
+            Finding::warn(
+                "workers",
+                format!("a running worker cannot serve {run}: {why}"),
+                "start the workers with what it lacks; the others go on without it",
+            )
+        }));
+        all
     }
 }
 

@@ -16,7 +16,7 @@ use super::cause::cause;
 use super::timeline::Timeline;
 use super::verdict::{By, Facts, verdict};
 use crate::limits::limiter_name;
-use crate::run::{RunFiles, StateWord, all_runs, open_entry, open_runs};
+use crate::run::{RunFiles, StateWord, all_runs, open_entries, open_runs};
 use crate::serve::Server;
 use crate::watch::{RateMeter, Snapshot, snapshot};
 
@@ -161,11 +161,7 @@ async fn entries(server: &Server) -> Result<Vec<OpenRun>> {
     if let Some(entries) = server.stores.state.open_runs().await? {
         return Ok(entries);
     }
-    let mut entries = Vec::new();
-    for run in open_runs(&server.stores.archive).await? {
-        entries.extend(open_entry(&server.stores.archive, &run).await?);
-    }
-    Ok(entries)
+    open_entries(&server.stores.archive).await
 }
 
 async fn look_at(

@@ -22,6 +22,8 @@ elseif not (till <= now and (probe > 0 or ramp > 0)) then
   if now + length > till then till = now + length else reason = was end
 else
   strikes = ramp > 0 and 0 or strikes + 1
+  -- Maintenance ends by itself.
+  if reason == 'maintenance' then strikes = math.min(strikes, breaker - 1) end
   probe, ramp, after = 0, 0, 0
   if strikes >= breaker then
     till, reason = now + math.max(breaker_us, length), 'breaker:' .. reason

@@ -15,7 +15,7 @@ static LOADED: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sha
 
 /// How many entries of a large hash are asked for at once.
 const SCAN_STEP: usize = 500;
-/// Longer than a loader's longest pause between two tries.
+/// Longer than a loader's longest pause between two tries, and than a collector leaves a run to others.
 const TOLD_S: u64 = 60;
 
 impl State {
@@ -153,6 +153,30 @@ impl State {
         let mut connection = self.connection().await?;
         connection
             .get(self.keys.loader_waits(run))
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
+    /// Says for a minute why a collector cannot serve the run.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn tell_unserved(&self, run: &RunRef, why: &str) -> Result<(), StateError> {
+        let mut connection = self.connection().await?;
+        connection
+            .set_ex(self.keys.unserved(run), why, TOLD_S)
+            .await
+            .map_err(|e| self.failed(e))
+    }
+
+    /// Why a collector cannot serve the run.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn unserved(&self, run: &RunRef) -> Result<Option<String>, StateError> {
+        let mut connection = self.connection().await?;
+        connection
+            .get(self.keys.unserved(run))
             .await
             .map_err(|e| self.failed(e))
     }

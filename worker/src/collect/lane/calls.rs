@@ -22,8 +22,9 @@ use crate::collect::tokens::SignedIn;
 
 /// Leases that come free together are asked for together.
 const LEASES_GATHER: Duration = Duration::from_millis(2);
-/// Seats that come free together are asked for together.
-const SEATS_GATHER: Duration = Duration::from_millis(4);
+/// Seats that come free together are asked for together, within this at least and at most: as long as half of the calls
+/// that are planned have not started.
+const SEATS_GATHER: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(50));
 
 impl Lane {
     pub(super) fn call(&mut self, wish: Wish, drawn: Arc<Drawn>, grant: Grant, epoch: u64) {
@@ -92,7 +93,8 @@ impl Lane {
         self.leases.give_back(&drawn.leases);
         let now = Instant::now();
         if self.context.seats.give_back() {
-            self.ask_at = self.ask_at.max(now + SEATS_GATHER);
+            let gather = (self.planned_ahead / 2).clamp(SEATS_GATHER.0, SEATS_GATHER.1);
+            self.ask_at = self.ask_at.max(now + gather);
         }
         let end = match signed {
             Some(signed) => self.after_signed(wish, end, &signed),

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use paceline_protocol::limit::{Back, Heard, Instance, LeftTold, Lesson, Numbers};
+use paceline_protocol::limit::{
+    Back, Heard, Instance, LeftTold, Lesson, Numbers, Rule, SeenWindow, Spoken, Told, Windows,
+};
 
 /// A limit in a scope.
 type Key = (String, String);
@@ -11,6 +13,8 @@ type Key = (String, String);
 #[derive(Debug, Default)]
 pub struct Ears {
     known: HashMap<Key, Known>,
+    /// Of limits whose answers name no window.
+    windows: HashMap<Key, Windows>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +46,22 @@ impl Ears {
                 of_us: before.of_us.min(of_us),
             });
         }
+    }
+
+    /// What answers showed of the window of a number that names none, after one more; the file's rule is `file`.
+    pub fn window(
+        &mut self,
+        limit: &Instance,
+        told: &Told,
+        file: &Rule,
+        spoken: Spoken,
+    ) -> SeenWindow {
+        if !told.is_of_unknown_window() {
+            return SeenWindow::Unknown;
+        }
+        let key = (limit.limit.clone(), limit.scope.clone());
+        let windows = self.windows.entry(key).or_default();
+        windows.see(told, file, spoken)
     }
 
     /// An answer told something of `limit`.

@@ -1,6 +1,5 @@
 //! Asking for grants: which cells, when, and what the answer means for the lane.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use paceline_protocol::limit::{Answer, Ask, ClaimRef, Instance, Refusal, Why};
@@ -13,6 +12,7 @@ use super::asking::{self, Asking, Wish, WishError};
 use super::held::Company;
 use super::scopes::{self, Sleep};
 use super::tokens::Signing;
+use super::turns::Turns;
 use super::{Event, InHand, Lane, WAIT_IN_HAND};
 use crate::collect::part_ways::Back;
 use crate::collect::work::CellResult;
@@ -86,30 +86,31 @@ impl Lane {
         });
     }
 
-    /// Takes up to `most` ready cells, one from each shard in turn, so that no shard holds the others.
+    /// Takes up to `most` ready cells, one from each shard in turn, of runs by their weight.
     pub(super) fn gather(&mut self, most: usize, now: Instant) -> Asking {
         let fleet_now = self.shared.fleet_us(now);
         let mut asking = Asking::default();
         let mut gathered = 0;
-        let mut turn: VecDeque<u64> = self
+        let working = |h: &&InHand| h.leaving.is_none() && !h.held.shard.is_lost();
+        let shards = self
             .held
             .iter()
-            .filter(|(_, h)| h.leaving.is_none() && !h.held.shard.is_lost())
-            .map(|(key, _)| *key)
-            .collect();
-        // Any of them first: who comes first gets what is scarce, and taking turns would keep step with what opens.
-        if !turn.is_empty() {
-            turn.rotate_left(rand::random_range(0..turn.len()));
-        }
+            .filter(|(_, h)| working(h))
+            .map(|(key, h)| {
+                let run = &h.held.shard.run;
+                (*key, run.name.clone(), run.plan.job.priority)
+            });
+        let mut turns = Turns::new(shards, rand::random);
         while gathered < most {
-            let Some(key) = turn.pop_front() else { break };
-            let Some(in_hand) = self.held.get_mut(&key) else {
+            let Some(key) = turns.next(rand::random()) else {
+                break;
+            };
+            let taken = self.held.get_mut(&key);
+            let taken = taken.and_then(|in_hand| Some((in_hand.held.work.take(now)?, in_hand)));
+            let Some((cell, in_hand)) = taken else {
+                turns.is_through(key);
                 continue;
             };
-            let Some(cell) = in_hand.held.work.take(now) else {
-                continue;
-            };
-            turn.push_back(key);
             let shard = in_hand.held.shard.clone();
             let endpoint = shard
                 .at
@@ -198,6 +199,9 @@ impl Lane {
                     self.shared.ears(|ears| ears.tell_again(asking.limits()));
                 }
                 asking.numbers_in_force(&answer);
+                let last_start = answer.grants.iter().map(|grant| grant.start_us).max();
+                let ahead_us = last_start.unwrap_or(answer.now_us) - answer.now_us;
+                self.planned_ahead = Duration::from_micros(u64::try_from(ahead_us).unwrap_or(0));
                 for grant in &answer.grants {
                     if let Some((wish, drawn)) = asking.grant(grant.group, grant.credential) {
                         self.call(wish, drawn, *grant, epoch);
@@ -272,12 +276,14 @@ impl Lane {
             .learn(asking.wanted(), answer.grants.len(), !sleeps.is_empty());
         let apart = APART.mul_f64(0.5 + rand::random::<f64>());
         self.note_sated(&wide, asking);
-        let Some(first) = wide.iter().map(|r| r.opens_us).min() else {
+        let Some(first) = wide.iter().min_by_key(|r| r.opens_us) else {
             self.ask_at = if sleeps.is_empty() { now } else { now + apart };
             self.open();
             return sleeps;
         };
-        let wait = Duration::from_micros(u64::try_from(first - answer.now_us).unwrap_or(0));
+        let opens_us = first.opens_us - answer.now_us;
+        let wait = Duration::from_micros(u64::try_from(opens_us).unwrap_or(0));
+        let wait = self.beside_others(first, wait, answer, asking, now);
         let urgent = wide
             .iter()
             .any(|r| matches!(r.why, Why::Mark | Why::Window | Why::Unset));
@@ -294,6 +300,24 @@ impl Lane {
             self.open();
         }
         sleeps
+    }
+
+    /// A paced limit that opens after `wait` is asked later where others ask for it too.
+    fn beside_others(
+        &mut self,
+        first: &Refusal,
+        wait: Duration,
+        answer: &Answer,
+        asking: &Asking,
+        now: Instant,
+    ) -> Duration {
+        let limit = first.limit.and_then(|place| asking.limit_at(place));
+        let paced = limit.filter(|_| first.why == Why::Paced);
+        let Some(pace) = paced.and_then(|limit| limit.rule.pace()) else {
+            return wait;
+        };
+        self.crowd.learn(now, answer.grants.len(), &pace);
+        self.crowd.wait(wait, &pace)
     }
 
     /// Whether others got everything, several times in a row: waiting workers do not crowd around Redis.

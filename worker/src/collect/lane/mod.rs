@@ -8,6 +8,7 @@ mod appetite;
 pub mod asking;
 mod breaker;
 mod calls;
+mod crowd;
 mod dead;
 mod ears;
 mod grants;
@@ -20,6 +21,7 @@ mod scopes;
 mod shards;
 pub mod shared;
 mod tokens;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use self::appetite::Appetite;
 use self::asking::{Asking, Drawn, Leases, Wish};
+use self::crowd::Crowd;
 use self::held::Held;
 use self::late::Late;
 use self::refusals::Refusals;
@@ -197,6 +200,9 @@ struct Lane {
     wants_lease: bool,
     renewed_at: Instant,
     appetite: Appetite,
+    crowd: Crowd,
+    /// How far ahead the last start lay that was granted last.
+    planned_ahead: Duration,
     /// Asks in a row that brought nothing because others got it.
     empties: u32,
     /// Names of closures (credentials, limits in a scope) under which calls went well.
@@ -259,6 +265,8 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         wants_lease: false,
         renewed_at: now,
         appetite: Appetite::default(),
+        crowd: Crowd::default(),
+        planned_ahead: Duration::ZERO,
         empties: 0,
         good: BTreeSet::new(),
         marking: Vec::new(),

@@ -288,7 +288,7 @@ impl Finish<'_> {
             missing: tally.missing,
             gone: self.merged.as_ref().map_or(0, |merged| merged.gone),
             calls_saved: plan.inputs.calls_saved(plan.cells()),
-            notes: verdict.notes.clone(),
+            notes: verdict.notes.iter().cloned().chain(tally.notes()).collect(),
             standings: published.standings,
         })
     }

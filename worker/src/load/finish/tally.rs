@@ -51,6 +51,24 @@ impl Tally {
         tally
     }
 
+    /// What a reader of the numbers alone would not see.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.truncated > 0 {
+            notes.push(format!(
+                "{} of the cells that succeeded have not all of their records: their provider announced more than its pages held, or ends its pages before (`truncated`)",
+                self.truncated
+            ));
+        }
+        if self.missing > 0 {
+            notes.push(format!(
+                "{} ids got no detail: their records have the fields of the list alone (`missing`)",
+                self.missing
+            ));
+        }
+        notes
+    }
+
     /// Documents, when no two records share one.
     pub(super) fn documents(&self) -> u64 {
         self.records
