@@ -117,6 +117,9 @@ pub struct Live {
     pub run: RunId,
     /// When it was planned: an older run never replaces it.
     pub planned_at: Timestamp,
+    /// When the run was planned whose records it read: what was made of older ones never replaces it either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_planned_at: Option<Timestamp>,
     /// Its records, for the gate of the next one.
     pub records: u64,
     /// The names of its sorted sets; those that end by `expire` alone are not among them.

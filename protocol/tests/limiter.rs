@@ -666,6 +666,19 @@ async fn claims_and_closures() {
         .release("p", &claim("one"), "b")
         .await
         .expect("answers");
+    // Who slept with the shard in hand while another finished it does not take it again.
+    let sleeper = Ask {
+        provider: "p".into(),
+        holder: "a".into(),
+        limits: Vec::new(),
+        held: Vec::new(),
+        groups: Vec::new(),
+        claims: vec![claim("one")],
+        heard: Vec::new(),
+        keeps: true,
+    };
+    let woken = limiter.renew(&sleeper).await.expect("answers").answer;
+    assert_eq!(woken.lost_claims, [0]);
     assert_eq!(
         limiter
             .claim("p", &claim("two"), "c")

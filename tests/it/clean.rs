@@ -117,6 +117,15 @@ async fn old_runs_go_and_what_is_live_or_young_stays() {
         "{}",
         refused.stderr
     );
+    let calls = calendar.provider.log().len();
+    let retried = calendar.producer(&["retry", "fares/n2"]).expect("it ends");
+    let retried = retried.expect_code(2);
+    assert!(
+        retried.stderr.contains("was removed since"),
+        "{}",
+        retried.stderr
+    );
+    assert_eq!(calendar.provider.log().len(), calls, "nothing is called");
     let again = calendar.json(&arguments).expect("JSON");
     assert!(names(&again["runs"]).is_empty(), "{again}");
     calendar.check("n4").await.expect("checked").assert_kept();

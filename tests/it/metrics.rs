@@ -111,6 +111,8 @@ async fn what_is_exported_is_what_is_documented() {
         assert!(waiting.lines().any(|found| found == line), "{waiting}");
     }
     scene.collect();
+    // Without a worker there is no telling when it ends.
+    let going = until_shown(&serving, "paceline_run_eta_seconds{job=\"fares\"}").await;
     scene.load();
     let ended = until_shown(
         &serving,
@@ -119,7 +121,7 @@ async fn what_is_exported_is_what_is_documented() {
     .await;
     let idle = until_shown(&serving, "paceline_useful_workers{egress=\"\"} 0").await;
     assert!(!idle.contains("paceline_shards"), "{idle}");
-    assert_same("serve", &[waiting, ended]);
+    assert_same("serve", &[waiting, going, ended]);
     let workers = [
         scrape(&scene.collectors[0]).await,
         scrape(scene.loader()).await,

@@ -4,7 +4,7 @@ use anyhow::Result;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::{Manifest, RunEnd};
 use paceline_protocol::message::Control;
-use paceline_protocol::plan::Shard;
+use paceline_protocol::plan::{Plan, Shard};
 
 use super::enqueue::go_on;
 use super::pause::{reopen, resume_run};
@@ -13,8 +13,8 @@ use crate::cli::RetryArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::run::{
-    Left, PartsFound, Round, RunFiles, find, left_to_do, new_entry, newest_round, publish_shards,
-    publishing_order, put_entry, register,
+    Coverage, Left, PartsFound, Round, RunFiles, coverage, find, left_to_do, new_entry,
+    newest_round, publish_shards, publishing_order, put_entry, register,
 };
 use crate::show;
 use crate::stores::Stores;
@@ -77,6 +77,7 @@ async fn start(
     let plan = &files.plan;
     let layout = RunLayout::new(stores.prefix(), &plan.run_ref()).collecting(plan);
     let found = PartsFound::list(stores.objects(), &layout).await?;
+    refuse_if_removed(plan, manifest, &found)?;
     let round = newest_round(&found) + 1;
     let left = left_to_do(stores.objects(), &layout, plan, &found, round).await?;
     if left.open.is_empty() && manifest.state == RunEnd::Cancelled {
@@ -101,6 +102,22 @@ async fn start(
         show::count(manifest.failed),
     ));
     Ok(true)
+}
+
+/// A run that completed has a part for every block. Where they are gone its calls would be made again.
+fn refuse_if_removed(plan: &Plan, manifest: &Manifest, found: &PartsFound) -> Result<()> {
+    let removed = plan.all_shards().find(|shard| {
+        let blocks = shard.blocks(plan.job.shard);
+        coverage(blocks, &found.of(shard.number)) == Coverage::Lacking
+    });
+    match removed {
+        Some(_) if manifest.state == RunEnd::Completed => Err(Refusal::usage(format!(
+            "{run} completed, and what it collected was removed since (`producer clean`, or a rule of the bucket): there is nothing left of it to retry; `producer enqueue {job}` starts a run that calls everything again",
+            run = plan.run_ref(),
+            job = plan.job.name,
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Opens the run again in a round that has all its parts: loaders load it and end it by its gate.

@@ -10,7 +10,7 @@ use paceline_protocol::manifest::Manifest;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::settings::Environment;
 use paceline_protocol::stores::limiter::{FleetLimiter, LimitNow};
-use paceline_protocol::stores::state::{Progress, State};
+use paceline_protocol::stores::state::{Progress, QUEUE_GONE, State};
 use serde::Serialize;
 
 use super::closed;
@@ -178,11 +178,13 @@ async fn lacks_workers(state: &State, files: &RunFiles, shot: &Snapshot) -> Resu
             "no running worker takes {lane}: start `{start}`"
         )));
     }
-    if shot.calls > 0 {
-        return Ok(None);
-    }
     let why = state.unserved(&files.plan.run_ref()).await?;
-    Ok(why.map(|why| format!("a worker cannot serve it: {why}")))
+    Ok(match why {
+        Some(why) if why.starts_with(QUEUE_GONE) => Some(why),
+        // Others may serve what is called.
+        Some(why) if shot.calls == 0 => Some(format!("a worker cannot serve it: {why}")),
+        _ => None,
+    })
 }
 
 fn allowed_pace(plan: &Plan) -> Option<f64> {

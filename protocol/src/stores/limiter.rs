@@ -80,6 +80,9 @@ pub enum LimiterError {
 
 /// Counts of runs are kept for as long as the limits' own (`KEEP_MS` of ask.lua).
 const KEEP_MS: i64 = 30 * 86_400_000;
+/// So long a claim that was given back is nobody's (milliseconds): no worker sleeps longer with a shard in hand and has its
+/// delivery still.
+const GIVEN_BACK_MS: i64 = 30 * 60_000;
 /// Who puts a quota's mark and does not come back is waited for so long (milliseconds).
 const MARKING_MS: i64 = 5_000;
 
@@ -363,7 +366,7 @@ impl FleetLimiter {
             .scripts
             .release
             .key(self.keys.claim(provider, &claim.shard));
-        call.arg(&claim.publication).arg(holder);
+        call.arg(&claim.publication).arg(holder).arg(GIVEN_BACK_MS);
         self.run(&call).await
     }
 

@@ -67,3 +67,37 @@ async fn a_queue_without_a_leader_holds_up_no_other_run_and_is_made_anew() {
     assert_eq!(manifest.failed, 0);
     assert_eq!(manifest.succeeded + manifest.empty, manifest.cells);
 }
+
+/// Somebody deleted the queue of a run that goes on: its shards are lost until they are published again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_queue_is_gone_says_so_and_goes_on_when_it_is_enqueued_again() {
+    let (stack, fleet) = Fleet::beside(ServerKind::RabbitMq, "queueless").expect("a fleet");
+    let mut scene = Scene::new(fleet, &Calendar::SHORT);
+    let patience = Duration::from_secs(180);
+    let producer = |scene: &Scene, arguments: &[&str]| {
+        let ended = scene.fleet.producer(arguments, patience);
+        ended.expect("it ends")
+    };
+    let enqueue = ["enqueue", "fares", "--run-id", RUN];
+    producer(&scene, &enqueue).expect_code(0);
+    let queue = format!("{}.work.fare-search.fares.{RUN}", scene.fleet.name);
+    stack
+        .rabbitmqctl(&["delete_queue", &queue])
+        .expect("deleted");
+    scene.collect();
+    let until = std::time::Instant::now() + patience;
+    loop {
+        let status = producer(&scene, &["status", RUN]).expect_code(0).stdout;
+        if status.contains("is gone; `producer enqueue fares") {
+            assert!(!status.contains("ETA"), "{status}");
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{status}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let doctor = producer(&scene, &["doctor"]).stdout;
+    assert!(doctor.contains("shards of fares/"), "{doctor}");
+    scene.load();
+    producer(&scene, &[&enqueue[..], &["--wait"]].concat()).expect_code(0);
+    scene.assert_nothing_repeated();
+}

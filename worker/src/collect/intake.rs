@@ -15,7 +15,7 @@ use paceline_protocol::plan::Plan;
 use paceline_protocol::settings::Environment;
 use paceline_protocol::stores::broker::{BrokerError, TakenShard, Taker};
 use paceline_protocol::stores::limiter::Claimed;
-use paceline_protocol::stores::state::OpenRun;
+use paceline_protocol::stores::state::{OpenRun, QUEUE_GONE};
 use paceline_protocol::topology::DelayLevel;
 use paceline_protocol::version::Unread;
 use tokio::sync::{Mutex, Notify, OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore};
@@ -124,6 +124,9 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
                 Ok(None) => {}
                 Err(BrokerError::NoQueue(queue)) => {
                     tracing::debug!(queue, "the queue is gone; its run has ended");
+                    let (state, why) =
+                        (&self.context.parting.stores.state, queue_gone(&run, &lane));
+                    drop(state.tell_unserved(&run, &why).await);
                     self.open_runs.changed.notify_one();
                 }
                 Err(error @ BrokerError::Silent(_)) => {
@@ -418,6 +421,12 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             tracing::error!(error = %error, "it could not be buried; the broker delivers it again");
         }
     }
+}
+
+/// Said of a run that is open all the same: its shards are lost.
+fn queue_gone(run: &RunRef, lane: &str) -> String {
+    let RunRef { job, run } = run;
+    format!("{QUEUE_GONE} of {lane} is gone; `producer enqueue {job} --run-id {run}` makes it anew")
 }
 
 /// A place in the order of taking: smaller is earlier; a run of twice the weight comes first twice as often.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::lanes::{LaneChoice, parts, taker_of};
-use paceline_protocol::stores::state::{OpenRun, State};
+use paceline_protocol::stores::state::{OpenRun, QUEUE_GONE, State};
 
 use super::Finding;
 use crate::commands::load;
@@ -56,13 +56,22 @@ impl Fleet {
     /// A line for each label that nobody has, else one that all is well.
     pub(super) fn findings(&self, context: &Context) -> Vec<Finding> {
         let mut all = findings(&self.takers, &self.open, &labelled(context));
-        all.extend(self.unserved.iter().map(|(run, why)| {
-            Finding::warn(
-                "workers",
-                format!("a running worker cannot serve {run}: {why}"),
-                "start the workers with what it lacks; the others go on without it",
-            )
-        }));
+        all.extend(
+            self.unserved
+                .iter()
+                .map(|(run, why)| match why.strip_prefix(QUEUE_GONE) {
+                    Some(rest) => Finding::warn(
+                        "queues",
+                        format!("the shards of {run} are lost: {QUEUE_GONE}{rest}"),
+                        "do so: nothing that is finished is called again",
+                    ),
+                    None => Finding::warn(
+                        "workers",
+                        format!("a running worker cannot serve {run}: {why}"),
+                        "start the workers with what it lacks; the others go on without it",
+                    ),
+                }),
+        );
         all
     }
 }

@@ -75,6 +75,9 @@ pub struct State {
     shown: Arc<str>,
 }
 
+/// So begins what a collector tells of a run whose shards are not in the broker any more.
+pub const QUEUE_GONE: &str = "the queue";
+
 /// So begins the reason of a run that was paused because its provider refused again and again.
 pub const STOPPED_BY_PROVIDER: &str = "stopped by provider";
 

@@ -24,8 +24,9 @@ use crate::collect::call::CallEnd;
 
 /// So long a credential is taken for dead before Redis is looked at again.
 const REMEMBERED: Duration = Duration::from_secs(3);
-/// So long after a credential's death others may still turn out to be dead as well.
-const ALONE_AFTER: Duration = Duration::from_secs(2);
+/// So long after a credential's death others may still turn out to be dead as well: where others were served, and where
+/// none was yet (a slow limit tries one after the other).
+const ALONE_AFTER: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// What is known of a dead credential.
 pub(super) struct Dead {
@@ -63,11 +64,16 @@ impl Lane {
     pub(super) fn waits_for_people(&self, shard: &ShardInHand, place: usize, now: Instant) -> bool {
         let pool = &shard.at.pool.credentials;
         let dead = |credential: &Credential| self.dead.get(credential.name());
-        let is_dead = |credential| dead(credential).is_some_and(|dead| dead.until > now);
+        let is_dead = |c: &Credential| dead(c).is_some_and(|dead| dead.until > now);
         let Some(own) = pool.get(place).filter(|own| is_dead(own)) else {
             return false;
         };
-        let lately = dead(own).is_some_and(|dead| now < dead.since + ALONE_AFTER);
+        let is_served = |c: &Credential| !is_dead(c) && self.good.contains(c.name());
+        let alone_after = match pool.iter().any(is_served) {
+            true => ALONE_AFTER.0,
+            false => ALONE_AFTER.1,
+        };
+        let lately = dead(own).is_some_and(|dead| now < dead.since + alone_after);
         lately || pool.iter().all(is_dead)
     }
 

@@ -87,7 +87,13 @@ impl Finish<'_> {
 
     fn is_older_than(&self, live: &Live) -> bool {
         let plan = &self.run.plan;
-        !self.is_forced() && live.run != plan.run && live.planned_at > plan.planned_at
+        !self.is_forced() && live.run != plan.run && is_newer(live, plan.planned_at, self.parent())
+    }
+
+    /// When the run was planned whose records this one read.
+    fn parent(&self) -> Option<Timestamp> {
+        let parent = self.run.plan.inputs.parent.as_ref();
+        parent.map(|parent| parent.planned_at)
     }
 
     /// Whether somebody wants it live, whatever was planned later.
@@ -242,6 +248,7 @@ impl Finish<'_> {
         Ok(Live {
             run: plan.run.clone(),
             planned_at: plan.planned_at,
+            parent_planned_at: self.parent(),
             records: tally.records,
             sets: lasting.into_iter().collect(),
             previous_records,
@@ -408,6 +415,15 @@ fn literals(template: &str) -> Vec<&str> {
     pieces
 }
 
+/// Whether what is `live` is newer than a run planned at `planned_at`, which read a run planned at `parent`. A run of a chain
+/// is as old as what it read: the child of a parent that was retried late is planned after that of the next parent.
+fn is_newer(live: &Live, planned_at: Timestamp, parent: Option<Timestamp>) -> bool {
+    match (live.parent_planned_at, parent) {
+        (Some(theirs), Some(ours)) if theirs != ours => theirs > ours,
+        _ => live.planned_at > planned_at,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,11 +472,31 @@ mod tests {
     }
 
     #[test]
+    fn a_run_of_a_chain_is_as_old_as_what_it_read() {
+        let live = Live {
+            run: "r2".parse().expect("a run id"),
+            planned_at: at(4),
+            parent_planned_at: Some(at(3)),
+            records: 7,
+            sets: vec![],
+            previous_records: None,
+            previous_run: None,
+            previous_sets: vec![],
+        };
+        assert!(is_newer(&live, at(5), Some(at(2))), "of a late retry");
+        assert!(!is_newer(&live, at(3), Some(at(4))));
+        assert!(is_newer(&live, at(3), Some(at(3))));
+        assert!(!is_newer(&live, at(5), Some(at(3))));
+        assert!(!is_newer(&live, at(5), None), "started by hand");
+    }
+
+    #[test]
     fn finishing_twice_judges_by_the_same_base() {
         let run: RunId = "r2".parse().expect("a run id");
         let first = Live {
             run: "r1".parse().expect("a run id"),
             planned_at: at(1),
+            parent_planned_at: None,
             records: 7,
             sets: vec!["a".into()],
             previous_records: None,
