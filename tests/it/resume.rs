@@ -176,6 +176,9 @@ async fn a_cancelled_run_stays_so_until_a_retry() {
         .compare_with_the_truth(RUN)
         .await
         .expect("the truth");
+    // What was answered when the run was cancelled is not paid for twice.
+    let report = calendar.provider.report();
+    assert_eq!(report.repeated, 0, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -355,6 +355,7 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             at,
             claim: ShardInHand::claim_of(message),
             lost: false.into(),
+            ended: false.into(),
             earlier: resumed.earlier,
             failures: tokio::sync::Mutex::new(FailureRows {
                 rows: resumed.failures,

@@ -136,8 +136,19 @@ impl Parting {
         Ok(self.stores.objects.put(&key, body, &[]).await?)
     }
 
+    /// Leaves what was answered in `open/` for a retry of the run, which has ended. That is worth no more than a try: the
+    /// calls could be made again.
+    pub async fn leave_to_a_retry(&self, shard: &ShardInHand, open: &OpenCells) {
+        if open.finished.is_empty() {
+            return;
+        }
+        if let Err(error) = self.keep_open(shard, open).await {
+            tracing::warn!(run.id = %shard.run.id, shard.id = shard.message.shard, error = %error, "answers that were there when the run ended are lost; a retry makes their calls again");
+        }
+    }
+
     /// Drops a shard whose claim is lost or whose run has ended: nothing of it is written but the calls that were made
-    /// for it, which its provider has counted.
+    /// for it, which its provider has counted (and what [`leave_to_a_retry`](Self::leave_to_a_retry) leaves).
     pub async fn drop(&self, shard: &ShardInHand, taken: TakenShard) {
         taken.ack().await;
         let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(5));

@@ -63,7 +63,7 @@ pub async fn resume(
     let failures = read_failures(objects, layout, shard.number).await?;
     let open = match blocks.is_empty() {
         true => OpenCells::default(),
-        false => read_open(objects, layout, shard.number, round).await?,
+        false => read_open_rounds(objects, layout, shard.number, round).await?,
     };
     let rows = failures.len();
     let failures = standing_failures(failures, plan, shard, &all, &blocks);
@@ -178,6 +178,20 @@ fn standing_failures(
         !again && merged_ends(cells, of_block(parts, number)).0[within] == CellEnd::Failed
     };
     rows.into_iter().filter(|(cell, _)| stands(*cell)).collect()
+}
+
+/// What the last holder handed back in this round, and what earlier rounds left that were ended by a cancel or a deadline.
+async fn read_open_rounds(
+    objects: &Objects,
+    layout: &RunLayout,
+    shard: u64,
+    round: u32,
+) -> Result<OpenCells, ResumeError> {
+    let mut open = read_open(objects, layout, shard, round).await?;
+    for earlier in (0..round).rev() {
+        open.adopt(read_open(objects, layout, shard, earlier).await?);
+    }
+    Ok(open)
 }
 
 async fn read_open(

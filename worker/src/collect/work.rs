@@ -65,6 +65,25 @@ pub struct OpenCells {
     pub unfinished: BTreeMap<u64, Unfinished>,
 }
 
+impl OpenCells {
+    /// A full block that is not made a part.
+    pub fn keep(&mut self, block: FullBlock) {
+        let cells = block.first_cell..;
+        let results = cells.zip(block.results);
+        self.finished
+            .extend(results.filter_map(|(cell, result)| Some((cell, result?))));
+    }
+
+    /// What an earlier round had finished well and left behind: its run was ended before it was a part.
+    pub fn adopt(&mut self, earlier: OpenCells) {
+        for (cell, result) in earlier.finished {
+            if result.failure.is_none() {
+                self.finished.entry(cell).or_insert(result);
+            }
+        }
+    }
+}
+
 /// An unfinished cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unfinished {

@@ -11,9 +11,12 @@ use paceline_protocol::limit::Pace;
 const FADES: f64 = 0.75;
 /// Who gets less than this share of what the limit gave is not alone.
 const ALONE: f64 = 2.0 / 3.0;
-/// Of the half horizon that is left when a lone lane asks, so much is waited for too. The last quarter is for the way
-/// to Redis and for a machine that wakes late.
-const OF_THE_REST: f64 = 0.75;
+/// Of the half horizon that is left when a lone lane asks, so much is waited for too. The rest is for the way to Redis
+/// and for a machine that wakes late.
+const OF_THE_REST: f64 = 0.6;
+/// Limits that plan fewer calls ahead cost few requests anyway, and what a late one loses weighs more: of two workers with
+/// seventeen lanes each, one of 4/s used 86 % of it instead of 95.
+const MANY_CALLS: i64 = 20;
 
 /// What one lane got of what its limits gave lately.
 #[derive(Debug, Default)]
@@ -40,7 +43,8 @@ impl Crowd {
 
     /// How long to wait for a start that can be had after `wait`, half a horizon before it is due.
     pub fn wait(&self, wait: Duration, pace: &Pace) -> Duration {
-        if self.got >= self.given * ALONE {
+        let few = pace.horizon_us < MANY_CALLS * pace.interval_us;
+        if few || self.got >= self.given * ALONE {
             return wait;
         }
         let half = Duration::from_micros(unsigned(pace.horizon_us / 2));
@@ -89,11 +93,22 @@ mod tests {
     fn one_of_several_asks_later_but_before_the_plan_ends() {
         let crowd = after(MS * 50, 25);
         let wait = crowd.wait(MS * 52, &pace());
-        assert!(wait > MS * 80 && wait < MS * 95, "{wait:?}");
+        assert!(wait > MS * 75 && wait < MS * 90, "{wait:?}");
         let scarce = crowd.wait(MS * 26, &pace());
-        assert!(scarce > MS * 40 && scarce < MS * 48, "{scarce:?}");
-        let slow = crowd.wait(MS * 59_000, &pace());
-        assert!(slow < MS * 59_050, "{slow:?}");
+        assert!(scarce > MS * 38 && scarce < MS * 45, "{scarce:?}");
+        let far = crowd.wait(MS * 59_000, &pace());
+        assert!(far < MS * 59_050, "{far:?}");
+    }
+
+    #[test]
+    fn a_slow_limit_is_asked_for_in_time_whoever_else_does() {
+        let slow = Rule::Rate {
+            calls: 4,
+            period_us: 1_000_000,
+            burst: None,
+        };
+        let slow = slow.pace().expect("a rate has a pace");
+        assert_eq!(after(MS * 50, 1).wait(MS * 250, &slow), MS * 250);
     }
 
     #[test]

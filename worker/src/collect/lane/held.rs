@@ -76,6 +76,8 @@ pub struct ShardInHand {
     pub earlier: Vec<PartSummary>,
     /// The claim is lost or the run has ended: nothing more is called or written.
     pub lost: AtomicBool,
+    /// The run has ended while this worker had the claim: what was answered is left to a retry.
+    pub ended: AtomicBool,
     /// What is told of it in traces; nothing where nothing is traced.
     pub span: Span,
     /// The rows of its failures object.
@@ -95,6 +97,19 @@ impl ShardInHand {
     /// Whether nothing more may be called or written.
     pub fn is_lost(&self) -> bool {
         self.lost.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The run has ended.
+    pub fn end(&self) {
+        if !self.is_lost() {
+            self.ended.store(true, Ordering::Relaxed);
+        }
+        self.lose();
+    }
+
+    /// Whether its run has ended, and nobody else had the claim before.
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// From now on nothing more is called or written.

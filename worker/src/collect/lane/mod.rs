@@ -221,6 +221,8 @@ struct InHand {
     held: Held,
     settling: VecDeque<FullBlock>,
     settle_running: usize,
+    /// Full when their run had ended.
+    unsettled: Vec<FullBlock>,
     /// Going back once nothing of it is in flight or being settled.
     leaving: Option<Back>,
 }

@@ -27,6 +27,7 @@ impl Lane {
                 held,
                 settling,
                 settle_running: 0,
+                unsettled: Vec::new(),
                 leaving,
             },
         );
@@ -46,7 +47,7 @@ impl Lane {
             match of(&in_hand.held.shard.run.id) {
                 Some(run) if run.paused => drop(in_hand.leaving.get_or_insert(Back::Now)),
                 Some(_) => {}
-                None => in_hand.held.shard.lose(),
+                None => in_hand.held.shard.end(),
             }
         }
     }
@@ -86,6 +87,9 @@ impl Lane {
         let Some(in_hand) = self.held.get_mut(&key) else {
             return;
         };
+        if in_hand.held.shard.is_ended() {
+            in_hand.unsettled.extend(in_hand.settling.drain(..));
+        }
         while let Some(block) = in_hand.settling.pop_front() {
             in_hand.settle_running += 1;
             let (stores, shard) = (
@@ -115,7 +119,13 @@ impl Lane {
     }
 
     pub(super) fn part_with(&mut self, key: u64) {
-        let Some(InHand { held, leaving, .. }) = self.held.remove(&key) else {
+        let Some(InHand {
+            held,
+            leaving,
+            unsettled,
+            ..
+        }) = self.held.remove(&key)
+        else {
             return;
         };
         self.refusals.part_with(key);
@@ -140,6 +150,11 @@ impl Lane {
             let now = Instant::now();
             if shard.is_lost() {
                 shard.span.set("paceline.end", "dropped");
+                if shard.is_ended() {
+                    let mut open = work.open_cells(shard.at.connector.resumes(), |_| 0);
+                    unsettled.into_iter().for_each(|block| open.keep(block));
+                    parting.leave_to_a_retry(&shard, &open).await;
+                }
                 parting.drop(&shard, taken).await;
             } else if work.is_done() {
                 shard.span.set("paceline.end", "done");
