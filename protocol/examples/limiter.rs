@@ -27,14 +27,10 @@ fn ask(limit: &str, calls: u64, want: u32) -> Ask {
         points: Vec::new(),
     };
     Ask {
-        provider: "example".into(),
-        holder: format!("process-{}", std::process::id()),
         limits: vec![limit],
-        held: Vec::new(),
         groups: vec![group],
-        claims: Vec::new(),
-        heard: Vec::new(),
         keeps: false,
+        ..Ask::nothing("example", format!("process-{}", std::process::id()))
     }
 }
 

@@ -20,6 +20,11 @@ impl LaneChoice {
     }
 }
 
+/// Whether one of the collectors takes `lane`.
+pub fn is_taken(lane: &str, takers: &[LaneChoice]) -> bool {
+    takers.iter().any(|taker| taker.takes(lane))
+}
+
 /// The provider of a lane, and the label that its workers need.
 pub fn parts(lane: &str) -> (&str, Option<&str>) {
     match lane.split_once('@') {

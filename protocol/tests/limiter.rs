@@ -668,14 +668,8 @@ async fn claims_and_closures() {
         .expect("answers");
     // Who slept with the shard in hand while another finished it does not take it again.
     let sleeper = Ask {
-        provider: "p".into(),
-        holder: "a".into(),
-        limits: Vec::new(),
-        held: Vec::new(),
-        groups: Vec::new(),
         claims: vec![claim("one")],
-        heard: Vec::new(),
-        keeps: true,
+        ..Ask::nothing("p", "a")
     };
     let woken = limiter.renew(&sleeper).await.expect("answers").answer;
     assert_eq!(woken.lost_claims, [0]);

@@ -234,10 +234,7 @@ fn ask(place: usize, batch: u32) -> Ask {
     };
     let leases = Rule::Concurrency { calls: 1_000_000 };
     Ask {
-        provider: "bench".into(),
-        holder: format!("asker-{place}"),
         limits: vec![limit("second", rate), limit("in-flight", leases)],
-        held: Vec::new(),
         groups: vec![Group {
             run: "bench/1".into(),
             want: batch,
@@ -246,8 +243,7 @@ fn ask(place: usize, batch: u32) -> Ask {
             spread: false,
             points: Vec::new(),
         }],
-        claims: Vec::new(),
-        heard: Vec::new(),
         keeps: false,
+        ..Ask::nothing("bench", format!("asker-{place}"))
     }
 }

@@ -191,14 +191,9 @@ impl Caller<'_> {
             matches!(drawn.instance.rule, Rule::Concurrency { .. }).then_some((place, calls))
         };
         Ask {
-            provider: self.connector.budgets().to_owned(),
-            holder: self.holder.clone(),
             held: limits.iter().enumerate().filter_map(leased).collect(),
-            groups: Vec::new(),
-            claims: Vec::new(),
-            heard: Vec::new(),
-            keeps: true,
             limits: limits.iter().map(|drawn| drawn.instance.clone()).collect(),
+            ..Ask::nothing(self.connector.budgets(), &self.holder)
         }
     }
 

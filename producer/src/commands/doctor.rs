@@ -191,14 +191,8 @@ async fn redis(
 async fn redis_clock(url: &str, keys: Keys) -> Finding {
     const WHAT: &str = "clock";
     let nothing = Ask {
-        provider: "doctor".into(),
-        holder: "doctor".into(),
-        limits: Vec::new(),
-        held: Vec::new(),
-        groups: Vec::new(),
-        claims: Vec::new(),
-        heard: Vec::new(),
         keeps: false,
+        ..Ask::nothing("doctor", "doctor")
     };
     let remedy = "allow the limiter's scripts (EVALSHA, SCRIPT LOAD) to this user";
     let limiter = match FleetLimiter::connect(url, keys).await {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use paceline_protocol::lanes::taker_of;
+use paceline_protocol::lanes::{is_taken, taker_of};
 use paceline_protocol::limit::Rule;
 use paceline_protocol::manifest::Manifest;
 use paceline_protocol::plan::Plan;
@@ -168,8 +168,8 @@ async fn lacks_workers(state: &State, files: &RunFiles, shot: &Snapshot) -> Resu
         return Ok(None);
     }
     let takers = state.takers().await?;
-    let untaken = |lane: &&&String| !takers.iter().any(|taker| taker.takes(lane));
-    let untaken: Vec<&&String> = lanes.iter().filter(untaken).collect();
+    let untaken = lanes.iter().filter(|lane| !is_taken(lane, &takers));
+    let untaken: Vec<&&String> = untaken.collect();
     // A lane may be through while others go on.
     let stands = shot.state == StateWord::Queued || untaken.len() == lanes.len();
     if let Some(lane) = untaken.first().filter(|_| stands) {

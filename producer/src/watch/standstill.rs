@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use paceline_protocol::lanes::is_taken;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::stores::state::State;
@@ -55,7 +56,6 @@ impl Standstill {
         plan: &Plan,
     ) -> Result<Option<Duration>> {
         let takers = state.takers().await?;
-        let taken = |lane: &str| takers.iter().any(|taker| taker.takes(lane));
         let mut first: Option<(Duration, String)> = None;
         for provider in plan.providers.values() {
             let name = limiter_name(provider);
@@ -69,7 +69,7 @@ impl Standstill {
             });
             first = named.chain(first).min();
         }
-        let first = first.filter(|_| plan.lanes().into_iter().all(taken));
+        let first = first.filter(|_| plan.lanes().into_iter().all(|lane| is_taken(lane, &takers)));
         self.waits_for = first.as_ref().map(|(_, what)| what.clone());
         Ok(first.map(|(for_, _)| for_))
     }

@@ -120,6 +120,11 @@ impl Told {
         }
     }
 
+    /// Calls in a period, which is the told window or else `period_us`.
+    fn rate(&self, period_us: u64) -> Option<(u64, u64)> {
+        rate(self.calls?, self.window.map_or(period_us, micros))
+    }
+
     fn numbers(&self, rule: &Rule, at_most: Option<u64>) -> Option<Numbers> {
         let cap = |calls: u64| calls.min(at_most.unwrap_or(u64::MAX)).max(1);
         match *rule {
@@ -128,9 +133,7 @@ impl Told {
                 period_us,
                 burst,
             } => {
-                let window_us = self.window.map_or(period_us, micros);
-                let told = self.calls.and_then(|n| rate(n, window_us));
-                let size = self.burst.and_then(whole);
+                let (told, size) = (self.rate(period_us), self.burst.and_then(whole));
                 if told.is_none() && size.is_none() {
                     return None;
                 }
@@ -156,9 +159,7 @@ impl Told {
                 period_us,
                 burst,
             } => {
-                let window_us = self.window.map_or(period_us, micros);
-                let told = self.calls.and_then(|n| rate(n, window_us));
-                let size = self.burst.and_then(whole);
+                let (told, size) = (self.rate(period_us), self.burst.and_then(whole));
                 if told.is_none() && size.is_none() {
                     return None;
                 }

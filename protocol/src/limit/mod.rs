@@ -149,6 +149,20 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// A request that wants nothing, holds nothing and tells nothing, of a fleet that [keeps](Self::keeps) what operators set.
+    pub fn nothing(provider: impl Into<String>, holder: impl Into<String>) -> Self {
+        Ask {
+            provider: provider.into(),
+            holder: holder.into(),
+            limits: Vec::new(),
+            held: Vec::new(),
+            groups: Vec::new(),
+            claims: Vec::new(),
+            heard: Vec::new(),
+            keeps: true,
+        }
+    }
+
     /// How many calls of this worker hold a lease of the limit at `index`.
     pub fn held_of(&self, index: usize) -> u64 {
         let of_it = self.held.iter().filter(|(limit, _)| *limit == index);

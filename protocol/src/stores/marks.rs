@@ -35,7 +35,10 @@ pub async fn advance(
     quota: &Instance,
     seen_us: i64,
 ) -> Result<(), MarkError> {
-    let Rule::Quota { opened_us, .. } = quota.rule else {
+    let Rule::Quota {
+        calls, opened_us, ..
+    } = quota.rule
+    else {
         return Ok(());
     };
     let folder = layout::quota_marks(
@@ -50,45 +53,31 @@ pub async fn advance(
         tokio::time::sleep(BUSY).await;
         return Ok(());
     }
-    let put = put_and_set(objects, limiter, &folder, provider, quota, seen_us).await;
+    let put = async {
+        let before = highest(objects, &folder).await?;
+        let mark = next_mark(calls, before);
+        if mark > before {
+            objects
+                .put(&format!("{folder}{mark}"), Bytes::new(), &[])
+                .await?;
+        }
+        let set = SetMark {
+            opened_us,
+            seen_us,
+            before,
+            mark,
+        };
+        // Not taken: the counter was lost again or the window turned; the next answer asks anew.
+        let _taken = limiter.set_mark(provider, quota, &set).await?;
+        Ok(())
+    };
+    let put = put.await;
     limiter.end_mark(provider, quota).await?;
     put
 }
 
 /// Who finds somebody else at it asks again after so long.
 const BUSY: Duration = Duration::from_millis(50);
-
-async fn put_and_set(
-    objects: &Objects,
-    limiter: &FleetLimiter,
-    folder: &str,
-    provider: &str,
-    quota: &Instance,
-    seen_us: i64,
-) -> Result<(), MarkError> {
-    let Rule::Quota {
-        calls, opened_us, ..
-    } = quota.rule
-    else {
-        return Ok(());
-    };
-    let before = highest(objects, folder).await?;
-    let mark = next_mark(calls, before);
-    if mark > before {
-        objects
-            .put(&format!("{folder}{mark}"), Bytes::new(), &[])
-            .await?;
-    }
-    let set = SetMark {
-        opened_us,
-        seen_us,
-        before,
-        mark,
-    };
-    // Not taken: the counter was lost again or the window turned; the next answer asks anew.
-    let _taken = limiter.set_mark(provider, quota, &set).await?;
-    Ok(())
-}
 
 async fn highest(objects: &Objects, folder: &str) -> Result<u64, ObjectError> {
     let marks = objects.list(folder).await?;

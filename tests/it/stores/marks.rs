@@ -32,10 +32,7 @@ fn day() -> Instance {
 
 fn ask(holder: u32, want: u32, day: &Instance) -> Ask {
     Ask {
-        provider: PROVIDER.into(),
-        holder: format!("worker-{holder}"),
         limits: vec![day.clone()],
-        held: Vec::new(),
         groups: vec![Group {
             run: "fares/night".into(),
             want,
@@ -44,9 +41,8 @@ fn ask(holder: u32, want: u32, day: &Instance) -> Ask {
             spread: false,
             points: Vec::new(),
         }],
-        claims: Vec::new(),
-        heard: Vec::new(),
         keeps: false,
+        ..Ask::nothing(PROVIDER, format!("worker-{holder}"))
     }
 }
 

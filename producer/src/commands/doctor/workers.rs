@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use paceline_protocol::ids::RunRef;
-use paceline_protocol::lanes::{LaneChoice, parts, taker_of};
+use paceline_protocol::lanes::{LaneChoice, is_taken, parts, taker_of};
 use paceline_protocol::stores::state::{OpenRun, QUEUE_GONE, State};
 
 use super::Finding;
@@ -106,7 +106,7 @@ fn findings(takers: &[LaneChoice], open: &[OpenRun], labelled: &BTreeSet<String>
         asked.entry(lane).or_default();
     }
     let all = asked.len();
-    asked.retain(|lane, _| !takers.iter().any(|taker| taker.takes(lane)));
+    asked.retain(|lane, _| !is_taken(lane, takers));
     let mut by_label: BTreeMap<Option<&str>, Vec<(&str, BTreeSet<String>)>> = BTreeMap::new();
     for (lane, runs) in asked {
         let (_, label) = parts(lane);

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
-use paceline_protocol::lanes::LaneChoice;
+use paceline_protocol::lanes::{LaneChoice, is_taken};
 use paceline_protocol::stores::state::OpenRun;
 
 use super::cause::cause;
@@ -232,8 +232,8 @@ async fn untaken(
 ) -> Option<String> {
     let open = files.open.as_ref()?;
     let collects = matches!(shot.state, StateWord::Queued | StateWord::Running);
-    let taken = |lane: &&String| takers.iter().any(|taker| taker.takes(lane));
-    for lane in open.lanes.iter().filter(|lane| collects && !taken(lane)) {
+    let untaken = |lane: &&String| collects && !is_taken(lane, takers);
+    for lane in open.lanes.iter().filter(untaken) {
         let waiting = server.stores.publisher.depth(lane, &open.run).await;
         if waiting.is_ok_and(|waiting| waiting.unwrap_or(0) > 0) {
             return Some(lane.clone());

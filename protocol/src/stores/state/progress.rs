@@ -138,11 +138,7 @@ impl State {
     /// # Errors
     /// When Redis does not answer.
     pub async fn tell_loader_waits(&self, run: &RunRef, why: &str) -> Result<(), StateError> {
-        let mut connection = self.connection().await?;
-        connection
-            .set_ex(self.keys.loader_waits(run), why, TOLD_S)
-            .await
-            .map_err(|e| self.failed(e))
+        self.tell(self.keys.loader_waits(run), why).await
     }
 
     /// Why a loader waits with what it has of the run.
@@ -150,11 +146,7 @@ impl State {
     /// # Errors
     /// When Redis does not answer.
     pub async fn loader_waits(&self, run: &RunRef) -> Result<Option<String>, StateError> {
-        let mut connection = self.connection().await?;
-        connection
-            .get(self.keys.loader_waits(run))
-            .await
-            .map_err(|e| self.failed(e))
+        self.told(self.keys.loader_waits(run)).await
     }
 
     /// Says for a minute why a collector cannot serve the run.
@@ -162,11 +154,7 @@ impl State {
     /// # Errors
     /// When Redis does not answer.
     pub async fn tell_unserved(&self, run: &RunRef, why: &str) -> Result<(), StateError> {
-        let mut connection = self.connection().await?;
-        connection
-            .set_ex(self.keys.unserved(run), why, TOLD_S)
-            .await
-            .map_err(|e| self.failed(e))
+        self.tell(self.keys.unserved(run), why).await
     }
 
     /// Why a collector cannot serve the run.
@@ -174,11 +162,19 @@ impl State {
     /// # Errors
     /// When Redis does not answer.
     pub async fn unserved(&self, run: &RunRef) -> Result<Option<String>, StateError> {
+        self.told(self.keys.unserved(run)).await
+    }
+
+    /// Says something under a key that is forgotten after a minute.
+    async fn tell(&self, key: String, what: &str) -> Result<(), StateError> {
         let mut connection = self.connection().await?;
-        connection
-            .get(self.keys.unserved(run))
-            .await
-            .map_err(|e| self.failed(e))
+        let told = connection.set_ex(key, what, TOLD_S);
+        told.await.map_err(|e| self.failed(e))
+    }
+
+    async fn told(&self, key: String) -> Result<Option<String>, StateError> {
+        let mut connection = self.connection().await?;
+        connection.get(key).await.map_err(|e| self.failed(e))
     }
 
     /// Marks a shard loaded and keeps what it came to. Returns how many shards are loaded. A late

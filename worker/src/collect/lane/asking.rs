@@ -70,14 +70,10 @@ impl Leases {
         }
         self.held.retain(|_, (_, count)| *count > 0);
         Ask {
-            provider: provider.to_owned(),
-            holder: holder.to_owned(),
             limits,
             held,
-            groups: Vec::new(),
             claims,
-            heard: Vec::new(),
-            keeps: true,
+            ..Ask::nothing(provider, holder)
         }
     }
 }
@@ -315,14 +311,11 @@ impl Asking {
             .map(|(i, l)| (i, leases.count(l)))
             .collect();
         Ask {
-            provider: provider.to_owned(),
-            holder: holder.to_owned(),
             limits: self.limits.clone(),
             held,
             groups: self.groups.iter().map(|g| g.group.clone()).collect(),
             claims,
-            heard: Vec::new(),
-            keeps: true,
+            ..Ask::nothing(provider, holder)
         }
     }
 

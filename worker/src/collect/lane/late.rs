@@ -189,14 +189,9 @@ impl Late {
             ..Heard::nothing(limit)
         });
         Ask {
-            provider: self.provider.clone(),
-            holder: self.holder.clone(),
             heard: heard.collect(),
             limits: untold.into_iter().map(|untold| untold.limit).collect(),
-            held: Vec::new(),
-            groups: Vec::new(),
-            claims: Vec::new(),
-            keeps: true,
+            ..Ask::nothing(&self.provider, &self.holder)
         }
     }
 }
