@@ -341,9 +341,12 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
                     }
                     .into(),
                 };
-                let strikes = limiter.close_at("shop", &closure, Some(now)).await;
+                let struck = limiter.close_at("shop", &closure, Some(now)).await;
+                let struck = struck.expect("answers");
                 let expected = pure.close(&closure.name, now, *for_us, &closure.reason);
-                prop_assert_eq!(strikes.expect("answers"), expected);
+                prop_assert_eq!(struck.strikes, expected);
+                let least_us = pure.closed[&closure.name].slower.least_us;
+                prop_assert_eq!(struck.below_per_s.is_some(), least_us > 0);
             }
             Event::Probed { back, how } => {
                 let how = [Probed::Well, Probed::NotSent, Probed::Unanswered][usize::from(*how)];
@@ -463,6 +466,42 @@ async fn compare(limiter: &FleetLimiter, events: &[Event]) -> Result<usize, Test
         pure.granted.get("job/run-1").copied().unwrap_or(0)
     );
     Ok(compared)
+}
+
+/// A provider that refuses every ramp after `served` of 100 ms, and the last one never.
+fn refused_ramps(served: &[usize]) -> Vec<Event> {
+    let ask = || Event::Ask {
+        holder: 0,
+        wants: vec![0, 0, 2, 1, 2],
+        held: 0,
+        claim: 0,
+    };
+    let close = || Event::Close {
+        name: 0,
+        for_us: 1_000_000,
+    };
+    let pass = |us| Event::Pass { us };
+    let mut events = vec![ask(), close()];
+    for ramp in served {
+        events.extend([pass(1_000_000), ask(), pass(100_000)]);
+        events.push(Event::Probed { back: 0, how: 0 });
+        for _ in 0..*ramp {
+            events.extend([pass(100_000), ask()]);
+        }
+        events.push(close());
+    }
+    events
+}
+
+#[tokio::test]
+async fn ramps_that_were_refused_are_as_slow_in_redis_as_in_the_decision() {
+    let server = start("noeviction");
+    let limiter = FleetLimiter::connect(&server.url, Keys::new("r"))
+        .await
+        .expect("connects");
+    let events = refused_ramps(&[8, 30, 45, 12, 400, 1_000, 20, 2_200, 30]);
+    let compared = compare(&limiter, &events).await.expect("the same");
+    assert!(compared > 1_500, "{compared}");
 }
 
 /// Drops the limits' records, as a flush does, but not what the comparison keeps.
@@ -686,7 +725,7 @@ async fn claims_and_closures() {
         for_: Duration::from_secs(s),
         reason: "throttled".into(),
     };
-    assert_eq!(limiter.close("p", &closure(60)).await.expect("answers"), 0);
+    assert_eq!(limiter.close("p", &closure(60)).await.expect("answers").strikes, 0);
     limiter.close("p", &closure(5)).await.expect("answers");
     let closed = limiter.closures("p").await.expect("answers");
     assert!(

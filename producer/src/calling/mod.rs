@@ -339,7 +339,8 @@ impl<'a> Caller<'a> {
             .fleet
             .limiter
             .close(self.connector.budgets(), &closure)
-            .await?;
+            .await?
+            .strikes;
         let mut kept = closure;
         if strikes >= BREAKER {
             let breaker = Duration::from_micros(u64::try_from(BREAKER_US).unwrap_or(0));

@@ -218,5 +218,8 @@ fn print(all: &[Budgets]) {
                 budgets.provider, closed.reason
             ));
         }
+        for slowed in &budgets.slowed {
+            crate::terminal::data(format_args!("{}: {}", budgets.provider, slowed.told()));
+        }
     }
 }

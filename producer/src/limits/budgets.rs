@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use paceline_protocol::limit::{Instance, Numbers, Rule, instance};
+use paceline_protocol::limit::{Instance, Numbers, PROVIDER, Rule, instance};
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{Limit, LimitRule, Provider};
-use paceline_protocol::stores::limiter::{Closure, FleetLimiter, LimitNow};
+use paceline_protocol::stores::limiter::{self, Closure, FleetLimiter, LimitNow};
 use serde::Serialize;
 
 use super::{limiter_name, of_keys, period_text, unscoped, with_numbers};
@@ -22,6 +22,9 @@ pub struct Budgets {
     pub limits: Vec<Budget>,
     /// What answers closed.
     pub closed: Vec<Closed>,
+    /// What is called more slowly than its limits allow, because its provider refused that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub slowed: Vec<Slowed>,
     /// An operator holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
@@ -69,6 +72,26 @@ pub struct Closed {
     pub for_s: u64,
 }
 
+/// What opened again, and is kept below the pace that was refused.
+#[derive(Clone, Debug, Serialize)]
+pub struct Slowed {
+    /// The credential, or a limit in one scope; nothing: every call.
+    pub name: Option<String>,
+    /// Calls a second that are tried now.
+    pub below_per_s: f64,
+}
+
+impl Slowed {
+    /// In a sentence after the provider's name.
+    pub fn told(&self) -> String {
+        format!(
+            "{} was refused at a pace that its limits allow; kept below {:.1}/s, and raised slowly",
+            self.name.as_deref().unwrap_or("every call"),
+            self.below_per_s
+        )
+    }
+}
+
 /// A hold.
 #[derive(Clone, Debug, Serialize)]
 pub struct Held {
@@ -113,6 +136,7 @@ pub async fn budgets(
             .flat_map(|limit| budgets_of(limit, &provider.counter_name(limit), &now, &kept.set))
             .collect(),
         closed: kept.closures.iter().map(closed).collect(),
+        slowed: kept.slowed.iter().map(slowed).collect(),
         held: kept.hold.map(|hold| Held {
             until: Timestamp::from_microsecond(hold.until_us).unwrap_or(Timestamp::MAX),
             reason: hold.reason,
@@ -201,6 +225,13 @@ pub(crate) fn used_up_until_us(now: &LimitNow) -> Option<i64> {
             calls, closes_us, ..
         } if now.used >= calls => Some(closes_us),
         _ => None,
+    }
+}
+
+fn slowed(slowed: &limiter::Slowed) -> Slowed {
+    Slowed {
+        name: (slowed.name != PROVIDER).then(|| slowed.name.clone()),
+        below_per_s: slowed.below_per_s,
     }
 }
 

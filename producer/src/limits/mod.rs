@@ -7,7 +7,7 @@ mod numbers;
 mod pace;
 
 pub(crate) use budgets::used_up_until_us;
-pub use budgets::{Budget, Budgets, Closed, Held, budgets};
+pub use budgets::{Budget, Budgets, Closed, Held, Slowed, budgets};
 pub use instances::{
     grants, is_by_credential, key_scope, limiter_name, of_keys, period_text, unscoped,
 };

@@ -16,7 +16,7 @@ use paceline_protocol::stores::limiter::FleetLimiter;
 use paceline_protocol::stores::state::{STOPPED_BY_PROVIDER, State};
 
 pub use self::quota::QuotaLeft;
-pub use self::snapshot::{Counts, Snapshot, cells_by_value, snapshot};
+pub use self::snapshot::{Counts, REFUSES_MORE_THAN, Snapshot, cells_by_value, snapshot};
 
 use self::closed::{ClosedFor, USED_UP, open_again_in};
 pub(crate) use self::closed::{PoolNow, provider_and_pool};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use paceline_protocol::lanes::{is_taken, taker_of};
-use paceline_protocol::limit::Rule;
+use paceline_protocol::limit::{PROVIDER, Rule};
 use paceline_protocol::manifest::Manifest;
 use paceline_protocol::plan::Plan;
 use paceline_protocol::settings::Environment;
@@ -277,10 +277,14 @@ impl Binding {
     }
 }
 
-/// What holds the run back: what is closed, else a full limit of calls in flight, else the slowest rate.
+/// How it reads that a provider serves less than its limits allow, between its name and the pace that is tried.
+pub const REFUSES_MORE_THAN: &str = "refuses more than about";
+
+/// What holds the run back: what is closed, a pace below what was refused, else a full limit of calls in flight, else the slowest rate.
 async fn binds(limiter: &FleetLimiter, plan: &Plan, env: &impl Environment) -> Result<Binding> {
     for provider in plan.providers.values() {
-        if let Some(hold) = limiter.kept(&limiter_name(provider)).await?.hold {
+        let kept = limiter.kept(&limiter_name(provider)).await?;
+        if let Some(hold) = kept.hold {
             let left = hold.until_us - jiff::Timestamp::now().as_microsecond();
             let left = Duration::from_micros(u64::try_from(left).unwrap_or(0));
             return Ok(Binding::closed(
@@ -292,6 +296,11 @@ async fn binds(limiter: &FleetLimiter, plan: &Plan, env: &impl Environment) -> R
         if let Some(closed) = closed::whole_provider(limiter, provider, env).await? {
             let what = format!("{} closed ({})", provider.name, closed.reason);
             return Ok(Binding::closed(plan, what, closed.for_));
+        }
+        if let Some(slowed) = kept.slowed.iter().find(|slowed| slowed.name == PROVIDER) {
+            let (name, pace) = (&provider.name, slowed.below_per_s);
+            let what = format!("{name} {REFUSES_MORE_THAN} {pace:.1}/s");
+            return Ok(Binding::of(Some(what)));
         }
         let limits = unscoped(provider, "", jiff::Timestamp::now());
         let now = limiter.peek(&limiter_name(provider), &limits).await?;

@@ -2,10 +2,13 @@
 //!
 //! A closure has a name: the whole provider ([`PROVIDER`]), a credential's public name, or a limit in one
 //! scope ([`super::Instance::id`]). When its time is over, ONE call may try; all others wait for what it hears.
-//! A good answer opens it gently: two calls a second, and twice as many each second. A probe that is refused
+//! A good answer opens it gently: two calls a second, and twice as many each second; or slower, where such a ramp
+//! was refused ([`Slower`]). A probe that is refused
 //! closes it for twice as long; refused [`BREAKER`] times in a row, with no good answer between, it stays shut until
 //! somebody looks. A refusal in the ramp begins a row of its own: who serves some calls has banned nobody. Maintenance
 //! ends by itself, however long it takes: it is probed on and on, every [`LONGEST_DOUBLED_US`] in the end.
+
+use super::slower::{Slower, THROTTLED};
 
 /// The name of the whole provider; no credential is called so.
 pub const PROVIDER: &str = "*";
@@ -15,7 +18,7 @@ pub const PROBE_US: i64 = 15_000_000;
 pub const PROBE_AGAIN_US: i64 = 1_000_000;
 /// From one start to the next in the first second of the ramp (two a second); half as long each second.
 pub const RAMP_US: i64 = 500_000;
-/// After so long the ramp is over, and the closure forgotten.
+/// After so long the ramp is over, and the closure forgotten, unless a ramp was refused.
 pub const RAMP_OVER_US: i64 = 9_000_000;
 /// Nobody probed a closure for so long: nothing is left of it (1 h).
 pub const FORGOTTEN_US: i64 = 3_600_000_000;
@@ -45,6 +48,8 @@ pub struct Closed {
     pub next_us: i64,
     /// Why, in one word.
     pub reason: String,
+    /// The pace below which it is kept.
+    pub slower: Slower,
 }
 
 /// What a closure means for a call.
@@ -82,8 +87,9 @@ impl Probed {
 
 impl Closed {
     /// Whether nothing is left of it at `now_us`.
-    pub(super) fn is_over(&self, now_us: i64) -> bool {
-        let ramped = self.ramp_us > 0 && now_us >= self.ramp_us + RAMP_OVER_US;
+    pub fn is_over(&self, now_us: i64) -> bool {
+        let ramped =
+            self.ramp_us > 0 && now_us >= self.slower.over_us(self.ramp_us, RAMP_OVER_US);
         let forgotten = self.probe_us == 0 && self.ramp_us == 0;
         ramped || (forgotten && now_us >= self.until_us + FORGOTTEN_US)
     }
@@ -105,6 +111,7 @@ impl Closed {
     pub(super) fn charge(&mut self, now_us: i64, start_us: i64) {
         if self.ramp_us > 0 {
             self.next_us = self.next_us.max(start_us) + self.ramp_interval_us(start_us);
+            self.slower.start(start_us);
         } else if self.until_us <= now_us {
             self.probe_us = start_us;
         }
@@ -112,7 +119,13 @@ impl Closed {
 
     fn ramp_interval_us(&self, at_us: i64) -> i64 {
         let seconds = ((at_us - self.ramp_us) / 1_000_000).clamp(0, 9);
-        RAMP_US >> seconds
+        match self.slower.least_us {
+            0 => RAMP_US >> seconds,
+            least => self
+                .slower
+                .now_us(at_us, self.ramp_us)
+                .max((2 * least) >> seconds),
+        }
     }
 
     fn is_dead(&self) -> bool {
@@ -131,6 +144,9 @@ impl Closed {
             return;
         }
         let was_served = self.ramp_us > 0;
+        if was_served && reason == THROTTLED {
+            self.slower.refused(now_us, self.ramp_us);
+        }
         let most = if reason == MAINTENANCE {
             BREAKER - 1
         } else {
@@ -142,6 +158,7 @@ impl Closed {
             most.min(self.strikes + 1)
         };
         (self.probe_us, self.ramp_us, self.next_us) = (0, 0, 0);
+        (self.slower.start_us, self.slower.mean_us) = (0, 0);
         if self.strikes >= BREAKER {
             self.until_us = now_us + BREAKER_US.max(for_us);
             self.reason = format!("breaker:{reason}");

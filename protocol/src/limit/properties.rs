@@ -259,7 +259,7 @@ fn without_room(rule: &Rule) -> Option<Pace> {
 /// With demand always there, the share that is used is the pace.
 #[test]
 fn demand_uses_99_percent() {
-    for calls in [5u64, 50, 500, 2_000] {
+    for calls in [3, 10, 24, 29] {
         let rules = [Rule::Rate {
             calls,
             period_us: 1_000_000,
@@ -1071,4 +1071,84 @@ fn who_may_not_plan_as_far_ahead_as_others_gets_a_turn() {
         assert!(granted[1] * 5 > all, "{granted:?}");
         assert!(all >= 285, "{granted:?} of 300");
     }
+}
+
+/// A provider that allows `calls` in every second, whatever its file says: its own log decides.
+struct Strict {
+    calls: usize,
+    served: std::collections::VecDeque<i64>,
+}
+
+impl Strict {
+    fn serves(&mut self, at_us: i64) -> bool {
+        self.served.retain(|start| start + 1_000_000 > at_us);
+        let serves = self.served.len() < self.calls;
+        if serves {
+            self.served.push_back(at_us);
+        }
+        serves
+    }
+}
+
+/// Calls `for_s` seconds at 30/s what allows `calls` a second, with answers after 20 ms; served and refused calls, second by second.
+fn call_strict(calls: usize, for_s: i64, mut by_chance: impl FnMut() -> bool) -> Vec<(u32, u32)> {
+    let limit = Instance {
+        rule: Rule::Rate {
+            calls: 30,
+            period_us: 1_000_000,
+            burst: None,
+        },
+        ..shop("a")
+    };
+    let (mut state, ask) = (State::default(), simple(vec![limit], 2));
+    let mut strict = Strict {
+        calls,
+        served: std::collections::VecDeque::new(),
+    };
+    let mut sent: std::collections::VecDeque<Grant> = std::collections::VecDeque::new();
+    let mut seconds = vec![(0, 0); usize::try_from(for_s).expect("some")];
+    for (seq, now) in (0..for_s * 1_000_000).step_by(10_000).enumerate() {
+        while let Some(grant) = sent.pop_front_if(|grant| grant.start_us + 20_000 <= now) {
+            let second = &mut seconds[usize::try_from(now / 1_000_000).expect("past")];
+            if by_chance() && strict.serves(grant.start_us) {
+                second.0 += 1;
+                if grant.probe {
+                    state.probed(&["shop:a"], now, grant.start_us, Probed::Well);
+                }
+            } else {
+                second.1 += 1;
+                state.close("shop:a", now, 1_000_000, "throttled");
+            }
+        }
+        sent.extend(decide(&mut state, &ask, &at(now, 1 + seq as u64)).grants);
+        sent.make_contiguous().sort_by_key(|grant| grant.start_us);
+    }
+    seconds
+}
+
+#[test]
+fn a_provider_that_serves_less_than_its_file_is_called_just_below_that() {
+    for calls in [3, 10, 24, 29] {
+        let seconds = call_strict(calls, 600, || true);
+        let (served, refused) = seconds[60..]
+            .iter()
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let allowed = 540 * u32::try_from(calls).expect("few");
+        assert!(
+            served * 100 >= allowed * 88,
+            "{calls}/s: {served} of {allowed} used"
+        );
+        assert!(refused <= 30, "{calls}/s: {refused} refused");
+    }
+}
+
+#[test]
+fn refusals_by_chance_slow_nothing_down_to_a_standstill() {
+    let mut calls = 0;
+    let seconds = call_strict(1_000, 600, || {
+        calls += 1;
+        calls % 100 != 0
+    });
+    let served: u32 = seconds[60..].iter().map(|one| one.0).sum();
+    assert!(served >= 540 * 30 / 4, "{served}");
 }

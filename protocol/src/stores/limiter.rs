@@ -21,7 +21,7 @@ use redis::{
 use crate::keys::Keys;
 use crate::limit::{
     Answer, Ask, BREAKER, BREAKER_US, CLAIM_US, ClaimRef, Closed, FORGOTTEN_US, Instance,
-    LONGEST_DOUBLED_US, Moment, Numbers, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark,
+    LONGEST_DOUBLED_US, Moment, Numbers, PACE_KNOWN_AFTER_US, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark,
     State, in_force, used_now, whole_of,
 };
 use crate::settings::shown_url;
@@ -134,12 +134,12 @@ struct Scripts {
 impl Scripts {
     fn new() -> Self {
         Scripts {
-            ask: script(include_str!("limiter/ask.lua")),
+            ask: of_closures(include_str!("limiter/ask.lua")),
             claim: script(include_str!("limiter/claim.lua")),
             release: script(include_str!("limiter/release.lua")),
-            close: script(include_str!("limiter/close.lua")),
-            probed: script(include_str!("limiter/probed.lua")),
-            reopen: script(include_str!("limiter/reopen.lua")),
+            close: of_closures(include_str!("limiter/close.lua")),
+            probed: of_closures(include_str!("limiter/probed.lua")),
+            reopen: of_closures(include_str!("limiter/reopen.lua")),
             set_mark: script(include_str!("limiter/set_mark.lua")),
             peek: script(include_str!("limiter/peek.lua")),
             put_back: script(include_str!("limiter/put_back.lua")),
@@ -162,6 +162,11 @@ fn script(body: &str) -> Script {
     Script::new(&format!(
         "local LAYOUT, STAMP = {layout}, '{stamp}'\n{body}"
     ))
+}
+
+/// A script that reads or writes closures.
+fn of_closures(body: &str) -> Script {
+    script(&format!("{}\n{body}", include_str!("limiter/closure.lua")))
 }
 
 /// An [`Answer`] with the local instants around the round trip, for the fleet's clock.
@@ -196,6 +201,24 @@ pub struct Closure {
     pub for_: Duration,
     /// `throttled`, `quota_exhausted`, `auth_expired`, `maintenance`; `breaker:` before it when it is final.
     pub reason: String,
+}
+
+/// What came of closing a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Struck {
+    /// Refusals in a row; from [`BREAKER`] on it stays closed until somebody looks.
+    pub strikes: u32,
+    /// Ramps were refused: from now on they stay below so many calls a second.
+    pub below_per_s: Option<f64>,
+}
+
+/// What opened again, and is kept below a pace that its provider refused ([`crate::limit::Slower`]).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slowed {
+    /// As [`Closure::name`].
+    pub name: String,
+    /// So many calls a second are tried now.
+    pub below_per_s: f64,
 }
 
 impl Closure {
@@ -396,12 +419,11 @@ impl FleetLimiter {
         Ok((seconds * 1_000_000 + us, sent, Instant::now()))
     }
 
-    /// Closes a name for the whole fleet, see [`State::close`]. Returns its strikes: from [`BREAKER`] on it
-    /// stays closed until somebody looks.
+    /// Closes a name for the whole fleet, see [`State::close`].
     ///
     /// # Errors
     /// When Redis does not answer.
-    pub async fn close(&self, provider: &str, closure: &Closure) -> Result<u32, LimiterError> {
+    pub async fn close(&self, provider: &str, closure: &Closure) -> Result<Struck, LimiterError> {
         self.close_at(provider, closure, None).await
     }
 
@@ -415,7 +437,7 @@ impl FleetLimiter {
         provider: &str,
         closure: &Closure,
         now_us: Option<i64>,
-    ) -> Result<u32, LimiterError> {
+    ) -> Result<Struck, LimiterError> {
         let mut call = self.scripts.close.key(self.keys.closures(provider));
         let for_us = u64::try_from(closure.for_.as_micros())
             .unwrap_or(u64::MAX)
@@ -426,11 +448,17 @@ impl FleetLimiter {
         };
         call.arg(name).arg(for_us).arg(&closure.reason);
         call.arg(BREAKER).arg(BREAKER_US).arg(LONGEST_DOUBLED_US);
-        call.arg(FORGOTTEN_US).arg(RAMP_OVER_US);
+        call.arg(FORGOTTEN_US)
+            .arg(RAMP_OVER_US)
+            .arg(PACE_KNOWN_AFTER_US);
         if let Some(now_us) = now_us {
             call.arg(now_us);
         }
-        self.run(&call).await
+        let (strikes, least_us) = self.run(&call).await?;
+        Ok(Struck {
+            strikes,
+            below_per_s: per_s(least_us),
+        })
     }
 
     /// Tells how a probe ended ([`crate::limit::Grant::probe`]): what it was a probe of, among the `names` of its
@@ -754,6 +782,20 @@ fn open_closure(now_us: i64, name: &str, closed: Closed) -> Option<Closure> {
         for_: Duration::from_micros(left),
         reason: closed.reason,
     })
+}
+
+fn slowed(now_us: i64, name: &str, closed: &Closed) -> Option<Slowed> {
+    let least_us = closed.slower.now_us(now_us, closed.ramp_us);
+    let is_open = closed.ramp_us > 0 && !closed.is_over(now_us);
+    Some(Slowed {
+        name: name.to_owned(),
+        below_per_s: per_s(least_us).filter(|_| is_open)?,
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "an interval far below 2^52")]
+fn per_s(interval_us: i64) -> Option<f64> {
+    (interval_us > 0).then(|| 1e6 / interval_us as f64)
 }
 
 /// Numbers of asks rise over restarts of a process that keeps its name.

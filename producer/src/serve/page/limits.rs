@@ -17,7 +17,7 @@ use super::board::Seen;
 use super::html::{Head, Trouble, moment, page};
 use super::runs::head;
 use super::{Page, Shared, Who};
-use crate::limits::{Budget, Budgets, budgets, change};
+use crate::limits::{Budget, Budgets, Slowed, budgets, change};
 use crate::show;
 
 /// One limit in one scope.
@@ -49,6 +49,7 @@ struct Shown {
     speed: Option<String>,
     limits: Vec<Line>,
     closed: Vec<Shut>,
+    slowed: Vec<String>,
     held: Option<String>,
     is_closed: bool,
     /// Limits that can be changed.
@@ -125,6 +126,7 @@ async fn of(shared: &Page, seen: &Seen, provider: &Provider) -> Shown {
         speed: (!speeds.is_empty()).then(|| show::rate(speeds.iter().sum())),
         limits: Vec::new(),
         closed: Vec::new(),
+        slowed: Vec::new(),
         held: None,
         is_closed: false,
         names: provider
@@ -156,6 +158,7 @@ impl Shown {
                 reason: closed.reason,
             })
             .collect();
+        self.slowed = budgets.slowed.iter().map(Slowed::told).collect();
         self.limits = budgets
             .limits
             .into_iter()

@@ -4,6 +4,7 @@ use paceline_protocol::lanes::taker_of;
 
 use crate::run::StateWord;
 use crate::show;
+use crate::watch::REFUSES_MORE_THAN;
 
 /// From this share of the allowed speed on, the limit is what binds.
 const FULL: f64 = 0.85;
@@ -96,6 +97,10 @@ pub(super) fn verdict(facts: &Facts<'_>) -> (By, String) {
             By::Provider,
             format!("{closed}: it opens by itself, or at once with resume"),
         );
+    }
+    if let Some(slowed) = facts.binds.filter(|b| b.contains(REFUSES_MORE_THAN)) {
+        let what = "less than its limits allow; a lower limit in its file saves the refusals";
+        return (By::Provider, format!("{slowed}, {what}"));
     }
     let idle = facts.speed.is_none_or(|speed| speed < 0.05);
     if facts.granted == 0 || facts.state == StateWord::Queued && idle {

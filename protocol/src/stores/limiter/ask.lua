@@ -2,7 +2,7 @@
 --
 -- Keys (all of one provider, so of one hash tag; `P` is `<namespace>:{<provider>}`):
 --   P:closed            hash   `*` (the provider), a credential's public name or `<limit>:<scope>` ->
---                              `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`; and what operators said:
+--                              what it says (closure.lua); and what operators said:
 --                              #id, #layout (absent: 1), #hold<whole> -> `<until us> <reason>`, =<limit's name> -> numbers
 --   P:paced:<limit>     hash   since (of points alone), next, id, period, used, before, by -> `<interval> <burst> <period>`, heard -> `<left or -1> <till us> <numbers>`,
 --                              nearer -> `<horizon> <until us>`
@@ -67,16 +67,11 @@ do
     elseif first == 61 then
       set[string.sub(name, 2)] = text
     else
-      local till, strikes, probe, ramp, after, reason = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
-      if till then
-        local c = { till = tonumber(till), strikes = tonumber(strikes), probe = tonumber(probe),
-          ramp = tonumber(ramp), next = tonumber(after), reason = reason }
-        if (c.ramp > 0 and now >= c.ramp + ask.ramp_over)
-          or (c.probe == 0 and c.ramp == 0 and now >= c.till + ask.forgotten) then
-          over[#over + 1] = name
-        else
-          closed[name], any_closed = c, true
-        end
+      local c = read_closure(text)
+      if c and is_over(c, now, ask.ramp_over, ask.forgotten) then
+        over[#over + 1] = name
+      elseif c then
+        closed[name], any_closed = c, true
       end
     end
   end
@@ -420,7 +415,14 @@ local function charge_closure(c, start)
   if not c then return end
   if c.ramp > 0 then
     local seconds = min(max(floor((start - c.ramp) / 1000000), 0), 9)
-    c.next, c.dirty = max(c.next, start) + floor(ask.ramp / 2 ^ seconds), true
+    local interval = floor(ask.ramp / 2 ^ seconds)
+    if c.least > 0 then interval = max(least_now(c, start), floor(2 * c.least / 2 ^ seconds)) end
+    c.next, c.dirty = max(c.next, start) + interval, true
+    if c.start > 0 then
+      local gap = min(max(start - c.start, 0), 10000000)
+      c.mean = c.mean == 0 and gap or floor((7 * c.mean + gap) / 8)
+    end
+    c.start = start
   elseif c.till <= now then
     c.probe, c.dirty = start, true
   end
@@ -575,8 +577,7 @@ local function save_closures()
   if #over > 0 then call('HDEL', KEYS[1], unpack(over)) end
   for name, c in pairs(closed) do
     if c.dirty then
-      call('HSET', KEYS[1], name, table.concat({ int(c.till), int(c.strikes), int(c.probe), int(c.ramp),
-        int(c.next), c.reason }, ' '))
+      call('HSET', KEYS[1], name, write_closure(c))
     end
   end
 end

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use redis::AsyncCommands as _;
 
-use super::{FleetLimiter, LimiterError, open_closure, own_closure, wire};
+use super::{FleetLimiter, LimiterError, open_closure, own_closure, slowed, wire};
 use crate::limit::{Closed, Hold, Kept, Numbers};
 
-use super::Closure;
+use super::{Closure, Slowed};
 
 /// What operators said, as it lies in Redis.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,6 +21,8 @@ pub struct KeptNow {
     pub hold: Option<Hold>,
     /// What answers closed.
     pub closures: Vec<Closure>,
+    /// What is open and called below a pace that was refused.
+    pub slowed: Vec<Slowed>,
     /// The state was lost and nothing was put back yet.
     pub is_lost: bool,
 }
@@ -130,13 +132,19 @@ impl FleetLimiter {
                 (None, name) if name == hold_name => {
                     kept.hold = read_hold(text).filter(|hold| hold.until_us > seen.now_us);
                 }
-                (None, name) => kept.closures.extend(
-                    own_closure(provider, name)
-                        .and_then(|own| open_closure(seen.now_us, own, wire::read_closed(text)?)),
-                ),
+                (None, name) => {
+                    let own = own_closure(provider, name);
+                    let Some((own, closed)) = own.zip(wire::read_closed(text)) else {
+                        continue;
+                    };
+                    kept.slowed.extend(slowed(seen.now_us, own, &closed));
+                    kept.closures
+                        .extend(open_closure(seen.now_us, own, closed));
+                }
             }
         }
         kept.closures.sort_by(|a, b| a.name.cmp(&b.name));
+        kept.slowed.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(kept)
     }
 

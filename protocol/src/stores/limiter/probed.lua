@@ -7,14 +7,12 @@ local now = ARGV[4] ~= '' and tonumber(ARGV[4]) or t[1] * 1000000 + t[2]
 if tonumber(redis.call('HGET', KEYS[1], '#layout') or 1) > LAYOUT then return 0 end
 local start, how, again = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 for i = 5, #ARGV do
-  local till, strikes, probe, ramp, after, reason =
-    string.match(redis.call('HGET', KEYS[1], ARGV[i]) or '', '^(%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
-  if till and tonumber(probe) == start and tonumber(till) <= now then
-    till, ramp, after = tonumber(till), tonumber(ramp), tonumber(after)
-    if how == '0' then ramp, after = now, now end
-    if how == '2' then till = now + again end
-    redis.call('HSET', KEYS[1], ARGV[i],
-      string.format('%.0f %s 0 %.0f %.0f %s', till, strikes, ramp, after, reason))
+  local c = read_closure(redis.call('HGET', KEYS[1], ARGV[i]))
+  if c and c.probe == start and c.till <= now then
+    c.probe = 0
+    if how == '0' then c.ramp, c.next = now, now end
+    if how == '2' then c.till = now + again end
+    redis.call('HSET', KEYS[1], ARGV[i], write_closure(c))
   end
 end
 return 0

@@ -10,9 +10,9 @@ for i = 1, #v, 2 do
   local first = string.byte(v[i])
   if first ~= 35 and first ~= 61 and (ARGV[1] == '' or ARGV[1] == v[i]) then
     closures = closures + 1
-    local reason = string.match(v[i + 1], '^%d+ %d+ %d+ %d+ %d+ (.*)$')
-    if reason then
-      redis.call('HSET', KEYS[1], v[i], string.format('%.0f 0 0 0 0 %s', now, reason))
+    local c = read_closure(v[i + 1])
+    if c then
+      redis.call('HSET', KEYS[1], v[i], string.format('%.0f 0 0 0 0 %s', now, c.reason))
     else
       redis.call('HDEL', KEYS[1], v[i])
     end

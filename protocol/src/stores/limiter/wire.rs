@@ -9,7 +9,7 @@ use crate::limit::{
     Answer, Ask, CLAIM_US, Closed, FORGOTTEN_US, FURTHEST_US, Grant, Group, Heard,
     IN_FLIGHT_AGAIN_US, Instance, LATEST_US, LEAD_US, LEASE_US, LEASES_BLIND_US, LONGEST_LEFT_US,
     Learned, Lease, Leases, Left, NEARER_US, Nearer, Numbers, PROBE_AGAIN_US, PROBE_US, Paced,
-    PacedBy, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, SAME_RESET_US, SCARCE_US, State,
+    PacedBy, Quota, RAMP_OVER_US, RAMP_US, Refusal, Rule, SAME_RESET_US, SCARCE_US, Slower, State,
     UNMARKED_WINDOW_US, Why, mark_step, whole_of, window_guard_us,
 };
 
@@ -497,21 +497,32 @@ fn read_quota(fields: &Fields) -> Option<Quota> {
     })
 }
 
-/// Reads what is closed: `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`.
+/// Reads what is closed, as `closure.lua` writes it.
 pub(super) fn read_closed(text: &str) -> Option<Closed> {
-    let mut parts = text.splitn(6, ' ');
+    let mut parts = text.split(' ');
     let mut number = || parts.next()?.parse::<i64>().ok();
-    Some(Closed {
+    let mut closed = Closed {
         until_us: number()?,
         strikes: u32::try_from(number()?).ok()?,
         probe_us: number()?,
         ramp_us: number()?,
         next_us: number()?,
-        reason: parts.next()?.to_owned(),
-    })
+        ..Closed::default()
+    };
+    closed.reason = parts.next()?.to_owned();
+    let mut number = || parts.next()?.parse::<i64>().ok();
+    if let Some(start_us) = number() {
+        closed.slower = Slower {
+            start_us,
+            mean_us: number()?,
+            least_us: number()?,
+            refused_us: number()?,
+        };
+    }
+    Some(closed)
 }
 
-/// Writes what [`read_closed`] reads.
+/// Writes a closure that [`read_closed`] reads, without what its ramps taught: it is put back where all is lost.
 pub(super) fn encode_closed(closed: &Closed) -> String {
     format!(
         "{} {} {} {} {} {}",

@@ -8,7 +8,7 @@ use paceline_protocol::connector::cooldown;
 use paceline_protocol::limit::{BREAKER, Grant, PROVIDER};
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::broker::Publisher;
-use paceline_protocol::stores::limiter::Closure;
+use paceline_protocol::stores::limiter::{Closure, Struck};
 
 use tracing::Instrument;
 
@@ -174,12 +174,12 @@ impl Lane {
         self.context.tasks.spawn(async move {
             for _ in 0..5 {
                 match limiter.close(&provider, &closure).await {
-                    Ok(strikes) => {
-                        if strikes >= BREAKER {
+                    Ok(struck) => {
+                        if struck.strikes >= BREAKER {
                             drop(events.send(Event::BreakerOpened(closure.clone())));
                         }
-                        kept::keep(&context, &provider, &closure, strikes, now_us).await;
-                        tell(&publisher, &called, &closure, strikes).await;
+                        kept::keep(&context, &provider, &closure, struck.strikes, now_us).await;
+                        tell(&publisher, &called, &closure, struck).await;
                         return;
                     }
                     Err(error) => tracing::warn!(provider.name = provider, error = %error, "the closure did not reach the fleet yet"),
@@ -221,15 +221,23 @@ impl Lane {
 const GOOD_AT_MOST: usize = 64;
 
 /// Events for who listens: a credential or scope was closed by its provider.
-async fn tell(publisher: &Publisher, provider: &str, closure: &Closure, strikes: u32) {
-    let topic = if strikes >= BREAKER {
+async fn tell(publisher: &Publisher, provider: &str, closure: &Closure, struck: Struck) {
+    if let Some(below_per_s) = struck.below_per_s {
+        tracing::warn!(
+            provider.name = provider,
+            closes = closure.name,
+            below_per_s,
+            "the provider serves less than its file allows: it is called more slowly; a lower limit in the file saves the refusals"
+        );
+    }
+    let topic = if struck.strikes >= BREAKER {
         "provider.blocked"
     } else {
         "provider.closed"
     };
     let body = serde_json::json!({
         "event": topic, "provider": provider, "closed": closure.name, "reason": closure.reason,
-        "for_s": closure.for_.as_secs_f64(), "strikes": strikes,
+        "for_s": closure.for_.as_secs_f64(), "strikes": struck.strikes, "below_per_s": struck.below_per_s,
     });
     if let Err(error) = publisher.event(topic, &body).await {
         tracing::debug!(error = %error, "an event was not announced");
