@@ -35,6 +35,8 @@ pub struct Shape {
     pub nights: u32,
     /// Calls a second, in the provider's file and at the provider alike.
     pub rate: u32,
+    /// Calls a second that the provider serves, where that is not what its file says.
+    pub serves: Option<u32>,
     /// How long the provider takes to answer.
     pub latency: Duration,
     /// What goes wrong there.
@@ -53,6 +55,7 @@ impl Default for Shape {
             days: 20,
             nights: 3,
             rate: 400,
+            serves: None,
             latency: Duration::from_millis(3),
             faults: Vec::new(),
             gate: "0.99",
@@ -95,7 +98,7 @@ impl Calendar {
             keys: keys.clone(),
             limits: Limits {
                 concurrency: Some(64),
-                ..Limits::per_second(shape.rate)
+                ..Limits::per_second(shape.serves.unwrap_or(shape.rate))
             },
             latency: Latency::fixed(shape.latency),
             faults: Faults(shape.faults.clone()),

@@ -67,6 +67,39 @@ async fn a_429_closes_its_own_scope_and_one_probe_opens_it() {
     assert_eq!(calendar.provider.report().repeated, 0);
 }
 
+/// The file says 60 a second, the provider serves 20.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_serves_less_than_its_file_is_refused_ever_more_rarely_and_named() {
+    let shape = Shape {
+        rate: 60,
+        serves: Some(20),
+        days: 60,
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("stricter", shape).expect("a calendar");
+    let _loader = calendar.load().expect("started");
+    let _workers = [calendar.collect(), calendar.collect()].map(|w| w.expect("started"));
+    let enqueued = calendar.producer(&["enqueue", "fares", "--run-id", RUN]);
+    enqueued.expect("it ends").expect_code(0);
+    let patience = std::time::Instant::now() + Duration::from_secs(180);
+    loop {
+        let limits = calendar.producer(&["limits", "fare-search"]);
+        let limits = limits.expect("it ends").expect_code(0).stdout;
+        if limits.contains("was refused at a pace that its limits allow; kept below") {
+            break;
+        }
+        assert!(std::time::Instant::now() < patience, "{limits}");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let status = calendar.json(&["status", RUN]).expect("a status");
+    let binds = status["binds"].as_str().unwrap_or_default();
+    assert!(binds.contains("refuses more than about"), "{status}");
+    calendar.watch(RUN).expect("it ends").expect_code(0);
+    let log = calendar.provider.log();
+    let refused = log.iter().filter(|call| call.status == 429).count();
+    assert!((2..12).contains(&refused), "{refused} refused");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_again_and_again_the_run_is_paused() {
     let throttle = Fault::Throttle {

@@ -160,7 +160,7 @@ fn waste(row: &LedgerRow) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]

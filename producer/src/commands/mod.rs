@@ -9,6 +9,7 @@ pub(crate) mod enqueue;
 mod health;
 pub(crate) mod limits;
 pub(crate) mod load;
+pub(crate) mod lost_queue;
 mod new;
 pub(crate) mod pause;
 mod plan;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use paceline_protocol::ids::RunRef;
 
+use super::lost_queue::LostQueues;
 use crate::cli::WatchArgs;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -39,7 +40,7 @@ pub async fn run(context: &Context, args: &WatchArgs) -> Result<Exit> {
     Ok(exit)
 }
 
-/// The same with servers at hand, and others looking on at `listen`.
+/// The same with servers at hand, and others looking on at `listen`: who waits for a run also looks after its queues.
 ///
 /// # Errors
 /// When a server stays away, or the address cannot be had.
@@ -57,5 +58,8 @@ pub async fn until_the_end(
         limiter: &stores.limiter,
         listening: listening.as_ref(),
     };
-    watcher.to_the_end(run).await
+    tokio::select! {
+        exit = watcher.to_the_end(run) => exit,
+        never = LostQueues::default().watch(context, stores, run) => never,
+    }
 }

@@ -82,7 +82,9 @@ impl<E: Environment + ?Sized> Known<'_, E> {
     /// How the lane's calls spread over a limit, of those that draw from it at all.
     fn spread(&self, provider: &Provider, limit: &Limit) -> Option<Spread> {
         let drawing = self.drawing(limit);
-        let spread = spread(self.plan, provider, limit, self.env)?;
+        let name = format!("{}/{}", provider.name, limit.name);
+        let told = self.expected.and_then(|e| e.points_per_call.get(&name));
+        let spread = spread(self.plan, provider, limit, told.copied(), self.env)?;
         let load = spread.load * drawing;
         (load > 0.0).then_some(Spread { load, ..spread })
     }

@@ -196,7 +196,7 @@ pub(crate) fn scopes(
     limit: &Limit,
     env: &(impl Environment + ?Sized),
 ) -> u64 {
-    spread(plan, provider, limit, env).map_or(1, |spread| spread.scopes)
+    spread(plan, provider, limit, None, env).map_or(1, |spread| spread.scopes)
 }
 
 impl Estimate {

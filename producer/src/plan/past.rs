@@ -26,6 +26,9 @@ pub struct Expected {
     pub calls_per_cell: f64,
     /// The same for each endpoint.
     pub by_endpoint: BTreeMap<String, f64>,
+    /// What a call cost of each bucket of points, `provider/limit`, as the answers told it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub points_per_call: BTreeMap<String, f64>,
     /// How long a call takes, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call_s: Option<f64>,
@@ -74,6 +77,8 @@ struct Seen {
     calls: BTreeMap<String, u64>,
     took_us: u64,
     cells: HashSet<u64>,
+    /// Points and calls.
+    points: BTreeMap<String, (f64, f64)>,
 }
 
 impl Seen {
@@ -82,6 +87,15 @@ impl Seen {
             *self.calls.entry(row.endpoint.clone()).or_default() += 1;
             self.took_us = self.took_us.saturating_add(row.duration_us);
             self.cells.insert(row.cell);
+        }
+        for told in &row.points {
+            let Some((limit, Ok(points))) = told.rsplit_once('=').map(|(l, p)| (l, p.parse()))
+            else {
+                continue;
+            };
+            let name = format!("{}/{limit}", row.provider);
+            let (sum, calls) = self.points.entry(name).or_default();
+            (*sum, *calls) = (*sum + f64::max(points, 0.0), *calls + 1.0);
         }
     }
 
@@ -95,8 +109,32 @@ impl Seen {
                 .into_iter()
                 .map(|(name, calls)| (name, calls as f64 / cells))
                 .collect(),
+            points_per_call: self
+                .points
+                .into_iter()
+                .map(|(limit, (points, calls))| (limit, points / calls))
+                .collect(),
             call_s: Some(self.took_us as f64 / calls / 1e6),
             run,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::tests::row;
+
+    #[test]
+    fn the_points_of_a_call_are_those_that_the_answers_told() {
+        let mut seen = Seen::default();
+        for points in ["points=10", "points=20", "points"] {
+            seen.add(&LedgerRow {
+                points: vec![points.into()],
+                ..row(1)
+            });
+        }
+        let told = seen.tell("n".into()).expect("calls");
+        assert_eq!(told.points_per_call["fare-search/points"], 15.0);
     }
 }

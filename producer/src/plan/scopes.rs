@@ -20,12 +20,13 @@ pub struct Spread {
     pub load: f64,
 }
 
-/// How the calls to `provider` spread over the scopes of `limit`; `None` when the points of a cost are not
-/// known before.
+/// How the calls to `provider` spread over the scopes of `limit`, each for so many points as a past run `told`;
+/// `None` when the points of a cost are not known before.
 pub fn spread(
     plan: &Plan,
     provider: &Provider,
     limit: &Limit,
+    told: Option<f64>,
     env: &(impl Environment + ?Sized),
 ) -> Option<Spread> {
     let mut names = names_of(limit.per.as_deref());
@@ -43,8 +44,9 @@ pub fn spread(
         }
         (false, _) => {}
     }
+    let told = told.map(|points| points.to_string());
     let cost = match &limit.rule {
-        LimitRule::Cost { points, .. } => Some(points.as_str()),
+        LimitRule::Cost { points, .. } => Some(told.as_deref().unwrap_or(points)),
         _ => None,
     };
     let lanes = if plan.providers.len() > 1 {

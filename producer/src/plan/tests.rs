@@ -7,7 +7,8 @@ use std::path::Path;
 use paceline_protocol::spec::{Auth, LoadedJob, Span, SpecFolder};
 use proptest::prelude::*;
 
-use super::estimate::estimate;
+use super::estimate::{Estimate, estimate, estimate_with};
+use super::past::Expected;
 use super::*;
 
 fn examples() -> SpecFolder {
@@ -37,6 +38,10 @@ fn pair(name: &str, value: &str) -> (String, String) {
 
 /// A job on two providers `a` and `b@static`, loaded from files of its own.
 fn load(split: &str, provider: &str, cells: u32) -> LoadedJob {
+    load_with("limits: [{name: s, rate: 10/s}]\n", split, provider, cells)
+}
+
+fn load_with(limits: &str, split: &str, provider: &str, cells: u32) -> LoadedJob {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::create_dir_all(dir.path().join("jobs")).expect("writable");
     std::fs::create_dir_all(dir.path().join("providers")).expect("writable");
@@ -51,7 +56,7 @@ fn load(split: &str, provider: &str, cells: u32) -> LoadedJob {
     .expect("writable");
     for (name, egress) in [("a", ""), ("b", "egress: static\n")] {
         let text = format!(
-            "provider: {name}\nbase_url: http://localhost\n{egress}limits: [{{name: s, rate: 10/s}}]\nendpoints: {{e: {{get: /e, records: $.r, fields: {{id: $.id}}}}}}\n"
+            "provider: {name}\nbase_url: http://localhost\n{egress}{limits}endpoints: {{e: {{get: /e, records: $.r, fields: {{id: $.id}}}}}}\n"
         );
         std::fs::write(dir.path().join(format!("providers/{name}.yaml")), text).expect("writable");
     }
@@ -104,6 +109,25 @@ fn the_estimate_tells_time_and_quota() {
         text.contains("destination=NRT depart=2026-11-22 nights=1"),
         "{text}"
     );
+}
+
+#[test]
+fn a_cost_is_estimated_by_what_calls_really_cost() {
+    let points =
+        "limits: [{name: points, cost: '60', rate: 100/s, burst: 100, actual: $.cost}]\n";
+    let job = load_with(points, "  n: {range: [1, 1000]}\n", "a", 10);
+    let plan = plan_run(&job, &PlanRequest::example(), &env()).expect("plans");
+    let seconds = |told: &Estimate| told.seconds.map(f64::round);
+    assert_eq!(seconds(&estimate(&plan, &env())), Some(599.0));
+    let told = Expected {
+        calls_per_cell: 1.0,
+        by_endpoint: [("e".to_owned(), 1.0)].into(),
+        points_per_call: [("a/points".to_owned(), 20.0)].into(),
+        call_s: None,
+        run: "last".into(),
+    };
+    let told = estimate_with(&plan, &env(), Some(told));
+    assert_eq!(seconds(&told), Some(199.0));
 }
 
 #[test]

@@ -85,6 +85,13 @@ fn deadline(plan: &Plan, open: &OpenRun) -> Option<Timestamp> {
     Some(begun + schedule.deadline.0)
 }
 
+/// Whether the run must have ended by `now`.
+pub(super) fn is_past(files: &RunFiles, now: Timestamp) -> bool {
+    let open = files.open.as_ref();
+    let due = open.and_then(|open| deadline(&files.plan, open));
+    due.is_some_and(|due| now >= due)
+}
+
 async fn end(server: &Server, run: &RunRef) -> Result<()> {
     let stores = &server.stores;
     let files = RunFiles::expect(&stores.archive, run).await?;

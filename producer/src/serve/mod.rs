@@ -12,6 +12,7 @@ mod gauges;
 mod half;
 mod http;
 mod leader;
+mod lost_queues;
 mod need;
 mod notify;
 mod page;
@@ -169,6 +170,7 @@ pub async fn run(context: Context, args: &ServeArgs) -> Result<Exit> {
     tasks.spawn(triggers::follow(server.clone()));
     tasks.spawn(deadline::enforce(server.clone()));
     tasks.spawn(half::go_on(server.clone()));
+    tasks.spawn(lost_queues::look_after(server.clone()));
     tasks.spawn(gauges::keep_measuring(server.clone()));
     tasks.spawn(hear(server.clone()));
     tasks.spawn(requests::answer(server.clone()));

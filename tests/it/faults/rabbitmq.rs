@@ -101,3 +101,47 @@ async fn a_run_whose_queue_is_gone_says_so_and_goes_on_when_it_is_enqueued_again
     producer(&scene, &[&enqueue[..], &["--wait"]].concat()).expect_code(0);
     scene.assert_nothing_repeated();
 }
+
+/// Who waits for a run, or serves, publishes its shards again by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_deleted_in_the_middle_is_made_again_by_who_looks_after_the_run() {
+    let (stack, fleet) = Fleet::beside(ServerKind::RabbitMq, "requeued").expect("a fleet");
+    let mut scene = Scene::new(fleet, &Calendar::SHORT);
+    scene.load();
+    let serve = scene
+        .fleet
+        .start("producer", &["serve", "--listen", "127.0.0.1:0"])
+        .expect("started");
+    let delete = |scene: &Scene, run: &str| {
+        let queue = format!("{}.work.fare-search.fares.{run}", scene.fleet.name);
+        stack
+            .rabbitmqctl(&["delete_queue", &queue])
+            .expect("deleted");
+    };
+    let patience = Duration::from_secs(180);
+    let enqueue = ["enqueue", "fares", "--run-id", RUN];
+    let enqueued = scene.fleet.producer(&enqueue, patience).expect("it ends");
+    enqueued.expect_code(0);
+    delete(&scene, RUN);
+    scene.collect();
+    // Only looks: the server publishes.
+    let watched = scene.fleet.producer(&["watch", RUN], patience);
+    watched.expect("it ends").expect_code(0);
+    let manifest = scene.manifest().await;
+    assert_eq!(manifest.succeeded + manifest.empty, manifest.cells);
+    scene.assert_nothing_repeated();
+    drop(serve);
+
+    let calls = scene.simulator.log().len();
+    let waits = ["enqueue", "fares", "--run-id", "waited", "--wait"];
+    let mut waiting = scene.fleet.start("producer", &waits).expect("started");
+    scene.after_calls(calls + 5).await;
+    delete(&scene, "waited");
+    let ended = waiting.wait_at_most(patience).expect("waited for");
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+    assert!(
+        waiting.said().contains("its shards are published again"),
+        "{}",
+        waiting.last_words(20)
+    );
+}

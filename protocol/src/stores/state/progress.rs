@@ -165,6 +165,16 @@ impl State {
         self.told(self.keys.unserved(run)).await
     }
 
+    /// What kept collectors from serving the run is mended.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn serves_again(&self, run: &RunRef) -> Result<(), StateError> {
+        let mut connection = self.connection().await?;
+        let gone = connection.del(self.keys.unserved(run));
+        gone.await.map_err(|e| self.failed(e))
+    }
+
     /// Says something under a key that is forgotten after a minute.
     async fn tell(&self, key: String, what: &str) -> Result<(), StateError> {
         let mut connection = self.connection().await?;
