@@ -24,6 +24,7 @@ fn ask(limit: &str, calls: u64, want: u32) -> Ask {
         limits: vec![0],
         choices: Vec::new(),
         spread: false,
+        yields: false,
         points: Vec::new(),
     };
     Ask {

@@ -53,6 +53,16 @@ pub struct ReadRun {
     pub date: Date,
     /// When it was planned, which decides which run is newer.
     pub planned_at: Timestamp,
+    /// Its newest round when it was read; older builds do not say.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub round: u32,
+    /// Only what came after this round is read: the rest was read before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_round: Option<u32>,
+}
+
+fn is_first(round: &u32) -> bool {
+    *round == 0
 }
 
 impl ReadRun {

@@ -45,7 +45,8 @@ impl Keys {
 
     /// Somebody puts the next mark of this quota.
     pub fn marking(&self, provider: &str, quota: &Instance) -> String {
-        format!("{}:marking", self.limit(provider, quota))
+        let scope = short(&quota.scope);
+        format!("{}:marking:{}:{scope}", self.limits(provider), quota.limit)
     }
 
     /// Number of grants given to `<job>/<run>`.

@@ -281,6 +281,7 @@ fn ask(now: i64, holder: u8, wants: &[u32], held: u64, claim: u8) -> Ask {
             limits,
             choices: if i < 2 { choices.clone() } else { Vec::new() },
             spread: i == 0,
+            yields: i == 2,
             points: if i == 1 || i == 2 {
                 vec![(6, 3 * i as u64)]
             } else {
@@ -562,6 +563,7 @@ async fn a_redis_flushed_in_a_loop_gives_not_one_too_many() {
                     limits: vec![0],
                     choices: vec![],
                     spread: false,
+                    yields: false,
                     points: vec![],
                 }];
                 let answer = limiter.ask(&ask).await.expect("answers").answer;
@@ -725,7 +727,14 @@ async fn claims_and_closures() {
         for_: Duration::from_secs(s),
         reason: "throttled".into(),
     };
-    assert_eq!(limiter.close("p", &closure(60)).await.expect("answers").strikes, 0);
+    assert_eq!(
+        limiter
+            .close("p", &closure(60))
+            .await
+            .expect("answers")
+            .strikes,
+        0
+    );
     limiter.close("p", &closure(5)).await.expect("answers");
     let closed = limiter.closures("p").await.expect("answers");
     assert!(

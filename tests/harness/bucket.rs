@@ -123,7 +123,23 @@ impl Bucket {
     /// # Errors
     /// When S3 refuses.
     pub async fn put(&self, key: &str, body: &[u8]) -> anyhow::Result<()> {
-        let request = self.client.put_object().bucket(&self.name).key(key);
+        self.put_saying(key, body, &[]).await
+    }
+
+    /// The same, with what is said beside the object.
+    ///
+    /// # Errors
+    /// When S3 refuses.
+    pub async fn put_saying(
+        &self,
+        key: &str,
+        body: &[u8],
+        said: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let mut request = self.client.put_object().bucket(&self.name).key(key);
+        for (name, value) in said {
+            request = request.metadata(*name, *value);
+        }
         let put = request.body(ByteStream::from(body.to_vec())).send().await;
         put.map(drop).with_context(|| key.to_owned())
     }

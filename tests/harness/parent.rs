@@ -52,12 +52,59 @@ impl Parent<'_> {
         let bucket = Bucket::of(self.fleet);
         let layout = self.layout(run);
         let plan = self.plan(run, planned_at, parts.len() as u64)?;
-        let output = &plan.job.outputs.s3;
         let mut manifest = empty_manifest(&plan);
+        self.add(&mut manifest, &plan, 0, parts).await?;
+        bucket
+            .put(&layout.manifest(), &serde_json::to_vec(&manifest)?)
+            .await?;
+        bucket
+            .put(&layout.plan(), &serde_json::to_vec(&plan)?)
+            .await
+    }
+
+    /// A good run was retried: this is what its `round` brought.
+    ///
+    /// # Errors
+    /// When S3 refuses, or there is no such run.
+    pub async fn retried(&self, run: &str, round: u32, part: &[Value]) -> anyhow::Result<()> {
+        let bucket = Bucket::of(self.fleet);
+        let layout = self.layout(run);
+        let plan: Plan = serde_json::from_slice(&bucket.get(&layout.plan()).await?.body)?;
+        let manifest = bucket.get(&layout.manifest()).await?;
+        let mut manifest: Manifest = serde_json::from_slice(&manifest.body)?;
+        self.add(&mut manifest, &plan, round, &[part.to_vec()])
+            .await?;
+        bucket
+            .put(&layout.manifest(), &serde_json::to_vec(&manifest)?)
+            .await?;
+        let (planned, date, round) = (
+            plan.planned_at.to_string(),
+            plan.date.to_string(),
+            round.to_string(),
+        );
+        let said = [
+            ("planned", &*planned),
+            ("date", &date),
+            ("narrowed", "false"),
+            ("round", &round),
+        ];
+        bucket.put_saying(&layout.success(), b"", &said).await
+    }
+
+    async fn add(
+        &self,
+        manifest: &mut Manifest,
+        plan: &Plan,
+        round: u32,
+        parts: &[Vec<Value>],
+    ) -> anyhow::Result<()> {
+        let bucket = Bucket::of(self.fleet);
+        let layout = self.layout(plan.run.as_str());
+        let output = &plan.job.outputs.s3;
         for (block, rows) in parts.iter().enumerate() {
             let name = PartName {
                 block: u32::try_from(block)?,
-                round: 0,
+                round,
             };
             let key = layout.part(0, name, part_suffix(output.format, output.compress));
             let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
@@ -71,12 +118,7 @@ impl Parent<'_> {
                 records: rows.len() as u64,
             });
         }
-        bucket
-            .put(&layout.manifest(), &serde_json::to_vec(&manifest)?)
-            .await?;
-        bucket
-            .put(&layout.plan(), &serde_json::to_vec(&plan)?)
-            .await
+        Ok(())
     }
 
     /// Where the run lies.

@@ -202,8 +202,31 @@ async fn only_changed_events_cost_calls_and_a_failed_child_loses_none() {
     enqueue(&calendar, "c1");
     enqueue(&calendar, "c2");
     has(&calendar, "c2", &[("CDG", "2026-12-30")]).await;
+
+    // A parent that was read is retried: what that brought is read with the next one, and nothing else of it again.
+    let added = [event("lyon", NICE, "2027-01-10T10:00:00Z", 1)];
+    events.retried("e4", 1, &added).await.expect("written");
+    let fourth = [vec![event("busan", BUSAN, "2026-12-20T01:00:00Z", 0)]];
+    events
+        .good_run("e5", "2026-11-24T00:00:00Z", &fourth)
+        .await
+        .expect("written");
+    enqueue(&calendar, "c3");
+    has(&calendar, "c3", &[("NCE", "2027-01-09")]).await;
     let report = calendar.provider.report();
-    assert_eq!((report.calls, report.repeated, report.refused), (12, 0, 0));
+    assert_eq!((report.calls, report.repeated, report.refused), (15, 0, 0));
+    let empty = [
+        "enqueue",
+        JOB,
+        "--run-id",
+        "c4",
+        "--date",
+        "2026-12-01",
+        "--wait",
+    ];
+    let empty = calendar.producer(&empty).expect("it ends");
+    empty.expect_code(0);
+    has(&calendar, "c4", &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,6 +94,49 @@ async fn a_lane_without_a_worker_is_seen_and_the_deadline_ends_its_run_but_not_a
     scene.until("end of the half made run", half).await;
 }
 
+/// Its first block is not full when the time is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn cells_that_were_answered_before_the_deadline_count() {
+    let mut scene = scene("serve-deadline");
+    scene
+        .fleet
+        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.replace("providers/fare-search.yaml", "rate: 200/s", "rate: 2/s");
+    let serving = scene
+        .fleet
+        .start("producer", &["serve", "--listen", "127.0.0.1:0"]);
+    let _serving = serving.expect("it starts");
+    scene.collect();
+    scene.load();
+    scene.enqueue();
+    scene.after_calls(8).await;
+    grow_old(&scene).await;
+    for command in ["pause", "resume"] {
+        let done = scene
+            .fleet
+            .producer(&[command, RUN], LIMIT)
+            .expect("it runs");
+        done.expect_code(0);
+    }
+    scene.ends_with(4).await;
+    let manifest = scene.manifest().await;
+    let calls = scene.simulator.report().calls;
+    let answered = manifest.succeeded + manifest.empty;
+    // Of the calls that were on their way when it ended nobody waits for the answer.
+    assert!(
+        answered >= 7 && answered + 4 >= calls,
+        "{answered} of {calls}"
+    );
+    assert_eq!(answered + manifest.failed, 28);
+    assert_eq!(manifest.reasons.get("deadline"), Some(&manifest.failed));
+    scene.assert_nothing_repeated();
+
+    let retry = ["retry", RUN, "--wait"];
+    let ended = scene.fleet.producer(&retry, LONG).expect("it ends");
+    ended.expect_code(0);
+    scene.assert_nothing_repeated();
+}
+
 async fn grow_old(scene: &crate::scene::Scene) {
     let bucket = Bucket::of(&scene.fleet);
     let key = scene.layout().plan();

@@ -241,6 +241,7 @@ fn ask(place: usize, batch: u32) -> Ask {
             limits: vec![0, 1],
             choices: Vec::new(),
             spread: false,
+            yields: false,
             points: Vec::new(),
         }],
         keeps: false,

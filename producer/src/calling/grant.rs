@@ -62,6 +62,7 @@ impl Wanted {
             limits: (0..self.shared).collect(),
             choices: self.choices.clone(),
             spread: false,
+            yields: false,
             points: self.limits.iter().enumerate().map(points).collect(),
         };
         Ask {

@@ -197,8 +197,8 @@ async fn runs_of(
     if !follows || runs::plan_of(archive, newest).await?.job.changes.is_none() {
         return Ok(runs.into_iter().take(1).collect());
     }
-    let since = runs::last_read(archive, &job.name, read).await?;
-    Ok(runs::since(runs, since))
+    let readings = runs::Readings::of(archive, &job.name, &runs).await?;
+    Ok(readings.unread(runs))
 }
 
 /// The run that `parent` stands for: that of the job behind `after`, else that of the first job that is read.

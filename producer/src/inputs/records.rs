@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use indexmap::IndexMap;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::inputs::ReadRun;
-use paceline_protocol::layout::RunLayout;
+use paceline_protocol::layout::{PartName, RunLayout};
 use paceline_protocol::manifest::{Manifest, ManifestPart};
 use paceline_protocol::newest::{NewestRecords, UPDATE_TYPE};
 use paceline_protocol::part::{PartFormat, lines};
@@ -55,11 +55,11 @@ impl RunRecords {
             object.with_context(|| format!("{key} is not there: the run has not ended"))?;
         let manifest: Manifest = serde_json::from_slice(&object.body)
             .with_context(|| format!("{key} is not what it should be"))?;
-        Ok(RunRecords {
-            run,
-            plan,
-            parts: manifest.parts,
-        })
+        let mut parts = manifest.parts;
+        if let Some(read) = run.after_round {
+            parts.retain(|part| PartName::from_key(&part.key).is_some_and(|(_, p)| p.round > read));
+        }
+        Ok(RunRecords { run, plan, parts })
     }
 
     /// The same for a run that is known by its id alone.

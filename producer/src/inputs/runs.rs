@@ -16,6 +16,9 @@ use crate::stores::Archive;
 /// How many runs are asked for at a time.
 const AT_A_TIME: usize = 32;
 
+/// So many good runs of a child tell what it has read of runs that were retried.
+const LOOK_BACK: usize = 30;
+
 /// The good runs of a job (those with `_SUCCESS`, not narrowed by `--only`), planned last first.
 ///
 /// # Errors
@@ -52,6 +55,8 @@ fn of_success(run: &RunRef, said: &HashMap<String, String>) -> Option<(bool, Rea
         id: run.run.clone(),
         date: said.get("date")?.parse().ok()?,
         planned_at: said.get("planned")?.parse().ok()?,
+        round: said.get("round").map_or(Some(0), |r| r.parse().ok())?,
+        after_round: None,
     };
     Some((narrowed, found))
 }
@@ -62,6 +67,8 @@ fn of_plan(plan: &Plan) -> (bool, ReadRun) {
         id: plan.run.clone(),
         date: plan.date,
         planned_at: plan.planned_at,
+        round: 0,
+        after_round: None,
     };
     (!plan.only.is_empty(), found)
 }
@@ -119,24 +126,59 @@ pub async fn up_to(
     Ok(std::iter::once(first.clone()).chain(older).collect())
 }
 
-/// When the newest run of `read` was planned that the last good run of `child` has read.
-///
-/// # Errors
-/// When S3 does not answer.
-pub async fn last_read(archive: &Archive, child: &str, read: &str) -> Result<Option<Timestamp>> {
-    let Some(last) = good_runs(archive, child).await?.into_iter().next() else {
-        return Ok(None);
-    };
-    let plan = plan_of(archive, &last).await?;
-    let runs = plan.inputs.runs.iter().filter(|run| run.job == read);
-    Ok(runs.map(|run| run.planned_at).max())
-}
+/// The runs of `read` that the good runs of `child` have read, the newest reading first.
+pub struct Readings(Vec<Vec<ReadRun>>);
 
-/// Of `runs` (newest first) those planned after what was read last; the newest in any case.
-pub fn since(runs: Vec<ReadRun>, last_read: Option<Timestamp>) -> Vec<ReadRun> {
-    let new = |run: &ReadRun| last_read.is_none_or(|last| run.planned_at > last);
-    let count = runs.iter().take_while(|run| new(run)).count().max(1);
-    runs.into_iter().take(count).collect()
+impl Readings {
+    /// Reads what the last good run of `child` has read, and where one of `runs` was retried, what those before it have.
+    ///
+    /// # Errors
+    /// When S3 does not answer.
+    pub async fn of(archive: &Archive, child: &str, runs: &[ReadRun]) -> Result<Self> {
+        let Some(newest) = runs.first() else {
+            return Ok(Readings(Vec::new()));
+        };
+        let looks = match runs.iter().any(|run| run.round > 0) {
+            true => LOOK_BACK,
+            false => 1,
+        };
+        let mut readings = Vec::new();
+        for good in good_runs(archive, child).await?.into_iter().take(looks) {
+            let mut read = plan_of(archive, &good).await?.inputs.runs;
+            read.retain(|run| run.job == newest.job);
+            readings.push(read);
+        }
+        Ok(Readings(readings))
+    }
+
+    /// When the newest run was planned that was read last.
+    fn last(&self) -> Option<Timestamp> {
+        self.0.first()?.iter().map(|run| run.planned_at).max()
+    }
+
+    /// The round of a run that was read last.
+    fn round_of(&self, id: &RunId) -> Option<u32> {
+        let reading = |runs: &Vec<ReadRun>| runs.iter().find(|run| run.id == *id).map(|r| r.round);
+        self.0.iter().find_map(reading)
+    }
+
+    /// Of `runs` (newest first) those planned after what was read last, the newest in any case; and what retries have
+    /// added since to those that were read before.
+    pub fn unread(&self, runs: Vec<ReadRun>) -> Vec<ReadRun> {
+        let last = self.last();
+        let new = |run: &ReadRun| last.is_none_or(|last| run.planned_at > last);
+        let count = runs.iter().take_while(|run| new(run)).count().max(1);
+        let mut unread = runs;
+        let older = unread.split_off(count.min(unread.len()));
+        unread.extend(older.into_iter().filter_map(|run| {
+            let read = self.round_of(&run.id)?;
+            (run.round > read).then_some(ReadRun {
+                after_round: Some(read),
+                ..run
+            })
+        }));
+        unread
+    }
 }
 
 #[cfg(test)]
@@ -149,6 +191,8 @@ mod tests {
             id: format!("d{day}").parse().expect("a run id"),
             date: "2026-11-21".parse().expect("a date"),
             planned_at: at(day),
+            round: 0,
+            after_round: None,
         }
     }
 
@@ -160,19 +204,36 @@ mod tests {
 
     #[test]
     fn a_child_that_failed_loses_no_run_of_its_parent() {
-        let days = |last| {
-            let runs = vec![run(9), run(8), run(7)];
-            let read = since(runs, last);
+        let days = |last: Option<u8>| {
+            let read = Readings(last.into_iter().map(|day| vec![run(day)]).collect());
+            let read = read.unread(vec![run(9), run(8), run(7)]);
             read.iter().map(|r| r.id.to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(days(Some(at(8))), ["d9"], "the child read the 8th");
-        assert_eq!(
-            days(Some(at(7))),
-            ["d9", "d8"],
-            "the child of the 8th failed"
-        );
+        assert_eq!(days(Some(8)), ["d9"], "the child read the 8th");
+        assert_eq!(days(Some(7)), ["d9", "d8"], "the child of the 8th failed");
         assert_eq!(days(None), ["d9", "d8", "d7"], "no child was ever good");
-        assert_eq!(days(Some(at(9))), ["d9"], "read again by hand");
+        assert_eq!(days(Some(9)), ["d9"], "read again by hand");
+    }
+
+    #[test]
+    fn what_a_retry_added_to_a_run_that_was_read_is_read_once() {
+        let retried = |day, round| ReadRun { round, ..run(day) };
+        let read = |readings: Vec<Vec<ReadRun>>| {
+            let unread = Readings(readings).unread(vec![run(9), retried(8, 2), retried(7, 1)]);
+            let told = unread.iter().map(|r| (r.id.to_string(), r.after_round));
+            told.collect::<Vec<_>>()
+        };
+        let nine = ("d9".to_owned(), None);
+        let before = vec![vec![run(8)], vec![run(7)]];
+        assert_eq!(
+            read(before.clone()),
+            [nine.clone(), ("d8".into(), Some(0)), ("d7".into(), Some(0))]
+        );
+        let last = vec![retried(8, 1), retried(7, 1)];
+        assert_eq!(
+            read([vec![last], before].concat()),
+            [nine, ("d8".into(), Some(1))]
+        );
     }
 
     #[test]

@@ -145,6 +145,7 @@ impl Fleet<'_> {
                 limits: own,
                 choices: choices.clone(),
                 spread: self.case.spread,
+                yields: false,
             }
         });
         let held = limits.iter().enumerate().map(|(at, limit)| {

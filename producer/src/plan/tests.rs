@@ -113,8 +113,7 @@ fn the_estimate_tells_time_and_quota() {
 
 #[test]
 fn a_cost_is_estimated_by_what_calls_really_cost() {
-    let points =
-        "limits: [{name: points, cost: '60', rate: 100/s, burst: 100, actual: $.cost}]\n";
+    let points = "limits: [{name: points, cost: '60', rate: 100/s, burst: 100, actual: $.cost}]\n";
     let job = load_with(points, "  n: {range: [1, 1000]}\n", "a", 10);
     let plan = plan_run(&job, &PlanRequest::example(), &env()).expect("plans");
     let seconds = |told: &Estimate| told.seconds.map(f64::round);

@@ -22,6 +22,8 @@ use crate::run::{PartsFound, RunFiles, left_to_do, open_runs_since};
 
 /// How often the open runs are looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// So long workers have to end their calls and to leave what was answered, before all that is missing fails.
+const LEAVING: Duration = Duration::from_secs(8);
 /// After so long a run that still has not ended is told again.
 const AGAIN: Duration = Duration::from_secs(120);
 
@@ -32,6 +34,8 @@ struct Known {
     entered: Option<Timestamp>,
     /// When it must have ended.
     due: Option<Timestamp>,
+    /// When its collection was stopped.
+    stopped: Option<Instant>,
     /// When it was ended last.
     told: Option<Instant>,
 }
@@ -57,17 +61,28 @@ async fn look(server: &Server, known: &mut HashMap<RunRef, Known>) -> Result<()>
             let new = Known {
                 entered,
                 due,
-                told: None,
+                ..Known::default()
             };
             known.insert(run.clone(), new);
         }
         let Some(one) = known.get_mut(&run) else {
             continue;
         };
-        let told = one.told.is_some_and(|at| at.elapsed() < AGAIN);
-        if one.due.is_some_and(|due| server.clock.now() >= due) && !told {
-            end(server, &run).await?;
-            one.told = Some(Instant::now());
+        if one.due.is_none_or(|due| server.clock.now() < due) {
+            continue;
+        }
+        match one.stopped {
+            None => {
+                stop(server, &run).await?;
+                one.stopped = Some(Instant::now());
+            }
+            Some(stopped) if stopped.elapsed() >= LEAVING => {
+                if one.told.is_none_or(|told| told.elapsed() >= AGAIN) {
+                    end(server, &run).await?;
+                    one.told = Some(Instant::now());
+                }
+            }
+            Some(_) => {}
         }
     }
     Ok(())
@@ -92,18 +107,33 @@ pub(super) fn is_past(files: &RunFiles, now: Timestamp) -> bool {
     due.is_some_and(|due| now >= due)
 }
 
+/// Nobody begins a call any more; who works on the run leaves what was answered in `open/`. That is a pause in all but
+/// its object in S3, which stays: it says since when the run is open.
+async fn stop(server: &Server, run: &RunRef) -> Result<()> {
+    let stores = &server.stores;
+    let files = RunFiles::expect(&stores.archive, run).await?;
+    let Some(entry) = files.open else {
+        return Ok(());
+    };
+    tracing::warn!(run.id = %run, "past its deadline: cells not called fail, and the gate decides");
+    let stopped = OpenRun {
+        paused: true,
+        reason: Some("deadline".to_owned()),
+        ..entry
+    };
+    stores.state.set_open_run(&stopped).await?;
+    let told = Control::Pause { run: run.clone() };
+    Ok(stores.publisher.control(&told).await?)
+}
+
+/// What was answered is made parts, what is missing fails: by whoever takes the shards' ends.
 async fn end(server: &Server, run: &RunRef) -> Result<()> {
     let stores = &server.stores;
     let files = RunFiles::expect(&stores.archive, run).await?;
     let Some(open) = files.open else {
         return Ok(());
     };
-    tracing::warn!(run.id = %run, "past its deadline: cells not called fail, and the gate decides");
     let plan = &files.plan;
-    stores
-        .publisher
-        .control(&Control::Cancel { run: run.clone() })
-        .await?;
     for lane in plan.lanes() {
         stores.publisher.delete_queue(lane, run).await?;
     }

@@ -4,10 +4,17 @@ use super::HttpAnswer;
 use crate::connector::{Answer, Connector, Judged, TokenAnswer, TokenTemplates, provider_trace};
 
 impl HttpAnswer {
-    /// A header's value as a template or rule sees it.
+    /// A header's value as a template or rule sees it: that of several lines is one list (RFC 9110, section 5.3),
+    /// each member said once.
     pub fn header(&self, name: &str) -> Option<String> {
-        let value = self.headers.get(name)?;
-        value.to_str().ok().map(str::to_owned)
+        let lines = self.headers.get_all(name).iter();
+        let mut values: Vec<&str> = Vec::new();
+        for value in lines.filter_map(|value| value.to_str().ok()) {
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+        (!values.is_empty()).then(|| values.join(", "))
     }
 
     /// The provider's own id of the call, where it tells one.
@@ -47,5 +54,37 @@ impl HttpAnswer {
             body: &self.body,
             now_us,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_one_header_are_one_list() {
+        let mut answer = HttpAnswer {
+            status: 200,
+            headers: reqwest::header::HeaderMap::new(),
+            body: Vec::new(),
+        };
+        let lines = [
+            ("link", "</p1>; rel=\"prev\""),
+            ("link", "</p3>; rel=\"next\""),
+            ("ratelimit-policy", "\"day\";q=100000;w=86400"),
+            ("ratelimit-policy", "\"burst\";q=40;w=10"),
+            ("retry-after", "5"),
+            ("retry-after", "5"),
+        ];
+        for (name, value) in lines {
+            let value = value.parse().expect("a value");
+            answer.headers.append(name, value);
+        }
+        let joined = "</p1>; rel=\"prev\", </p3>; rel=\"next\"";
+        assert_eq!(answer.header("Link").as_deref(), Some(joined));
+        let policies = answer.header("RateLimit-Policy").expect("policies");
+        assert!(policies.ends_with("w=86400, \"burst\";q=40;w=10"));
+        assert_eq!(answer.header("Retry-After").as_deref(), Some("5"));
+        assert_eq!(answer.header("x-none"), None);
     }
 }

@@ -88,8 +88,7 @@ impl Probed {
 impl Closed {
     /// Whether nothing is left of it at `now_us`.
     pub fn is_over(&self, now_us: i64) -> bool {
-        let ramped =
-            self.ramp_us > 0 && now_us >= self.slower.over_us(self.ramp_us, RAMP_OVER_US);
+        let ramped = self.ramp_us > 0 && now_us >= self.slower.over_us(self.ramp_us, RAMP_OVER_US);
         let forgotten = self.probe_us == 0 && self.ramp_us == 0;
         ramped || (forgotten && now_us >= self.until_us + FORGOTTEN_US)
     }

@@ -585,7 +585,7 @@ impl<'a> Step<'a> {
                 scarce_us = SCARCE_US;
             }
         }
-        let horizon_us = own_us.min(turn_us).min(scarce_us);
+        let horizon_us = own_us.min(turn_us).min(scarce_us) >> u32::from(group.yields);
         if start_us > now + horizon_us {
             if let Binds::Limit(index) = binding {
                 self.live[index].wait_for_turn(now, start_us, own_us);

@@ -192,6 +192,8 @@ pub struct Group {
     pub spread: bool,
     /// What each of these calls takes of a [`Rule::Cost`], by index of the limit; 1 where it is not said.
     pub points: Vec<(usize, u64)>,
+    /// Plans half as far ahead, so that whoever else wants the same calls comes first.
+    pub yields: bool,
 }
 
 impl Group {

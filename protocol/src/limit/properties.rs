@@ -69,6 +69,7 @@ fn ask(limits: &[Instance], want: u32) -> Ask {
             .collect(),
         choices: Vec::new(),
         spread: false,
+        yields: false,
         points: Vec::new(),
     };
     Ask {
@@ -259,7 +260,7 @@ fn without_room(rule: &Rule) -> Option<Pace> {
 /// With demand always there, the share that is used is the pace.
 #[test]
 fn demand_uses_99_percent() {
-    for calls in [3, 10, 24, 29] {
+    for calls in [5u64, 50, 500, 2_000] {
         let rules = [Rule::Rate {
             calls,
             period_us: 1_000_000,
@@ -304,6 +305,7 @@ fn simple(limits: Vec<Instance>, want: u32) -> Ask {
         limits: drawn,
         choices: Vec::new(),
         spread: false,
+        yields: false,
         points: Vec::new(),
     };
     let groups = vec![group];

@@ -21,8 +21,8 @@ use redis::{
 use crate::keys::Keys;
 use crate::limit::{
     Answer, Ask, BREAKER, BREAKER_US, CLAIM_US, ClaimRef, Closed, FORGOTTEN_US, Instance,
-    LONGEST_DOUBLED_US, Moment, Numbers, PACE_KNOWN_AFTER_US, PROBE_AGAIN_US, PROVIDER, Probed, RAMP_OVER_US, SetMark,
-    State, in_force, used_now, whole_of,
+    LONGEST_DOUBLED_US, Moment, Numbers, PACE_KNOWN_AFTER_US, PROBE_AGAIN_US, PROVIDER, Probed,
+    RAMP_OVER_US, SetMark, State, in_force, used_now, whole_of,
 };
 use crate::settings::shown_url;
 use crate::version;

@@ -39,6 +39,7 @@ fn ask(holder: u32, want: u32, day: &Instance) -> Ask {
             limits: vec![0],
             choices: Vec::new(),
             spread: false,
+            yields: false,
             points: Vec::new(),
         }],
         keeps: false,

@@ -28,8 +28,8 @@ use super::lane::late::{Late, moves_by};
 use super::lane::shared::LaneShared;
 use super::on_time;
 use super::tokens::SignedIn;
-use super::work::CellResult;
 use crate::metrics::Metrics;
+use crate::output::finished::CellResult;
 use crate::traced::{self, Called};
 
 /// Everything that one call needs.

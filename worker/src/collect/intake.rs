@@ -319,7 +319,7 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         message: &ShardMessage,
     ) -> Option<(
         ShardWork,
-        Vec<super::work::FullBlock>,
+        Vec<crate::output::finished::FullBlock>,
         Arc<ShardInHand>,
         Vec<paceline_protocol::message::PartSummary>,
     )> {

@@ -14,9 +14,8 @@ use paceline_protocol::version;
 use uuid::Uuid;
 
 use super::lane::held::ShardInHand;
-use super::resume::encode_open;
 use super::settle::{SettleError, Stores};
-use super::work::OpenCells;
+use crate::output::finished::{FullBlock, OpenCells, encode_open};
 use crate::patience::Patience;
 
 /// What parting with a shard needs.
@@ -196,7 +195,7 @@ where
 pub async fn settle_until_done(
     stores: &Stores,
     shard: &Arc<ShardInHand>,
-    block: &super::work::FullBlock,
+    block: &FullBlock,
 ) -> Option<PartSummary> {
     let mut patience = Patience::new(Duration::from_millis(200), Duration::from_secs(10));
     loop {

@@ -10,8 +10,8 @@ use super::call::{CallEnd, backoff};
 use super::lane::held::ShardInHand;
 use super::lane::shared::LaneShared;
 use super::source::{Read, Unread};
-use super::work::CellResult;
 use crate::output::failures::Failure;
+use crate::output::finished::CellResult;
 
 /// Everything that one read needs.
 pub struct Reading {

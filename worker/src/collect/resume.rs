@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use paceline_protocol::block::CellEnd;
 use paceline_protocol::layout::{PartName, RunLayout};
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::plan::{Plan, Shard};
 use paceline_protocol::stores::objects::{ObjectError, Objects};
 
-use super::work::{OpenCells, WantedBlock};
+use super::work::WantedBlock;
 use crate::output::failures;
+use crate::output::finished::{OpenCells, OpenError, read_open_rounds};
 use crate::output::part::PartMeta;
 use paceline_protocol::message::merged_ends;
 
@@ -37,6 +37,9 @@ pub enum ResumeError {
     /// S3 is away.
     #[error(transparent)]
     Objects(#[from] ObjectError),
+    /// What was left in `open/`.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// A part that is not one.
     #[error("{key}: {why}")]
     Part {
@@ -178,45 +181,4 @@ fn standing_failures(
         !again && merged_ends(cells, of_block(parts, number)).0[within] == CellEnd::Failed
     };
     rows.into_iter().filter(|(cell, _)| stands(*cell)).collect()
-}
-
-/// What the last holder handed back in this round, and what earlier rounds left that were ended by a cancel or a deadline.
-async fn read_open_rounds(
-    objects: &Objects,
-    layout: &RunLayout,
-    shard: u64,
-    round: u32,
-) -> Result<OpenCells, ResumeError> {
-    let mut open = read_open(objects, layout, shard, round).await?;
-    for earlier in (0..round).rev() {
-        open.adopt(read_open(objects, layout, shard, earlier).await?);
-    }
-    Ok(open)
-}
-
-async fn read_open(
-    objects: &Objects,
-    layout: &RunLayout,
-    shard: u64,
-    round: u32,
-) -> Result<OpenCells, ResumeError> {
-    let key = layout.open(shard, round);
-    let Some(object) = objects.get(&key).await? else {
-        return Ok(OpenCells::default());
-    };
-    decode_open(&object.body).map_err(|why| ResumeError::Part { key, why })
-}
-
-/// The bytes of an `open/` object.
-///
-/// # Errors
-/// Never in practice: it is compressed in memory.
-pub fn encode_open(open: &OpenCells) -> std::io::Result<Bytes> {
-    let json = serde_json::to_vec(open).map_err(std::io::Error::other)?;
-    zstd::encode_all(json.as_slice(), 1).map(Bytes::from)
-}
-
-fn decode_open(bytes: &[u8]) -> Result<OpenCells, String> {
-    let json = zstd::decode_all(bytes).map_err(|e| e.to_string())?;
-    serde_json::from_slice(&json).map_err(|e| e.to_string())
 }

@@ -11,8 +11,8 @@ use paceline_protocol::stores::objects::{ObjectError, Objects, PutNew};
 use paceline_protocol::stores::state::{BlockCounts, State, StateError};
 
 use super::lane::held::{FailureRows, ShardInHand};
-use super::work::FullBlock;
 use crate::metrics::Metrics;
+use crate::output::finished::FullBlock;
 use crate::output::part::{PartError, PartMeta, name_of};
 use crate::output::rankings::Ranked;
 use crate::output::settle::{BlockPlace, block_counts};
@@ -108,17 +108,15 @@ impl Stores {
         shard: &ShardInHand,
         block: &FullBlock,
     ) -> Result<(), SettleError> {
-        let stand_ins = block.stand_ins();
-        if stand_ins.is_empty() {
+        let Some(body) = block.stand_ins_object() else {
             return Ok(());
-        }
+        };
         let part = PartName {
             block: block.number,
             round: shard.message.round,
         };
         let key = shard.run.layout.part_stand_ins(shard.message.shard, part);
-        let body = serde_json::to_vec(&stand_ins).expect("texts always serialise");
-        Ok(self.objects.put(&key, Bytes::from(body), &[]).await?)
+        Ok(self.objects.put(&key, body, &[]).await?)
     }
 
     /// Puts the failures when the object differs from what stands.
@@ -156,21 +154,8 @@ impl Stores {
         block: &FullBlock,
     ) -> Result<Stored, SettleError> {
         let format = &shard.run.format;
-        let mut meta = PartMeta {
-            ends: block.ends(),
-            records: block.records(),
-            version: block.answered_us(),
-            round: shard.message.round,
-            truncated: block.truncated(),
-            missing: block.missing(),
-            unscored: 0,
-        };
-        let lines: String = block
-            .results
-            .iter()
-            .flatten()
-            .map(|r| r.lines.as_str())
-            .collect();
+        let mut meta = PartMeta::of(block, shard.message.round);
+        let lines = block.lines();
         let ranked = self.ranked(shard, block.number, &meta, &lines);
         meta.unscored = ranked.unscored;
         let name = name_of(&meta.summary(block.number));

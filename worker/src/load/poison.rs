@@ -1,4 +1,7 @@
-//! A shard that came back dead: its missing cells become failures, so that the run ends.
+//! A shard that came back dead: its missing cells become failures, so that the run ends. Of one whose run is past its
+//! deadline, the cells that were answered count.
+
+use std::collections::BTreeSet;
 
 use paceline_protocol::block::{CellEnd, CellEnds};
 use paceline_protocol::layout::PartName;
@@ -9,7 +12,9 @@ use paceline_protocol::stores::objects::PutNew;
 use super::runs::{OpenedRun, Stage};
 use super::{LoadError, Loader};
 use crate::output::failures::{self, Failure};
+use crate::output::finished::{CellResult, FullBlock, OpenCells, OpenError, read_open_rounds};
 use crate::output::part::PartMeta;
+use crate::output::settle::BlockPlace;
 use paceline_protocol::message::merged_ends;
 use paceline_protocol::version;
 
@@ -18,7 +23,7 @@ const REASON: &str = "poison";
 /// The same when nothing is wrong with the shard, but its run is past its deadline.
 const DEADLINE: &str = "deadline";
 
-/// A block that the dead shard never wrote, with its cells that become failures.
+/// A block that the dead shard never wrote; its cells that are owed become failures.
 struct MissingBlock {
     block: u32,
     first_cell: u64,
@@ -54,17 +59,45 @@ impl Loader {
             rebuild: None,
             trace: None,
         };
+        let mut open = match word {
+            DEADLINE => self.left_open(run, shard).await?,
+            _ => OpenCells::default(),
+        };
         // A worker may put one of the blocks meanwhile: then that part is adopted, and the failures are
         // written again without its cells.
         while let missing = self.missing_blocks(run, shard).await?
             && !missing.is_empty()
         {
-            self.put_failures(run, shard.shard, &missing, word).await?;
-            for block in &missing {
-                self.put_failed_part(run, shard, block).await?;
+            let ended: Vec<FullBlock> = missing
+                .iter()
+                .map(|block| block.ended(&open, word))
+                .collect();
+            self.put_failures(run, shard.shard, &ended).await?;
+            for block in &ended {
+                self.put_part(run, shard, block).await?;
             }
+            // Whatever is missing still was put by somebody else.
+            open = OpenCells::default();
         }
         Ok(receipt)
+    }
+
+    /// What workers left of the shard when its run was ended.
+    async fn left_open(
+        &self,
+        run: &OpenedRun,
+        shard: &ShardMessage,
+    ) -> Result<OpenCells, LoadError> {
+        let objects = &self.stores.objects;
+        let read = read_open_rounds(objects, &run.layout, shard.shard, shard.round).await;
+        match read {
+            Err(OpenError::Objects(away)) => Err(away.into()),
+            Err(error @ OpenError::NotThat { .. }) => {
+                tracing::error!(run.id = %run.run, shard.id = shard.shard, %error, "its answers are lost");
+                Ok(OpenCells::default())
+            }
+            Ok(open) => Ok(open),
+        }
     }
 
     async fn missing_blocks(
@@ -121,16 +154,15 @@ impl Loader {
         Ok(summaries)
     }
 
-    /// The failures that are there, but for the missing cells, and those of the missing cells.
+    /// The failures that are there, but for the cells of `ended`, and those of them that failed.
     async fn put_failures(
         &self,
         run: &OpenedRun,
         shard: u64,
-        missing: &[MissingBlock],
-        reason: &str,
+        ended: &[FullBlock],
     ) -> Result<(), LoadError> {
         let key = run.layout.failures(shard);
-        let cells: Vec<u64> = missing.iter().flat_map(MissingBlock::cells).collect();
+        let cells: BTreeSet<u64> = ended.iter().flat_map(FullBlock::cells).collect();
         let mut body = Vec::new();
         if let Some(object) = self.stores.objects.get(&key).await? {
             for (row, line) in failures::rows(&object.body) {
@@ -140,38 +172,42 @@ impl Loader {
                 }
             }
         }
-        for cell in cells {
-            not_called(cell, reason).write(&run.plan, &mut body);
+        for failure in ended.iter().flat_map(FullBlock::failures) {
+            failure.write(&run.plan, &mut body);
         }
         Ok(self.stores.objects.put(&key, body.into(), &[]).await?)
     }
 
-    async fn put_failed_part(
+    async fn put_part(
         &self,
         run: &OpenedRun,
         shard: &ShardMessage,
-        block: &MissingBlock,
+        block: &FullBlock,
     ) -> Result<PutNew, LoadError> {
         let name = PartName {
-            block: block.block,
+            block: block.number,
             round: shard.round,
         };
         let key = run.part_key(Stage::Collected, shard.shard, name);
+        let lines = block.lines();
         let format = run.format_of(Stage::Collected);
-        let body = format.write("").map_err(|error| LoadError::Part {
+        let body = format.write(&lines).map_err(|error| LoadError::Part {
             key: key.clone(),
             why: error.to_string(),
         })?;
-        // Nothing was answered, so no document has this version.
-        let meta = PartMeta {
-            ends: block.ends.clone(),
-            records: 0,
-            version: 0,
-            round: shard.round,
-            truncated: 0,
-            missing: 0,
-            unscored: 0,
-        };
+        let mut meta = PartMeta::of(block, shard.round);
+        let place = BlockPlace::of(&run.plan, shard.shard, block.number, shard.round);
+        if let Some(place) = place {
+            let (ends, version) = (&meta.ends, meta.version);
+            let ranked = run
+                .rankings
+                .updates(&run.plan, &place, ends, version, &lines);
+            meta.unscored = ranked.unscored;
+        }
+        if let Some(stand_ins) = block.stand_ins_object() {
+            let key = run.layout.part_stand_ins(shard.shard, name);
+            self.stores.objects.put(&key, stand_ins, &[]).await?;
+        }
         Ok(self
             .stores
             .objects
@@ -181,14 +217,19 @@ impl Loader {
 }
 
 impl MissingBlock {
-    fn cells(&self) -> impl Iterator<Item = u64> {
-        let failed = self
-            .ends
-            .0
-            .iter()
-            .enumerate()
-            .filter(|(_, end)| **end == CellEnd::Failed);
-        failed.map(|(place, _)| self.first_cell + place as u64)
+    /// What it owes: the answer that a worker left, else a failure for `reason`.
+    fn ended(&self, open: &OpenCells, reason: &str) -> FullBlock {
+        let results = self.ends.0.iter().zip(self.first_cell..);
+        let result = |(end, cell): (&CellEnd, u64)| {
+            let left = || open.finished.get(&cell).cloned();
+            let failed = || CellResult::failed(not_called(cell, reason));
+            (*end == CellEnd::Failed).then(|| left().unwrap_or_else(failed))
+        };
+        FullBlock {
+            number: self.block,
+            first_cell: self.first_cell,
+            results: results.map(result).collect(),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod documents;
 pub mod doubles;
 pub mod failures;
+pub mod finished;
 pub mod normalise;
 pub mod object_keys;
 pub mod part;

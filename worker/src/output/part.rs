@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::finished::FullBlock;
 use paceline_protocol::block::CellEnds;
 use paceline_protocol::layout::PartName;
 use paceline_protocol::message::PartSummary;
@@ -38,6 +39,19 @@ pub enum PartError {
 }
 
 impl PartMeta {
+    /// Of the part that a block becomes in `round`; its scores are not looked at.
+    pub fn of(block: &FullBlock, round: u32) -> Self {
+        PartMeta {
+            ends: block.ends(),
+            records: block.records(),
+            version: block.answered_us(),
+            round,
+            truncated: block.truncated(),
+            missing: block.missing(),
+            unscored: 0,
+        }
+    }
+
     /// As it is put with the object.
     pub fn to_metadata(&self) -> [(&'static str, String); 7] {
         [

@@ -340,6 +340,7 @@ local function try_call(g, drawn, key)
     end
   end
   local horizon = min(own, turn, scarce)
+  if g.yields then horizon = floor(horizon / 2) end
   if start > now + horizon then
     if binding >= 0 then wait_for_turn(limits[binding + 1], start, own) end
     return nil, binding, PACED, start - floor(horizon / 2)

@@ -138,8 +138,7 @@ impl FleetLimiter {
                         continue;
                     };
                     kept.slowed.extend(slowed(seen.now_us, own, &closed));
-                    kept.closures
-                        .extend(open_closure(seen.now_us, own, closed));
+                    kept.closures.extend(open_closure(seen.now_us, own, closed));
                 }
             }
         }

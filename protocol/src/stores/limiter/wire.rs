@@ -119,6 +119,8 @@ struct WireGroup<'a> {
     spread: bool,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     points: &'a [(usize, u64)],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    yields: bool,
 }
 
 #[derive(Serialize)]
@@ -280,6 +282,7 @@ fn wire_group(group: &Group) -> WireGroup<'_> {
         limits: &group.limits,
         spread: group.spread,
         points: &group.points,
+        yields: group.yields,
         choices: group
             .choices
             .iter()

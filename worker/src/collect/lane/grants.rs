@@ -1,7 +1,9 @@
 //! Asking for grants: which cells, when, and what the answer means for the lane.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use paceline_protocol::ids::RunRef;
 use paceline_protocol::limit::{Answer, Ask, ClaimRef, Instance, Refusal, Why};
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::limiter::{Answered, LimiterError};
@@ -13,10 +15,11 @@ use super::held::Company;
 use super::scopes::{self, Sleep};
 use super::tokens::Signing;
 use super::turns::Turns;
+use super::yielding::{Ours, yielding};
 use super::{Event, InHand, Lane, WAIT_IN_HAND};
 use crate::collect::part_ways::Back;
-use crate::collect::work::CellResult;
 use crate::output::failures::Failure;
+use crate::output::finished::CellResult;
 
 /// After a refusal a hungry fleet does not ask all at once. (That a batch gathers meanwhile is in the refusal's
 /// own instant.)
@@ -86,10 +89,23 @@ impl Lane {
         });
     }
 
+    fn yielding(&self) -> BTreeSet<RunRef> {
+        let runs = self.held.values().map(|h| &h.held.shard.run);
+        let ours = runs.map(|run| Ours {
+            run: run.id.clone(),
+            priority: run.plan.job.priority,
+        });
+        let ours: Vec<Ours> = ours.collect();
+        let open = self.context.open_runs.borrow();
+        let yielding = yielding(&ours, &self.name, &open, rand::random());
+        yielding.into_iter().cloned().collect()
+    }
+
     /// Takes up to `most` ready cells, one from each shard in turn, of runs by their weight.
     pub(super) fn gather(&mut self, most: usize, now: Instant) -> Asking {
         let fleet_now = self.shared.fleet_us(now);
         let mut asking = Asking::default();
+        asking.yielding = self.yielding();
         let mut gathered = 0;
         let working = |h: &&InHand| h.leaving.is_none() && !h.held.shard.is_lost();
         let shards = self

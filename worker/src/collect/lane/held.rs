@@ -12,7 +12,8 @@ use paceline_protocol::stores::traces::Span;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit};
 
 use crate::collect::run::{Run, RunAtProvider};
-use crate::collect::work::{FullBlock, ShardWork};
+use crate::collect::work::ShardWork;
+use crate::output::finished::FullBlock;
 
 /// A shard in hand, from its claim to its ack.
 pub struct Held {

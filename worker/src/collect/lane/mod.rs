@@ -22,6 +22,7 @@ mod shards;
 pub mod shared;
 mod tokens;
 mod turns;
+mod yielding;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -49,8 +50,8 @@ use super::gaps::Gaps;
 use super::part_ways::{Back, Parting};
 use super::seats::Seats;
 use super::tokens::{Renewed, SignedIn};
-use super::work::FullBlock;
 use crate::metrics::Metrics;
+use crate::output::finished::FullBlock;
 use crate::shutdown::Shutdown;
 
 /// A worker does not hold shards while their budget is closed for longer than this.

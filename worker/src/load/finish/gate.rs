@@ -56,7 +56,10 @@ pub(super) fn judge(plan: &Plan, tally: &Tally, base: Option<u64>) -> Verdict {
         return verdict;
     }
     judge_cells(plan, tally, &mut verdict);
-    if let Some(why) = too_many_rejected(tally.rejected, tally.records) {
+    let most = tally.rejected * 2 > tally.records;
+    let rejected = too_many_rejected(tally.rejected, tally.records)
+        .or_else(|| most.then(|| rejected(tally.rejected, tally.records)));
+    if let Some(why) = rejected {
         verdict.fail(why);
     }
     judge_scores(tally, &mut verdict);
@@ -126,10 +129,15 @@ fn publishes(plan: &Plan) -> bool {
 }
 
 /// Why so many rejected documents are too many: more than 1 % of the records so far, and not just a few.
-pub(super) fn too_many_rejected(rejected: u64, records: u64) -> Option<String> {
-    (rejected >= FEW && rejected * 100 > records).then(|| {
-        format!("Elasticsearch rejected {rejected} of {records} documents, more than 1 %: see failures/documents-*.ndjson, and the job's `mapping`")
-    })
+pub(super) fn too_many_rejected(documents: u64, records: u64) -> Option<String> {
+    let too_many = documents >= FEW && documents * 100 > records;
+    too_many.then(|| rejected(documents, records))
+}
+
+fn rejected(documents: u64, records: u64) -> String {
+    format!(
+        "Elasticsearch rejected {documents} of {records} documents, more than 1 %: see failures/documents-*.ndjson, and the job's `mapping`"
+    )
 }
 
 #[cfg(test)]
@@ -212,5 +220,18 @@ mod tests {
         assert_eq!(too_many_rejected(9, 9), None);
         assert_eq!(too_many_rejected(10, 1000), None);
         assert!(too_many_rejected(11, 1000).is_some());
+    }
+
+    #[test]
+    fn a_small_run_whose_documents_were_all_rejected_replaces_nothing() {
+        let judged = |rejected| {
+            let tally = Tally {
+                rejected,
+                ..tally(4, 0, 0, 4)
+            };
+            judge(&snapshot_plan(), &tally, None).passed
+        };
+        assert!(judged(1) && judged(2), "some are listed");
+        assert!(!judged(3) && !judged(4));
     }
 }

@@ -352,6 +352,7 @@ impl Finish<'_> {
                 ("planned", plan.planned_at.to_string()),
                 ("date", plan.date.to_string()),
                 ("narrowed", (!plan.only.is_empty()).to_string()),
+                ("round", self.open.round.to_string()),
             ];
             objects.put(&layout.success(), Bytes::new(), &said).await?;
         }
