@@ -262,3 +262,34 @@ fn every_wrong_file_says_what_is_wrong_and_what_would_be_right() {
     assert!(differences.is_empty(), "{differences}");
     assert!(wrong_files().len() >= 40, "a wrong file was lost");
 }
+
+#[test]
+fn a_job_is_checked_with_its_providers_and_their_names_with_the_job() {
+    let provider = r#"provider: signs
+base_url: http://localhost:1
+credentials: {from_env: SIGNS_KEYS, fields: [key]}
+auth:
+  - {sign: hmac_sha256_hex, key: "{{ credential.key }}", message: "{{ request.methodd }}{{ request.path }}", header: x-sign, value: "{{ signature }}"}
+limits: [{name: s, rate: 1/s}]
+endpoints: {e: {get: /e, records: $.r, fields: {id: $.id}}}
+"#;
+    let job = "job: x\nprovider: signs\nendpoint: e\nsplit: {n: [1]}\noutputs: {s3: {}}\n";
+    let said = |provider: &str| {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (name, text) in [("jobs/x.yaml", job), ("providers/signs.yaml", provider)] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
+            std::fs::write(path, text).expect("writable");
+        }
+        let folder = SpecFolder::open(dir.path()).expect("readable");
+        let found = folder.check(&[dir.path().join("jobs/x.yaml")], None);
+        shown(&found.expect("readable"))
+    };
+    let named = said(provider);
+    assert!(named.contains("nothing gives `request.methodd`"), "{named}");
+    assert!(named.contains("did you mean `request.method`?"), "{named}");
+    let right = provider.replace("methodd", "method");
+    assert_eq!(said(&right), "");
+    let wrong = said(&right.replace("rate: 1/s", "rato: 1/s"));
+    assert!(wrong.contains("providers/signs.yaml:6"), "{wrong}");
+}

@@ -340,13 +340,19 @@ fn object_key(source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// The columns of the merged object: the first ranking's members and their scores.
+fn merged_columns(job: &Job) -> Option<[&str; 2]> {
+    let ranking = job.outputs.rankings.first()?;
+    Some([whole_name(&ranking.member).unwrap_or("member"), "score"])
+}
+
 /// `merged:` is the first ranking as rows: its members and their scores, nothing else.
 fn merged_object(source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
     let s3 = &job.outputs.s3;
     if s3.merged.is_none() {
         return;
     }
-    let Some(ranking) = job.outputs.rankings.first() else {
+    if job.outputs.rankings.is_empty() {
         let message = "`merged` is the job's first ranking as rows, and the job has none";
         found.push(
             source
@@ -355,7 +361,9 @@ fn merged_object(source: &Source, job: &Job, found: &mut Vec<Diagnostic>) {
         );
         return;
     };
-    let member = whole_name(&ranking.member).unwrap_or("member");
+    let Some([member, _]) = merged_columns(job) else {
+        return;
+    };
     for (i, column) in s3.columns.iter().enumerate() {
         if s3.key.is_none() && column != member && column != "score" {
             let message = format!(
@@ -751,11 +759,17 @@ fn provider_templates(
             open: cell.open,
             params: job.params.keys().cloned().collect(),
             credential: credential_fields(provider),
-            fixed: fixed_names(&used.spot, provider.credentials.is_some()),
+            fixed: fixed_names(&used.spot, provider.credentials.is_some(), has_parent(job)),
         };
         let what = format!(" (job `{}` uses this)", job.name);
         unknown_names(&file.source, used, &names, &what, found);
     }
+}
+
+/// Whether there is a run that `parent` stands for.
+fn has_parent(job: &Job) -> bool {
+    let reads = |d: &Dimension| matches!(d.values, DimensionValues::RecordsOf(_));
+    job.after.is_some() || job.source.is_some() || job.split.values().any(reads)
 }
 
 /// Fields of a pool in the environment; a file's are not known here.
@@ -811,8 +825,11 @@ fn record_names(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Vec
         Some((format!("view.heatmap.{key}"), name))
     });
     for (path, field) in columns.chain(changes).chain(mapped).chain(viewed) {
-        // Those of a merged object are not names of records.
-        if job.outputs.s3.merged.is_none() || !path.starts_with("outputs.s3") {
+        let s3 = &job.outputs.s3;
+        let of_merged = s3.merged.is_some() && path.starts_with("outputs.s3");
+        // Of a merged object alone they are no names of records; beside `key` they may be either.
+        let either = merged_columns(job).is_some_and(|columns| columns.contains(&field));
+        if !of_merged || s3.key.is_some() && !either {
             not_known(
                 source,
                 &path,
@@ -852,7 +869,7 @@ fn job_templates(folder: &SpecFolder, source: &Source, job: &Job, found: &mut Ve
             open: known.open,
             params: job.params.keys().cloned().collect(),
             credential: None,
-            fixed: fixed_names(&used.spot, false),
+            fixed: fixed_names(&used.spot, false, has_parent(job)),
         };
         unknown_names(source, used, &names, "", found);
     }
@@ -870,6 +887,7 @@ fn job_names(folder: &SpecFolder, source: &Source, job: &Job, spot: &Spot) -> Kn
                 .collect();
             row(folder, source, job, dimension, &added)
         }
+        Spot::RecordsOf { job } => names::job_records(folder, job, 8),
         Spot::Source => names::source_names(folder, job),
         Spot::Record => names::own_records(folder, source, job),
         Spot::RunOnly | Spot::LookUp => Known::default(),

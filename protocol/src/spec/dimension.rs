@@ -205,16 +205,18 @@ fn range(r: &Reader, node: &Node) -> Option<DimensionValues> {
 /// `records_of:`; its `where` sees the other job's records.
 pub(super) fn records_of(r: &Reader, node: &Node, spot: &Spot) -> Option<RecordsOf> {
     let f = r.fields(node, RECORDS_OF)?;
-    let spot = match spot {
-        Spot::Source => Spot::Source,
-        _ => Spot::Free,
+    let job = f.need("job", Reader::name);
+    let spot = match (spot, &job) {
+        (Spot::Source, _) => Spot::Source,
+        (_, Some(job)) => Spot::RecordsOf { job: job.clone() },
+        (_, None) => Spot::Free,
     };
     let filter = f.take("where", |r, n| r.expression(n, &spot));
     let columns = f
         .take("columns", |r, n| r.list(n, Reader::text))
         .unwrap_or_default();
     Some(RecordsOf {
-        job: f.need("job", Reader::name)?,
+        job: job?,
         filter,
         columns,
     })

@@ -384,16 +384,29 @@ impl SpecFolder {
         chosen.iter().for_each(|path| folder.add(path));
         let wanted =
             |source: &Source| paths.is_empty() || chosen.iter().any(|p| same_file(p, &source.path));
+        // A job is right when its providers are.
+        let jobs = folder.jobs.iter().filter(|f| wanted(&f.source));
+        let needed: Vec<&Source> = jobs
+            .clone()
+            .filter_map(|f| Some(folder.providers_of(&f.source, f.model.as_ref()?).found))
+            .flatten()
+            .map(|provider| &provider.source)
+            .collect();
         let mut found: Vec<Diagnostic> = folder.neither.clone();
         found.retain(|d| {
             paths.is_empty() || chosen.iter().any(|p| same_file(p, Path::new(&d.file)))
         });
-        for file in folder.jobs.iter().filter(|f| wanted(&f.source)) {
+        for file in jobs {
             found.extend(folder.job_diagnostics(file));
+            if !paths.is_empty() {
+                found.extend(folder.broken_of(file));
+            }
             found.extend(folder.name_taken(file));
             found.extend(lacking(&file.source, env));
         }
-        for file in folder.providers.iter().filter(|f| wanted(&f.source)) {
+        let is_needed = |source: &Source| needed.iter().any(|n| same_file(&n.path, &source.path));
+        let checked = |f: &&Sourced<Provider>| wanted(&f.source) || is_needed(&f.source);
+        for file in folder.providers.iter().filter(checked) {
             found.extend(file.found.iter().cloned());
             found.extend(folder.provider_taken(file));
             found.extend(shared::differing(file, &folder.providers));

@@ -19,6 +19,11 @@ pub enum Spot {
     },
     /// `source:` and `fields:` of a job without calls: the other job's records.
     Source,
+    /// `where:` of a dimension's `records_of:`: the records of the job that is read.
+    RecordsOf {
+        /// Which one.
+        job: String,
+    },
     /// Outputs, `dedupe`, `changes`: the job's own records.
     Record,
     /// `key:` the cell.
@@ -99,6 +104,12 @@ pub fn is_reserved(name: &str) -> bool {
 /// Parts of `run` and `parent`.
 pub const RUN_PARTS: [&str; 3] = ["id", "date", "started_at"];
 
+/// Parts of `request`, of what is signed.
+pub const REQUEST_PARTS: [&str; 6] = ["method", "path", "query", "url", "body", "body_sha256"];
+
+/// Fixed names without parts.
+const TEXTS: [&str; 5] = ["today", "now", "now_ms", "signature", "endpoint"];
+
 /// The names that a template may use.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
@@ -125,6 +136,8 @@ impl Names {
                 part.is_none_or(|p| self.params.iter().any(|k| k == first(p)))
             }
             "run" | "parent" if self.has_fixed(root) => part.is_none_or(|p| RUN_PARTS.contains(&p)),
+            "request" if self.has_fixed(root) => part.is_none_or(|p| REQUEST_PARTS.contains(&p)),
+            _ if TEXTS.contains(&root) && self.has_fixed(root) => part.is_none(),
             "credential" if self.has_fixed("credential") => {
                 let fields = self.credential.as_ref();
                 part.is_none_or(|p| fields.is_none_or(|known| known.iter().any(|k| k == first(p))))
@@ -145,6 +158,7 @@ impl Names {
         for name in &self.fixed {
             match *name {
                 "params" => all.extend(self.params.iter().map(|p| format!("params.{p}"))),
+                "request" => all.extend(REQUEST_PARTS.iter().map(|p| format!("request.{p}"))),
                 "run" | "parent" => all.extend(RUN_PARTS.iter().map(|p| format!("{name}.{p}"))),
                 "credential" => all.extend(self.credential_names()),
                 _ => all.push((*name).to_owned()),
@@ -165,11 +179,15 @@ fn first(part: &str) -> &str {
     part.split('.').next().unwrap_or(part)
 }
 
-/// The names of `spot` that are no dimension, field or column.
-pub fn fixed_names(spot: &Spot, has_credentials: bool) -> Vec<&'static str> {
+/// The names of `spot` that are no dimension, field or column; `has_parent`: the job follows or reads another one.
+pub fn fixed_names(spot: &Spot, has_credentials: bool, has_parent: bool) -> Vec<&'static str> {
     let mut names: Vec<&'static str> = match spot {
         Spot::Lane | Spot::GrantedToken => vec![],
-        Spot::Row { .. } | Spot::RowFilter { .. } | Spot::Source | Spot::LookUp => {
+        Spot::Row { .. }
+        | Spot::RowFilter { .. }
+        | Spot::RecordsOf { .. }
+        | Spot::Source
+        | Spot::LookUp => {
             vec!["params", "run", "today", "parent"]
         }
         Spot::Record | Spot::ObjectKey | Spot::RunOnly => {
@@ -178,6 +196,7 @@ pub fn fixed_names(spot: &Spot, has_credentials: bool) -> Vec<&'static str> {
         Spot::Ready | Spot::Pick | Spot::ProviderSource => vec!["params", "run", "today"],
         _ => vec!["params", "run", "today", "now", "now_ms", "parent"],
     };
+    names.retain(|name| has_parent || *name != "parent");
     match spot {
         Spot::Signing => names.push("request"),
         Spot::Signature => names.extend(["request", "signature"]),
