@@ -153,6 +153,36 @@ async fn limits_are_set_held_and_reset_while_a_run_goes_on_and_outlive_redis() {
     calendar.check(RUN).await.expect("checked").assert_kept();
 }
 
+/// Each shard has cells of every scope, so that its worker takes all shards to keep every scope busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_are_filled_one_after_the_other_however_many_shards_are_in_hand() {
+    let by_nights =
+        "  - {name: kind, rate: 5/s, per: \"{{ nights }}\"}\n  - {name: in-flight".to_owned();
+    let shape = Shape {
+        destinations: &["NRT", "KIX"],
+        days: 40,
+        provider: vec![("  - {name: in-flight", by_nights)],
+        ..Shape::default()
+    };
+    let calendar = Calendar::new("in-turn", shape).expect("a calendar");
+    let _loader = calendar.load().expect("started");
+    let worker = calendar.collect().expect("started");
+    let enqueue = ["enqueue", "fares", "--run-id", RUN];
+    calendar.producer(&enqueue).expect("it ends").expect_code(0);
+    let calls = |log: &[Call]| log.len() >= 45;
+    calendar.until("45 calls", calls).await.expect("called");
+    drop(worker);
+    let data = calendar.fleet.layout("fares", RUN).data();
+    let parts = calendar.bucket().keys(&data).await.expect("listed").len();
+    assert!(parts >= 5, "{parts} blocks of 5 cells after 45 calls");
+
+    let _another = calendar.collect().expect("started");
+    calendar.watch(RUN).expect("it ends").expect_code(0);
+    calendar.check(RUN).await.expect("checked").assert_kept();
+    let repeated = calendar.provider.report().repeated;
+    assert!(repeated <= 25, "{repeated} calls were made again");
+}
+
 /// Nights of the search `NRT/2026-12-05/2026-12-07`.
 fn nights(call: &Call) -> Option<u32> {
     let mut days = call.cell.as_deref()?.split('/').skip(1);

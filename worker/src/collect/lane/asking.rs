@@ -94,14 +94,50 @@ pub struct Asking {
     pub yielding: BTreeSet<RunRef>,
 }
 
-struct AskedGroup {
-    group: Group,
+/// What the cells of a group have in common: they draw from the same limits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kin {
+    /// The run, as its grants are counted.
+    run: String,
     /// The endpoint that all of its calls go to.
     endpoint: String,
     /// The credential that all of its cells are bound to.
     picked: Option<usize>,
     /// The rendered scopes that all of its cells share.
     scopes: Vec<String>,
+}
+
+impl Kin {
+    /// That of a cell whose next call goes to `endpoint`; `picked` is the credential that alone may serve it.
+    ///
+    /// # Errors
+    /// When a scope cannot be made for this cell: it has no call.
+    pub fn of(
+        shard: &ShardInHand,
+        cell: u64,
+        endpoint: String,
+        picked: Option<usize>,
+    ) -> Result<Self, WishError> {
+        let scopes = cell_scopes(shard, cell, &endpoint, || {
+            context_of(shard, cell, &endpoint)
+        })?;
+        Ok(Kin {
+            run: shard.run.name.clone(),
+            endpoint,
+            picked,
+            scopes,
+        })
+    }
+}
+
+fn context_of(shard: &ShardInHand, cell: u64, endpoint: &str) -> CallContext {
+    let values = shard.run.plan.matrix.cell(cell);
+    shard.at.connector.cell(values).of_endpoint(endpoint)
+}
+
+struct AskedGroup {
+    group: Group,
+    kin: Kin,
     /// The numbers of its run's plan, by place in the limits.
     planned: Vec<(usize, Numbers)>,
     wishes: VecDeque<Wish>,
@@ -162,41 +198,27 @@ impl Drawn {
 }
 
 impl Asking {
-    /// Adds a cell whose next call goes to `endpoint`; `picked` is the credential that alone may serve it. `now_us` is the
-    /// fleet's clock, which decides the calendar windows of quotas.
+    /// Adds a cell of `kin`. `now_us` is the fleet's clock, which decides the calendar windows of quotas.
     ///
     /// # Errors
-    /// When a scope or limit cannot be made for this cell: it has no call.
+    /// When a limit cannot be made for this cell: it has no call.
     pub fn add(
         &mut self,
         wish: Wish,
-        endpoint: &str,
+        kin: Kin,
         shard: &ShardInHand,
-        picked: Option<usize>,
         now_us: i64,
     ) -> Result<(), WishError> {
-        let context = || {
-            let values = shard.run.plan.matrix.cell(wish.cell);
-            shard.at.connector.cell(values).of_endpoint(endpoint)
-        };
-        let scopes = cell_scopes(shard, wish.cell, endpoint, context)?;
-        let same = |g: &&mut AskedGroup| {
-            g.group.run == shard.run.name
-                && g.endpoint == endpoint
-                && g.picked == picked
-                && g.scopes == scopes
-        };
-        if let Some(known) = self.groups.iter_mut().find(same) {
+        if let Some(known) = self.groups.iter_mut().find(|g| g.kin == kin) {
             known.group.want += 1;
             known.wishes.push_back(wish);
             return Ok(());
         }
-        let (group, planned) = self.group(shard, &context(), picked, now_us)?;
+        let context = context_of(shard, wish.cell, &kin.endpoint);
+        let (group, planned) = self.group(shard, &context, kin.picked, now_us)?;
         self.groups.push(AskedGroup {
             group,
-            endpoint: endpoint.to_owned(),
-            picked,
-            scopes,
+            kin,
             planned,
             wishes: VecDeque::from([wish]),
             drawn: Vec::new(),
@@ -299,6 +321,15 @@ impl Asking {
         place
     }
 
+    /// Of the cells that draw from the same limits those of the shard that has been in hand for longest come first: however
+    /// many shards there are, the blocks that a crash would lose stay few.
+    pub fn oldest_first(&mut self) {
+        for asked in &mut self.groups {
+            let wishes = asked.wishes.make_contiguous();
+            wishes.sort_by_key(|wish| wish.held);
+        }
+    }
+
     /// Nothing is asked for.
     pub fn is_empty(&self) -> bool {
         self.groups.is_empty()
@@ -356,7 +387,9 @@ impl Asking {
 
     /// Whether the cells of `group` draw from other limits than those of other groups.
     pub fn is_scoped(&self, group: usize) -> bool {
-        self.groups.get(group).is_some_and(|g| !g.scopes.is_empty())
+        self.groups
+            .get(group)
+            .is_some_and(|g| !g.kin.scopes.is_empty())
     }
 
     /// The name of what a refusal of a key or of a limit is about.
@@ -381,10 +414,10 @@ impl Asking {
         Some((wish, drawn))
     }
 
-    /// The cells that got no grant, in their order, with their group's number.
-    pub fn ungranted(self) -> impl Iterator<Item = (usize, VecDeque<Wish>)> {
+    /// The cells that got no grant, in their order, with their group's number and kin.
+    pub fn ungranted(self) -> impl Iterator<Item = (usize, Kin, VecDeque<Wish>)> {
         let groups = self.groups.into_iter().enumerate();
-        groups.map(|(number, group)| (number, group.wishes))
+        groups.map(|(number, group)| (number, group.kin, group.wishes))
     }
 }
 

@@ -18,6 +18,7 @@ impl Lane {
         self.empties = 0;
         self.tokens.look_again();
         self.dead.clear();
+        self.asleep.forget();
         self.unblock();
     }
 
@@ -46,6 +47,7 @@ impl Lane {
     /// A quota has room again before its reset. A lane that asks soon anyway is left alone.
     pub(super) fn go_on_with_what_came_back(&mut self, quotas: &[(String, u64)]) {
         let now = Instant::now();
+        self.asleep.forget();
         let mut awake = self.unblock();
         for (quota, calls) in quotas {
             let mut left = usize::try_from(*calls).unwrap_or(usize::MAX);

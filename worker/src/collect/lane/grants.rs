@@ -10,7 +10,7 @@ use paceline_protocol::stores::limiter::{Answered, LimiterError};
 use paceline_protocol::stores::marks;
 use paceline_protocol::topology::DelayLevel;
 
-use super::asking::{self, Asking, Wish, WishError};
+use super::asking::{self, Asking, Kin, Wish, WishError};
 use super::held::Company;
 use super::scopes::{self, Sleep};
 use super::tokens::Signing;
@@ -107,6 +107,7 @@ impl Lane {
         let mut asking = Asking::default();
         asking.yielding = self.yielding();
         let mut gathered = 0;
+        let mut slept = BTreeSet::new();
         let working = |h: &&InHand| h.leaving.is_none() && !h.held.shard.is_lost();
         let shards = self
             .held
@@ -118,7 +119,11 @@ impl Lane {
             });
         let mut turns = Turns::new(shards, rand::random);
         while gathered < most {
-            let Some(key) = turns.next(rand::random()) else {
+            let next = match 2 * gathered < most {
+                true => turns.oldest(rand::random()),
+                false => turns.next(rand::random()),
+            };
+            let Some(key) = next else {
                 break;
             };
             let taken = self.held.get_mut(&key);
@@ -160,21 +165,25 @@ impl Lane {
                 }
                 continue;
             }
-            let added = signed.and_then(|(place, _)| {
-                asking.add(
-                    Wish { held: key, cell },
-                    &endpoint,
-                    &shard,
-                    place,
-                    fleet_now,
-                )
+            let kin = signed.and_then(|(place, _)| Kin::of(&shard, cell, endpoint, place));
+            let asleep = kin
+                .as_ref()
+                .ok()
+                .and_then(|kin| self.asleep.queue(kin, now));
+            let added = kin.and_then(|kin| match &asleep {
+                Some(_) => Ok(()),
+                None => asking.add(Wish { held: key, cell }, kin, &shard, fleet_now),
             });
             let Some(in_hand) = self.held.get_mut(&key) else {
                 continue;
             };
-            match added {
-                Ok(()) => gathered += 1,
-                Err(error) => {
+            match (added, asleep) {
+                (Ok(()), Some((until, name))) => {
+                    in_hand.held.work.sleep_for(cell, until, name);
+                    slept.insert(key);
+                }
+                (Ok(()), None) => gathered += 1,
+                (Err(error), _) => {
                     let result = unaskable(cell, error.to_string(), error.outcome(), fleet_now);
                     in_hand
                         .settling
@@ -182,6 +191,8 @@ impl Lane {
                 }
             }
         }
+        asking.oldest_first();
+        slept.into_iter().for_each(|key| self.make_room(key));
         asking
     }
 
@@ -352,8 +363,11 @@ impl Lane {
         let served: Vec<Option<String>> = (0..asking.groups())
             .map(|g| self.dead_reason(sleeps.iter().find(|s| s.group == g)))
             .collect();
-        for (group, wishes) in asking.ungranted() {
+        for (group, kin, wishes) in asking.ungranted() {
             let sleep = sleeps.iter().find(|sleep| sleep.group == group);
+            if let Some(sleep) = sleep.filter(|sleep| sleep.why == Why::Paced) {
+                self.asleep.note(kin, sleep, hungry, wishes.len(), now);
+            }
             let dead = served.get(group).cloned().flatten();
             let number = wishes.len();
             // The last one first, since taking back puts to the front.

@@ -43,6 +43,7 @@ use self::crowd::Crowd;
 use self::held::Held;
 use self::late::Late;
 use self::refusals::Refusals;
+use self::scopes::Asleep;
 use self::shared::LaneShared;
 use self::tokens::Tokens;
 use super::call::CallEnd;
@@ -209,6 +210,7 @@ struct Lane {
     /// Names of closures (credentials, limits in a scope) under which calls went well.
     good: BTreeSet<String>,
     marking: Vec<(String, String)>,
+    asleep: Asleep,
     /// Credentials that are not accepted, until when that is believed, and why.
     dead: HashMap<String, dead::Dead>,
     looking_for_dead: bool,
@@ -273,6 +275,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         empties: 0,
         good: BTreeSet::new(),
         marking: Vec::new(),
+        asleep: Asleep::default(),
         dead: HashMap::new(),
         looking_for_dead: false,
         refusals: Refusals::default(),

@@ -1,12 +1,13 @@
 //! Refusals of single scopes: their cells sleep, so that they neither fill a batch nor hold the cells of other
 //! scopes (the slow seller does not hold the others).
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paceline_protocol::limit::{Answer, Refusal, Why};
 
-use super::asking::Asking;
+use super::asking::{Asking, Kin};
 
 /// A scope opens again this soon: its cells stay ready.
 const SOON: Duration = Duration::from_millis(15);
@@ -50,6 +51,62 @@ impl Sleep {
             .unwrap_or(u32::MAX)
             .saturating_add(1);
         self.wait.max(least).saturating_mul(turns.min(20))
+    }
+}
+
+/// So many scopes are remembered at most.
+const REMEMBERED: usize = 1_024;
+
+/// Paced scopes that were refused, each until it opens: their other cells, of whichever shard, wait as well, so that those
+/// that were refused first are not overtaken.
+#[derive(Debug, Default)]
+pub struct Asleep(HashMap<Kin, Queue>);
+
+/// The cells that sleep for one scope.
+#[derive(Debug)]
+struct Queue {
+    sleep: Sleep,
+    hungry: bool,
+    /// When it was refused.
+    at: Instant,
+    /// How many there are.
+    cells: usize,
+}
+
+impl Queue {
+    fn wakes(&self, place: usize) -> Instant {
+        self.at + self.sleep.of(place, self.cells, self.hungry)
+    }
+}
+
+impl Asleep {
+    /// The scope of `kin` was refused at `now`, and `cells` sleep for it.
+    pub fn note(&mut self, kin: Kin, sleep: &Sleep, hungry: bool, cells: usize, now: Instant) {
+        if self.0.len() >= REMEMBERED {
+            self.0.retain(|_, queue| queue.wakes(0) > now);
+        }
+        if self.0.len() < REMEMBERED {
+            let queue = Queue {
+                sleep: sleep.clone(),
+                hungry,
+                at: now,
+                cells,
+            };
+            self.0.insert(kin, queue);
+        }
+    }
+
+    /// Where the scope of `kin` is known to be shut: until when one more cell sleeps behind the others, and what is refused.
+    pub fn queue(&mut self, kin: &Kin, now: Instant) -> Option<(Instant, Arc<str>)> {
+        let queue = self.0.get_mut(kin).filter(|queue| queue.wakes(0) > now)?;
+        let until = queue.wakes(queue.cells);
+        queue.cells += 1;
+        Some((until, queue.sleep.name.clone().unwrap_or_default()))
+    }
+
+    /// Something was opened or changed.
+    pub fn forget(&mut self) {
+        self.0.clear();
     }
 }
 

@@ -1,6 +1,10 @@
 //! Whose cell is asked for next. Runs of one lane take turns by their weight (`priority:`), the shards of a run one after
 //! the other: so a small urgent run gets its share at once, however many shards of another run are in hand, and no
-//! shard holds the others of its run.
+//! shard holds the others of its run. One half is asked for from the shards that are in hand for longest, which come first
+//! where they draw from the same limits as the others ([`Asking::oldest_first`]): however many shards are in hand, the open
+//! blocks that a crash would lose stay few.
+//!
+//! [`Asking::oldest_first`]: super::asking::Asking::oldest_first
 
 use std::collections::VecDeque;
 
@@ -47,6 +51,18 @@ impl<R: PartialEq> Turns<R> {
 
     /// The next shard; `chance` is in 0..1.
     pub fn next(&mut self, chance: f64) -> Option<u64> {
+        let of_run = self.run(chance)?;
+        let key = of_run.shards.pop_front();
+        of_run.shards.push_back(key?);
+        key
+    }
+
+    /// Of the run whose turn it is the shard that is in hand for longest.
+    pub fn oldest(&mut self, chance: f64) -> Option<u64> {
+        self.run(chance)?.shards.iter().copied().min()
+    }
+
+    fn run(&mut self, chance: f64) -> Option<&mut OfRun<R>> {
         self.runs.retain(|of_run| !of_run.shards.is_empty());
         let all: f64 = self.runs.iter().map(|of_run| of_run.weight).sum();
         let mut drawn = chance * all;
@@ -55,10 +71,7 @@ impl<R: PartialEq> Turns<R> {
             drawn < 0.0
         });
         let place = place.or(self.runs.len().checked_sub(1))?;
-        let of_run = self.runs.get_mut(place)?;
-        let key = of_run.shards.pop_front();
-        of_run.shards.push_back(key?);
-        key
+        self.runs.get_mut(place)
     }
 
     /// The shard has no more cells.
@@ -93,6 +106,16 @@ mod tests {
         for key in [1, 2, 3] {
             assert!((30..=37).contains(&of(key)), "{}", of(key));
         }
+    }
+
+    #[test]
+    fn the_oldest_shard_of_a_run_comes_first_until_it_has_no_cells() {
+        let mut chance = even();
+        let shards = [(3, "low", 1), (1, "low", 1), (2, "low", 1)];
+        let mut turns = Turns::new(shards.into_iter(), &mut chance);
+        assert!((0..9).all(|_| turns.oldest(chance()) == Some(1)));
+        turns.is_through(1);
+        assert_eq!(turns.oldest(chance()), Some(2));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use paceline_protocol::stores::marks;
 use super::one_time::{Codes, step_at};
 use super::{AWAY, LEASE, Lease, WAIT_HERE, Work, retryable};
 use crate::collect::gaps::Leave;
-use crate::collect::lane::asking::{Asking, Drawn, Leases, Wish};
+use crate::collect::lane::asking::{Asking, Drawn, Kin, Leases, Wish};
 use crate::collect::lane::kept;
 
 /// How a request ended.
@@ -251,8 +251,9 @@ impl Work<'_> {
             };
             let now_us = self.of.lane.fleet_us(Instant::now());
             let mut asking = Asking::default();
-            asking
-                .add(wish, endpoint, &self.of.shard, Some(self.of.place), now_us)
+            let (shard, place) = (&self.of.shard, Some(self.of.place));
+            Kin::of(shard, self.of.cell, endpoint.to_owned(), place)
+                .and_then(|kin| asking.add(wish, kin, shard, now_us))
                 .map_err(|error| Called::Unfit(error.to_string()))?;
             let ask = asking.ask(
                 self.budgets(),
