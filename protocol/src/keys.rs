@@ -150,7 +150,7 @@ impl Keys {
         format!("{}:{{serve}}:notes", self.namespace)
     }
 
-    /// Sorted set of the starts that `producer serve` has begun and not ended: `<job>/<run>` -> when, in seconds.
+    /// Sorted set of the starts that have begun and not ended: `<job>/<run>` -> when, in seconds.
     pub fn starts(&self) -> String {
         format!("{}:{{serve}}:starts", self.namespace)
     }

@@ -24,6 +24,8 @@ use crate::exit::Exit;
 use crate::show;
 use crate::stores::{broker_url, redis_url};
 
+/// A broker that takes an event at all takes it within this.
+const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// From this difference on a clock is worth a word.
 const CLOCK_MAY_DIFFER: Duration = Duration::from_secs(2);
 
@@ -233,10 +235,19 @@ async fn rabbitmq(
     match Publisher::connect(&url, Topology::new(fleet.namespace.clone())).await {
         Ok(publisher) => {
             let loaders = publisher.loaders().await.ok();
-            publisher.close(Duration::from_secs(5)).await;
             let url_shown = shown_url(&url);
-            let found = format!("{url_shown} answers; exchanges and queues are declared");
-            findings.push(Finding::ok(WHAT, found));
+            findings.push(match takes_messages(&publisher).await {
+                true => Finding::ok(
+                    WHAT,
+                    format!("{url_shown} answers; exchanges and queues are declared"),
+                ),
+                false => Finding::fail(
+                    WHAT,
+                    format!("{url_shown} answers, but takes no messages: receipts and new runs wait"),
+                    "`rabbitmqctl status` names the alarm: give it memory or disk space, or raise the watermark",
+                ),
+            });
+            publisher.close(Duration::from_secs(5)).await;
             loaders
         }
         Err(error) => {
@@ -248,6 +259,13 @@ async fn rabbitmq(
             None
         }
     }
+}
+
+/// Whether an event is taken: with a memory or disk alarm RabbitMQ answers everything else.
+async fn takes_messages(publisher: &Publisher) -> bool {
+    let body = serde_json::json!({ "event": "doctor.looked" });
+    let taken = publisher.event("doctor.looked", &body);
+    matches!(tokio::time::timeout(TAKEN_WITHIN, taken).await, Ok(Ok(())))
 }
 
 /// Needed by the loaders alone: its absence here is no fault.

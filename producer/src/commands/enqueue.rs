@@ -25,7 +25,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::run::{
     BETWEEN_ROUNDS, PartsFound, Readiness, Round, RunFiles, Wait, base_of, left_to_do, new_entry,
-    publish_receipts, publish_shards, publishing_order, put_entry, register, zero_shards,
+    noted, publish_receipts, publish_shards, publishing_order, put_entry, register, zero_shards,
 };
 use crate::stores::{Archive, Stores};
 use paceline_protocol::spec::LoadedJob;
@@ -49,7 +49,16 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
         .objects()
         .probe_conditional_put(stores.prefix())
         .await?;
-    let exit = match start(context, &stores, &job, args, id, None).await {
+    let run = RunRef {
+        job: job.job.name.clone(),
+        run: id.clone(),
+    };
+    let starting = start(context, &stores, &job, args, id, None);
+    let is_left = |started: &Result<Started>| {
+        let error = started.as_ref().err();
+        error.is_some_and(|error| error.is::<Opened>())
+    };
+    let exit = match noted(&stores, &run, starting, is_left).await {
         Ok(started) => ended_with(context, &stores, args, &started).await,
         Err(error) if error.is::<OtherPlan>() => Err(Refusal::usage(error.to_string())),
         Err(error) => {

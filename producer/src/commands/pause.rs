@@ -9,12 +9,13 @@ use paceline_protocol::plan::Plan;
 use paceline_protocol::stores::kept_limits::KeptLimits;
 use paceline_protocol::stores::state::OpenRun;
 
+use super::enqueue::make_whole;
 use crate::cli::RunArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::limits::change::tell_the_fleet;
 use crate::limits::limiter_name;
-use crate::run::{RunFiles, find, put_entry};
+use crate::run::{RunFiles, find, is_left, put_entry};
 use crate::stores::Stores;
 
 /// Lets workers take no more shards of a run.
@@ -89,6 +90,13 @@ pub async fn resume_run(context: &Context, stores: &Stores, run: &RunRef) -> Res
     )
     .await?;
     stores.publisher.control(&Control::RunsChanged).await?;
+    if is_left(&stores.state, run).await? {
+        make_whole(context, stores, &files).await?;
+        stores.state.forget_start(&run.to_string()).await?;
+        context.say(format!(
+            "{run} had not been published as a whole; it is now"
+        ));
+    }
     context.say(format!("{run} goes on; `producer watch {run}` shows it"));
     Ok(Exit::Done)
 }

@@ -10,6 +10,7 @@ mod parts;
 mod publish;
 mod read;
 mod ready;
+mod start_note;
 mod tally;
 mod unfinished;
 
@@ -26,5 +27,6 @@ pub use read::{
     RunFiles, StateWord, all_runs, open_entries, open_entry, open_runs, open_runs_since,
 };
 pub use ready::{BETWEEN_ROUNDS, Readiness, Wait};
+pub use start_note::{LEFT_AFTER, is_left, noted};
 pub use tally::cancelled;
 pub use unfinished::{Left, left_to_do};

@@ -10,12 +10,10 @@ use paceline_protocol::ids::RunRef;
 use super::Server;
 use super::starting::hopeless;
 use crate::commands::enqueue;
-use crate::run::RunFiles;
+use crate::run::{LEFT_AFTER, RunFiles};
 
 /// How often they are looked for.
 const LOOK: Duration = Duration::from_secs(5);
-/// A start that takes so long is taken for left, when it is not this process' own.
-const LEFT_AFTER_S: i64 = 30;
 
 /// Goes on with them until the process stops.
 pub(super) async fn go_on(server: Arc<Server>) {
@@ -30,7 +28,10 @@ async fn look(server: &Server) -> Result<()> {
     let state = &server.stores.state;
     let now = server.clock.now().as_second();
     let ours = server.starting();
-    for name in state.starts_before(now - LEFT_AFTER_S).await? {
+    for name in state
+        .starts_before(now - LEFT_AFTER.as_secs() as i64)
+        .await?
+    {
         if ours.contains(&name) {
             continue;
         }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::closed;
 use crate::limits::{grants, limiter_name, pace, unscoped};
-use crate::run::{RunFiles, StateWord};
+use crate::run::{RunFiles, StateWord, is_left};
 use crate::show;
 
 /// A run at one moment; the names of its JSON are a contract.
@@ -167,6 +167,12 @@ async fn lacks_workers(state: &State, files: &RunFiles, shot: &Snapshot) -> Resu
     if lanes.is_empty() || !waits {
         return Ok(None);
     }
+    let run = files.plan.run_ref();
+    if is_left(state, &run).await.unwrap_or(false) {
+        return Ok(Some(format!(
+            "a start that was cut off: not all of it is published; `producer resume {run}` goes on"
+        )));
+    }
     let takers = state.takers().await?;
     let untaken = lanes.iter().filter(|lane| !is_taken(lane, &takers));
     let untaken: Vec<&&String> = untaken.collect();
@@ -178,7 +184,7 @@ async fn lacks_workers(state: &State, files: &RunFiles, shot: &Snapshot) -> Resu
             "no running worker takes {lane}: start `{start}`"
         )));
     }
-    let why = state.unserved(&files.plan.run_ref()).await?;
+    let why = state.unserved(&run).await?;
     Ok(match why {
         Some(why) if why.starts_with(QUEUE_GONE) => Some(why),
         // Others may serve what is called.

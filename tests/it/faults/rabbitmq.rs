@@ -25,7 +25,9 @@ async fn a_broker_that_cuts_its_connections_blocks_and_restarts_loses_nothing() 
     more_calls(&mut scene, 200).await;
     // Above its memory limit a broker takes nothing from connections that publish.
     control(&["set_vm_memory_high_watermark", "0"]);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let doctor = scene.fleet.producer(&["doctor"], Duration::from_secs(60));
+    let doctor = doctor.expect("it ends").expect_code(1).stdout;
+    assert!(doctor.contains("takes no messages"), "{doctor}");
     control(&["set_vm_memory_high_watermark", "0.6"]);
     more_calls(&mut scene, 200).await;
     let server = stack.rabbitmq().expect("a private RabbitMQ");
@@ -38,6 +40,33 @@ async fn a_broker_that_cuts_its_connections_blocks_and_restarts_loses_nothing() 
 async fn more_calls(scene: &mut Scene, calls: usize) {
     let so_far = scene.simulator.log().len();
     scene.after_calls(so_far + calls).await;
+}
+
+/// The broker takes nothing while a run is enqueued: it is open then, and none of its shards is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_cut_off_says_so_and_is_made_whole_by_resume() {
+    let (stack, fleet) = Fleet::beside(ServerKind::RabbitMq, "cut-off").expect("a fleet");
+    let mut scene = Scene::new(fleet, &Calendar::SHORT);
+    let patience = Duration::from_secs(180);
+    let producer = |scene: &Scene, arguments: &[&str]| {
+        let ended = scene.fleet.producer(arguments, patience);
+        ended.expect("it ends")
+    };
+    let control = |arguments: &[&str]| stack.rabbitmqctl(arguments).expect("done");
+    control(&["set_vm_memory_high_watermark", "0"]);
+    let enqueued = producer(&scene, &["enqueue", "fares", "--run-id", RUN]).expect_code(1);
+    assert!(enqueued.stderr.contains("alarm"), "{}", enqueued.stderr);
+    control(&["set_vm_memory_high_watermark", "0.6"]);
+    scene.collect();
+    scene.load();
+    let status = producer(&scene, &["status", RUN]).expect_code(0).stdout;
+    assert!(status.contains("a start that was cut off"), "{status}");
+    assert!(!status.contains("ETA"), "{status}");
+    let resumed = producer(&scene, &["resume", RUN]).expect_code(0);
+    let said = "had not been published as a whole";
+    assert!(resumed.stderr.contains(said), "{}", resumed.stderr);
+    producer(&scene, &["watch", RUN]).expect_code(0);
+    scene.assert_nothing_repeated();
 }
 
 /// A broker that dies while it makes a queue may come back with one that has no leader.

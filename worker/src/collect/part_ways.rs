@@ -9,6 +9,7 @@ use paceline_protocol::limit::ClaimRef;
 use paceline_protocol::message::{PartSummary, Receipt, ShardMessage};
 use paceline_protocol::stores::broker::{BrokerError, Publisher, TakenShard};
 use paceline_protocol::stores::limiter::FleetLimiter;
+use paceline_protocol::stores::state::State;
 use paceline_protocol::topology::DelayLevel;
 use paceline_protocol::version;
 use uuid::Uuid;
@@ -68,7 +69,7 @@ impl Parting {
             rebuild: None,
             trace: shard.span.context(),
         };
-        until_done("sending a receipt", shard, || async {
+        until_done(&self.stores.state, "sending a receipt", shard, || async {
             self.stores.save_failures(shard).await?;
             shard.run.ledger.flush(&self.stores.objects).await?;
             crate::crash::point("done-before-receipt");
@@ -94,17 +95,22 @@ impl Parting {
             publication: Uuid::new_v4(),
             ..shard.message.clone()
         };
-        until_done("handing a shard back", shard, || async {
-            self.keep_open(shard, &open).await?;
-            shard.run.ledger.flush(&self.stores.objects).await?;
-            match back {
-                Back::Now => self.confirmed(self.publisher.shard(&again)).await,
-                Back::Delayed(level) => {
-                    let delayed = self.publisher.delayed_shard(&again, level);
-                    self.confirmed(delayed).await
+        until_done(
+            &self.stores.state,
+            "handing a shard back",
+            shard,
+            || async {
+                self.keep_open(shard, &open).await?;
+                shard.run.ledger.flush(&self.stores.objects).await?;
+                match back {
+                    Back::Now => self.confirmed(self.publisher.shard(&again)).await,
+                    Back::Delayed(level) => {
+                        let delayed = self.publisher.delayed_shard(&again, level);
+                        self.confirmed(delayed).await
+                    }
                 }
-            }
-        })
+            },
+        )
         .await;
         crate::crash::point("back-before-ack");
         self.release(shard).await;
@@ -177,7 +183,7 @@ impl Parting {
 }
 
 /// Tries `step` until it succeeds or the shard is lost.
-async fn until_done<F>(what: &str, shard: &ShardInHand, mut step: impl FnMut() -> F)
+async fn until_done<F>(state: &State, what: &str, shard: &ShardInHand, mut step: impl FnMut() -> F)
 where
     F: Future<Output = Result<(), PartingError>>,
 {
@@ -187,6 +193,11 @@ where
             return;
         }
         tracing::warn!(run.id = %shard.run.id, shard.id = shard.message.shard, error = %error, "{what} failed and is tried again");
+        if let PartingError::Broker(error) = &error {
+            // Once all cells have ended this is what the run waits for.
+            let why = format!("{what}: {error}");
+            drop(state.tell_loader_waits(&shard.run.id, &why).await);
+        }
         patience.wait().await;
     }
 }

@@ -118,6 +118,19 @@ impl State {
         self.run_pipe(&one).await
     }
 
+    /// When the start of `<job>/<run>` was noted last, in seconds; `None`: it is whole, or never was.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub async fn start_noted(&self, run: &str) -> Result<Option<i64>, StateError> {
+        let mut connection = self.connection().await?;
+        let score: Option<f64> = connection
+            .zscore(self.keys.starts(), run)
+            .await
+            .map_err(|e| self.failed(e))?;
+        Ok(score.map(|seconds| seconds as i64))
+    }
+
     /// The starts that had begun by `before` and have not ended.
     ///
     /// # Errors
