@@ -42,6 +42,8 @@ pub async fn register(stores: &Stores, entry: &OpenRun) -> Result<()> {
     for lane in &entry.lanes {
         stores.publisher.open_queue(lane, &entry.run).await?;
     }
+    // What was told of its queues when an earlier round ended.
+    stores.state.serves_again(&entry.run).await?;
     Ok(stores.state.set_open_run(entry).await?)
 }
 

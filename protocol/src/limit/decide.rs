@@ -182,6 +182,7 @@ impl<'a> Step<'a> {
         self.answer.lost_claims = self.renew_claims(state);
         self.give();
         self.want_marks();
+        self.answer.scarce = self.live.iter().any(Live::is_scarce);
         self.save(state);
         self.answer
     }

@@ -241,6 +241,8 @@ pub struct Answer {
     pub resets: Vec<usize>,
     /// Limits that were decided by other numbers than the asker's: learned, or set by an operator.
     pub changed: Vec<(usize, Numbers)>,
+    /// Half or more of the calls that a limit allows in flight are: others wait for leases that end.
+    pub scarce: bool,
 }
 
 impl Answer {
@@ -254,6 +256,7 @@ impl Answer {
             marks_wanted: Vec::new(),
             resets: Vec::new(),
             changed: Vec::new(),
+            scarce: false,
         }
     }
 }

@@ -85,7 +85,7 @@ if newer_layout then
     local n = #refusals
     refusals[n + 1], refusals[n + 2], refusals[n + 3], refusals[n + 4] = g, PROVIDER, NEWER, NEWER_AGAIN
   end
-  return { now, grants, refusals, lost, marks, resets, changed }
+  return { now, grants, refusals, lost, marks, resets, changed, 0 }
 end
 
 local FORMS = { paced = '^[rs]', points = '^p', leases = '^c', quota = '^c' }
@@ -586,8 +586,10 @@ end
 renew_claims()
 give()
 save_closures()
+local scarce = 0
 for i, l in ipairs(limits) do
   l.index = i - 1
+  if l.kind == 'leases' and 2 * (l.others + l.mine) >= l.calls then scarce = 1 end
   savers[l.kind](l, KEYS[1 + i])
 end
 for i, g in ipairs(groups) do
@@ -596,4 +598,4 @@ for i, g in ipairs(groups) do
     call('PEXPIRE', KEYS[first_run + i], KEEP_MS)
   end
 end
-return { now, grants, refusals, lost, marks, resets, changed }
+return { now, grants, refusals, lost, marks, resets, changed, scarce }

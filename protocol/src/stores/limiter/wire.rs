@@ -303,11 +303,12 @@ pub(super) type WireAnswer = (
     Vec<usize>,
     Vec<usize>,
     Vec<String>,
+    bool,
 );
 
 /// Reads the script's reply.
 pub(super) fn decode(ask: &Ask, reply: WireAnswer) -> Result<Answer, LimiterError> {
-    let (now_us, grants, refusals, lost_claims, marks_wanted, resets, changed) = reply;
+    let (now_us, grants, refusals, lost_claims, marks_wanted, resets, changed, scarce) = reply;
     let grants = grants.chunks(5).map(|row| read_grant(ask, now_us, row));
     let refusals = refusals.chunks(4).map(|row| read_refusal(now_us, row));
     Ok(Answer {
@@ -326,6 +327,7 @@ pub(super) fn decode(ask: &Ask, reply: WireAnswer) -> Result<Answer, LimiterErro
             .map(|text| read_changed(text))
             .collect::<Option<_>>()
             .ok_or_else(|| strange("changed numbers"))?,
+        scarce,
     })
 }
 

@@ -22,6 +22,8 @@ use crate::collect::tokens::SignedIn;
 
 /// Leases that come free together are asked for together.
 const LEASES_GATHER: Duration = Duration::from_millis(2);
+/// Leases that others may wait for are told of within this.
+const LEASES_TOLD: Duration = Duration::from_millis(20);
 /// Seats that come free together are asked for together, within this at least and at most: as long as half of the calls
 /// that are planned have not started.
 const SEATS_GATHER: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(50));
@@ -100,8 +102,12 @@ impl Lane {
             Some(signed) => self.after_signed(wish, end, &signed),
             None => end,
         };
-        if self.wants_lease && !drawn.leases.is_empty() {
-            self.ask_at = self.ask_at.min(now + LEASES_GATHER);
+        if !drawn.leases.is_empty() {
+            if self.wants_lease {
+                self.ask_at = self.ask_at.min(now + LEASES_GATHER);
+            } else if self.scarce_leases {
+                self.ask_at = self.ask_at.min(now + LEASES_TOLD);
+            }
         }
         match &end {
             CallEnd::Closed(scope) => {

@@ -292,6 +292,7 @@ impl Lane {
     /// concerns single scopes: their cells sleep while the others go on.
     fn on_refusals(&mut self, answer: &Answer, asking: &Asking, now: Instant) -> Vec<Sleep> {
         self.wants_lease = answer.refusals.iter().any(|r| r.why == Why::InFlight);
+        self.scarce_leases = answer.scarce;
         for refusal in answer.refusals.iter().filter(|r| r.why == Why::Mark) {
             if let Some(quota) = refusal.limit.and_then(|place| asking.limit_at(place)) {
                 self.mark(quota.clone(), answer.now_us);

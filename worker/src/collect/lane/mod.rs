@@ -200,6 +200,8 @@ struct Lane {
     ask_at: Instant,
     /// The last answer refused for want of leases: a call of ours that ends frees one.
     wants_lease: bool,
+    /// Others may wait for a lease of ours that ends.
+    scarce_leases: bool,
     renewed_at: Instant,
     appetite: Appetite,
     crowd: Crowd,
@@ -268,6 +270,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         asking: false,
         ask_at: now,
         wants_lease: false,
+        scarce_leases: false,
         renewed_at: now,
         appetite: Appetite::default(),
         crowd: Crowd::default(),

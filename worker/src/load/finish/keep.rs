@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use paceline_protocol::ids::{RunId, RunRef};
+use paceline_protocol::layout::RunLayout;
 use paceline_protocol::spec::IndexMode;
 use serde_json::Value;
 
@@ -16,6 +17,8 @@ struct OwnIndex {
     name: String,
     run: RunId,
     planned_at: Timestamp,
+    /// Whether its run was good.
+    is_good: bool,
 }
 
 impl Finish<'_> {
@@ -31,12 +34,14 @@ impl Finish<'_> {
             .iter()
             .filter_map(|(name, meta)| own_index(name, meta, namespace, job));
         let mut finished = Vec::new();
-        for index in own {
+        for mut index in own {
             let run = RunRef {
                 job: job.clone(),
                 run: index.run.clone(),
             };
             if run == self.run.run || stores.open_run(&run).await?.is_none() {
+                let success = RunLayout::new(&stores.fleet.prefix, &run).success();
+                index.is_good = stores.objects.head(&success).await?.is_some();
                 finished.push(index);
             }
         }
@@ -63,12 +68,15 @@ fn own_index(name: &str, meta: &Value, namespace: &str, job: &str) -> Option<Own
         name: name.to_owned(),
         run: text("run")?.parse().ok()?,
         planned_at: text("planned_at")?.parse().ok()?,
+        is_good: false,
     })
 }
 
-/// What goes so that `keep` finished indices stay: the live ones, and the newest of the others.
+/// What goes so that `keep` finished indices stay: the live ones, and of the others first those of good runs, then the
+/// newest.
 fn beyond_keep(mut finished: Vec<OwnIndex>, live: &BTreeSet<String>, keep: u32) -> Vec<String> {
-    finished.sort_by(|a, b| (b.planned_at, &b.run).cmp(&(a.planned_at, &a.run)));
+    finished
+        .sort_by(|a, b| (b.is_good, b.planned_at, &b.run).cmp(&(a.is_good, a.planned_at, &a.run)));
     let is_live = |index: &OwnIndex| live.contains(&index.name);
     let alive = finished.iter().filter(|index| is_live(index)).count();
     let room = (keep as usize).saturating_sub(alive);
@@ -86,6 +94,7 @@ mod tests {
             name: format!("fares-{day}"),
             run: day.to_string().parse().expect("a run id"),
             planned_at: Timestamp::from_second(day * 86_400).expect("in range"),
+            is_good: true,
         }
     }
 
@@ -106,6 +115,15 @@ mod tests {
             ["fares-4", "fares-3", "fares-2", "fares-1"]
         );
         assert!(beyond_keep(all(), &live("fares-5"), 9).is_empty());
+    }
+
+    #[test]
+    fn a_run_that_failed_takes_no_good_ones_place() {
+        let mut all: Vec<OwnIndex> = (1..=4).map(index).collect();
+        all[2].is_good = false;
+        let live = BTreeSet::from(["fares-4".to_owned()]);
+        assert_eq!(beyond_keep(all.clone(), &live, 2), ["fares-1", "fares-3"]);
+        assert_eq!(beyond_keep(all, &live, 3), ["fares-3"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io;
 use paceline_protocol::block::CellEnd;
 use paceline_protocol::part::{Column, ColumnKind, PartFormat, RecordWriter, lines};
 use paceline_protocol::record::Scalar;
-use paceline_protocol::spec::S3Output;
+use paceline_protocol::spec::{Compression, OutputFormat, S3Output};
 use paceline_protocol::stores::objects::Objects;
 use paceline_protocol::template::whole_name;
 
@@ -91,10 +91,17 @@ impl Finish<'_> {
         let bucket = output.bucket.as_deref().unwrap_or(own);
         let runs = (bucket == own).then_some(stores.fleet.prefix.as_str());
         let keys = ObjectKeys::compile(template, &self.run.plan, self.newest_answer().await?, runs);
+        // A name that does not say so holds plain lines, though parts are compressed unless the job says otherwise.
+        let compress = match (output.format, output.compress) {
+            (OutputFormat::Ndjson, Compression::Zstd) if !template.ends_with(".zst") => {
+                Compression::None
+            }
+            (_, compress) => compress,
+        };
         Ok(keys.map(|keys| Target {
             objects: stores.objects.with_bucket(bucket),
             keys,
-            format: PartFormat::new(output.format, output.compress, columns),
+            format: PartFormat::new(output.format, compress, columns),
         }))
     }
 
