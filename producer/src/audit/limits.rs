@@ -45,6 +45,8 @@ impl Audited {
 pub struct Meters<'a> {
     plan: &'a Plan,
     by_limit: BTreeMap<Metered, Meter>,
+    /// What each quota's window holds by provider, limit and scope, whatever numbers held for its calls.
+    windows: BTreeMap<(String, String, String), Calendar>,
 }
 
 /// Provider, limit and scope; and the numbers that held, if they were not the file's: calls under each are judged by
@@ -64,7 +66,7 @@ enum Window {
     Trailing { trailing: Trailing, calls: u64 },
     Bucket { bucket: Bucket, calls: u64 },
     InFlight(InFlight),
-    Calendar { calendar: Calendar, rule: LimitRule },
+    Calendar(Worst),
 }
 
 impl<'a> Meters<'a> {
@@ -73,6 +75,7 @@ impl<'a> Meters<'a> {
         Meters {
             plan,
             by_limit: BTreeMap::new(),
+            windows: BTreeMap::new(),
         }
     }
 
@@ -92,14 +95,29 @@ impl<'a> Meters<'a> {
             let key = (owner, name, scope, allowed.to_owned());
             let points = of_limit(&row.points, &counter).and_then(|n| n.parse().ok());
             let points: u64 = points.unwrap_or(1);
+            let in_window = self.in_window(&key, &limit.rule, row.sent_us);
             if let Some(meter) = self.by_limit.get_mut(&key) {
-                meter.call(row, points);
+                meter.call(row, points, in_window);
             } else if let Some(mut meter) = Meter::new(&in_force(&limit.rule, allowed), row.sent_us)
             {
-                meter.call(row, points);
+                meter.call(row, points, in_window);
                 self.by_limit.insert(key, meter);
             }
         }
+    }
+
+    /// How many calls the quota's window holds with one more at `at_us`.
+    fn in_window(&mut self, key: &Metered, rule: &LimitRule, at_us: i64) -> u64 {
+        if !matches!(rule, LimitRule::Quota { .. }) {
+            return 0;
+        }
+        let (owner, name, scope, _) = key;
+        let window = (owner.clone(), name.clone(), scope.clone());
+        let window = self.windows.entry(window).or_default();
+        if window.is_over(at_us) {
+            window.start(calendar_window(rule, at_us).1);
+        }
+        window.call()
     }
 
     /// What all of them came to; a limit that no call drew from is there too, unused.
@@ -233,15 +251,7 @@ impl Meter {
             LimitRule::Concurrency { calls } => (Window::InFlight(InFlight::default()), 0, *calls),
             LimitRule::Quota { calls, .. } => {
                 let (opened, closes) = calendar_window(rule, first_us);
-                let calendar = Calendar::default();
-                (
-                    Window::Calendar {
-                        calendar,
-                        rule: rule.clone(),
-                    },
-                    closes - opened,
-                    *calls,
-                )
+                (Window::Calendar(Worst::default()), closes - opened, *calls)
             }
             LimitRule::Cost {
                 rate,
@@ -270,19 +280,14 @@ impl Meter {
         })
     }
 
-    fn call(&mut self, row: &LedgerRow, points: u64) {
+    fn call(&mut self, row: &LedgerRow, points: u64, in_window: u64) {
         self.calls += points;
         self.last_us = row.sent_us;
         match &mut self.window {
             Window::Trailing { trailing, .. } => trailing.call(row.sent_us),
             Window::Bucket { bucket, .. } => bucket.call(row.sent_us, points),
             Window::InFlight(flight) => flight.call(row.sent_us, row.duration_us),
-            Window::Calendar { calendar, rule } => {
-                if calendar.is_over(row.sent_us) {
-                    calendar.start(calendar_window(rule, row.sent_us).1);
-                }
-                calendar.call(row.sent_us);
-            }
+            Window::Calendar(worst) => worst.see(in_window, row.sent_us),
         }
     }
 
@@ -291,7 +296,7 @@ impl Meter {
             Window::Trailing { trailing, .. } => trailing.worst(),
             Window::Bucket { bucket, .. } => bucket.worst(),
             Window::InFlight(flight) => flight.worst(),
-            Window::Calendar { calendar, .. } => calendar.worst(),
+            Window::Calendar(worst) => *worst,
         }
     }
 
@@ -309,7 +314,7 @@ impl Meter {
             Window::InFlight(flight) => {
                 (flight.busy_us as f64 / (span_us * self.allowed as f64)).min(1.0)
             }
-            Window::Calendar { .. } => self.worst().calls as f64 / self.allowed as f64,
+            Window::Calendar(_) => self.worst().calls as f64 / self.allowed as f64,
         }
     }
 
@@ -397,13 +402,13 @@ mod tests {
             burst: None,
         };
         let mut meter = Meter::new(&rule, 0).expect("counted");
-        (0..500).for_each(|n| meter.call(&row(n * 20_000), 1));
+        (0..500).for_each(|n| meter.call(&row(n * 20_000), 1, 0));
         let audited = meter.audited(&Default::default());
         assert_eq!(
             (audited.worst, audited.used_share, audited.passed()),
             (50, 1.0, false)
         );
-        meter.call(&row(499 * 20_000 + 1), 1);
+        meter.call(&row(499 * 20_000 + 1), 1, 0);
         assert!(meter.audited(&Default::default()).passed());
     }
 
@@ -426,20 +431,52 @@ mod tests {
         assert_eq!(in_force(&file.rule, "calls 7"), file.rule);
     }
 
+    /// Rows at the seconds `at`, each with what its numbers were, under a quota of two a minute.
+    fn quota_of_two(rows: &[(i64, &str)]) -> Vec<(u64, u64)> {
+        let spec = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/spec");
+        let folder = paceline_protocol::spec::SpecFolder::open(&spec).expect("readable");
+        let env = ["FARE_SEARCH_URL", "FARE_SEARCH_KEYS", "RUN_WEBHOOK_URL"];
+        let env: BTreeMap<String, String> = env
+            .map(|name| (name.to_owned(), "http://h".to_owned()))
+            .into();
+        let job = folder.job("fares").expect("loads");
+        let request = crate::plan::PlanRequest::example();
+        let mut plan = crate::plan::plan_run(&job, &request, &env).expect("plans");
+        let provider = plan.providers.get_mut("fare-search").expect("its provider");
+        provider.limits = vec![Limit {
+            rule: LimitRule::Quota {
+                calls: 2,
+                window: paceline_protocol::spec::CalendarWindow::Minute,
+                resets_at: 0,
+                zone: "UTC".into(),
+            },
+            ..limit(None, &[])
+        }];
+        let mut meters = Meters::new(&plan);
+        for (at, allowed) in rows {
+            let allowed = allowed.split_terminator(',');
+            meters.call(&LedgerRow {
+                allowed: allowed.map(str::to_owned).collect(),
+                ..row(at * 1_000_000)
+            });
+        }
+        let audited = meters.audited();
+        audited.iter().map(|a| (a.allowed, a.worst)).collect()
+    }
+
     #[test]
     fn a_quota_is_counted_from_reset_to_reset() {
-        let rule = LimitRule::Quota {
-            calls: 2,
-            window: paceline_protocol::spec::CalendarWindow::Minute,
-            resets_at: 0,
-            zone: "UTC".into(),
-        };
-        let mut meter = Meter::new(&rule, 0).expect("counted");
-        [58_000_000, 59_000_000, 60_000_000, 61_000_000]
-            .iter()
-            .for_each(|t| meter.call(&row(*t), 1));
-        assert!(!meter.audited(&Default::default()).passed());
-        meter.call(&row(62_000_000), 1);
-        assert!(meter.audited(&Default::default()).passed());
+        let four = [(58, ""), (59, ""), (60, ""), (61, "")];
+        assert_eq!(quota_of_two(&four), [(2, 2)]);
+        assert_eq!(quota_of_two(&[&four[..], &[(62, "")]].concat()), [(2, 3)]);
+    }
+
+    #[test]
+    fn a_quota_that_was_raised_counts_what_its_window_held_before() {
+        let raised = "day=calls 4";
+        let rows = [(1, ""), (2, ""), (3, raised), (4, raised)];
+        assert_eq!(quota_of_two(&rows), [(2, 2), (4, 4)]);
+        let over = [&rows[..], &[(5, raised)]].concat();
+        assert_eq!(quota_of_two(&over), [(2, 2), (4, 5)]);
     }
 }

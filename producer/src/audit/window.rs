@@ -14,7 +14,8 @@ pub struct Worst {
 }
 
 impl Worst {
-    fn see(&mut self, calls: u64, at_us: i64) {
+    /// Notes a window of `calls`.
+    pub fn see(&mut self, calls: u64, at_us: i64) {
         if calls > self.calls {
             *self = Worst { calls, at_us };
         }
@@ -129,11 +130,10 @@ impl InFlight {
 }
 
 /// Calls in calendar windows, which the caller names by their end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Calendar {
     closes_us: i64,
     calls: u64,
-    worst: Worst,
 }
 
 impl Calendar {
@@ -147,15 +147,10 @@ impl Calendar {
         (self.closes_us, self.calls) = (closes_us, 0);
     }
 
-    /// Notes a call in the window.
-    pub fn call(&mut self, at_us: i64) {
+    /// Notes a call in the window; how many it holds then.
+    pub fn call(&mut self) -> u64 {
         self.calls += 1;
-        self.worst.see(self.calls, at_us);
-    }
-
-    /// The fullest one so far.
-    pub fn worst(&self) -> Worst {
-        self.worst
+        self.calls
     }
 }
 

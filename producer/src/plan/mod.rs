@@ -297,11 +297,10 @@ fn fixed_job(
             message: format!("job `{}` has no param `{name}`", job.name),
             hint,
         })?;
-        // What the file has as text stays text: 007 is no 7, and 1E5 no number.
-        *place = match place {
-            Value::String(_) => Value::String(text.clone()),
-            _ => plain_scalar(text),
-        };
+        *place = like(place, text).ok_or_else(|| PlanError::Usage {
+            message: format!("--param {name}={text}: param `{name}` is {place} in the file"),
+            hint: "give it a value of the same kind; a list is written [2, 3] or 2,3".to_owned(),
+        })?;
     }
     for dimension in job.split.values_mut() {
         dimensions::expand_environment(dimension, env)?;
@@ -315,6 +314,30 @@ fn fixed_job(
         *template = planned_template(template, env)?;
     }
     Ok(job)
+}
+
+/// The value that `text` is for a param which has `known` in the file: of the same kind.
+fn like(known: &Value, text: &str) -> Option<Value> {
+    let value = match known {
+        // What the file has as text stays text: 007 is no 7, and 1E5 no number.
+        Value::String(_) => Value::String(text.to_owned()),
+        Value::Array(_) if text.trim_start().starts_with('[') => serde_json::from_str(text).ok()?,
+        Value::Array(_) => text
+            .split(',')
+            .map(|item| plain_scalar(item.trim()))
+            .collect(),
+        Value::Object(_) => serde_json::from_str(text).ok()?,
+        Value::Null | Value::Bool(_) | Value::Number(_) => plain_scalar(text),
+    };
+    let same = match known {
+        Value::Null => true,
+        Value::Bool(_) => value.is_boolean(),
+        Value::Number(_) => value.is_number(),
+        Value::String(_) => value.is_string(),
+        Value::Array(_) => value.is_array(),
+        Value::Object(_) => value.is_object(),
+    };
+    same.then_some(value)
 }
 
 pub(crate) fn expand_value(

@@ -139,6 +139,22 @@ fn params_are_typed_and_known() {
     asked.params = vec![pair("home", "12")];
     let plan = plan_run(&loaded, &asked, &env()).expect("plans");
     assert_eq!(plan.job.params["home"], Value::from(12));
+    let typed = |known: Value, text: &str| {
+        let mut loaded = load("  trip: {range: [1, 2]}\n", "a", 10);
+        loaded.job.params.insert("home".into(), known);
+        let mut asked = PlanRequest::example();
+        asked.params = vec![pair("home", text)];
+        let plan = plan_run(&loaded, &asked, &env());
+        plan.map(|plan| plan.job.params["home"].clone())
+    };
+    let list = Value::from(vec![2, 3]);
+    for text in ["[2, 3]", "2,3"] {
+        assert_eq!(typed(Value::from(vec![1]), text).expect("a list"), list);
+    }
+    for (known, text) in [(Value::from(1), "abc"), (Value::from(true), "3")] {
+        let error = typed(known, text).expect_err("another kind");
+        assert_eq!(error.exit_code(), 2, "{error}");
+    }
     let error = fares(|r| r.params = vec![pair("orign", "GMP")]).expect_err("unknown");
     assert!(
         error.to_string().contains("did you mean `origin`?"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
+use paceline_protocol::stores::state::State;
 
 use crate::stores::Stores;
 
@@ -25,12 +26,12 @@ pub async fn noted<T>(
     is_left: impl FnOnce(&Result<T>) -> bool,
 ) -> Result<T> {
     let name = run.to_string();
-    stores.state.note_start(&name, now()).await?;
+    note(stores, &name).await?;
     let again = async {
         loop {
             tokio::time::sleep(AGAIN).await;
             // Redis may be away for a moment: the next one is soon enough.
-            drop(stores.state.note_start(&name, now()).await);
+            drop(note(stores, &name).await);
         }
     };
     let outcome = tokio::select! {
@@ -47,19 +48,18 @@ pub async fn noted<T>(
     outcome
 }
 
-/// Whether the start of `run` was left half made.
+/// By Redis' clock, as whoever looks after starts has it.
+async fn note(stores: &Stores, name: &str) -> Result<()> {
+    let (now_us, ..) = stores.limiter.clock().await?;
+    Ok(stores.state.note_start(name, now_us / 1_000_000).await?)
+}
+
+/// Whether the start of `run` was left half made; by this machine's clock, since it is told to people.
 ///
 /// # Errors
 /// When Redis does not answer.
-pub async fn is_left(
-    state: &paceline_protocol::stores::state::State,
-    run: &RunRef,
-) -> Result<bool> {
+pub async fn is_left(state: &State, run: &RunRef) -> Result<bool> {
     let since = state.start_noted(&run.to_string()).await?;
     let after = i64::try_from(LEFT_AFTER.as_secs()).unwrap_or(i64::MAX);
-    Ok(since.is_some_and(|since| since + after < now()))
-}
-
-fn now() -> i64 {
-    Timestamp::now().as_second()
+    Ok(since.is_some_and(|since| since + after < Timestamp::now().as_second()))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use jiff::civil::Date;
-use paceline_protocol::ids::RunId;
+use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::settings::SettingError;
 
 use super::Server;
@@ -12,6 +12,7 @@ use crate::cli::{EnqueueArgs, Narrowing};
 use crate::commands::enqueue::{self, Started};
 use crate::exit::Refusal;
 use crate::plan::PlanError;
+use crate::run::noted;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -70,21 +71,16 @@ impl Server {
         };
         let name = format!("{}/{id}", job.job.name);
         let _ours = Starting::new(self, &name);
-        // A run that is told to have failed must not begin when Redis is back.
-        let now = self.clock.now().as_second();
-        self.stores.state.note_start(&name, now).await?;
-        let parent = ask.parent.as_ref();
-        let started = enqueue::start(&self.context, &self.stores, &job, &args, id, parent).await;
-        let over = started.as_ref().err().is_none_or(hopeless);
-        // What is left half made is made whole soon (`half`).
-        let noted = match over {
-            true => self.stores.state.forget_start(&name).await,
-            false => self.stores.state.note_start(&name, 0).await,
+        let run = RunRef {
+            job: job.job.name.clone(),
+            run: id.clone(),
         };
-        if let Err(error) = noted {
-            tracing::debug!(%error, "the start is looked at again");
-        }
-        let started = started?;
+        let parent = ask.parent.as_ref();
+        let start = enqueue::start(&self.context, &self.stores, &job, &args, id, parent);
+        // What is left half made is made whole soon (`half`). Without Redis there is no note, and no start: a run that is
+        // told to have failed must not begin when it is back.
+        let is_left = |started: &Result<_>| started.as_ref().err().is_some_and(|e| !hopeless(e));
+        let started = noted(&self.stores, &run, start, is_left).await?;
         tracing::info!(run.id = %started.run, again = started.again, "started");
         Ok(started)
     }

@@ -56,14 +56,15 @@ async fn workers_that_put_the_first_mark_of_a_new_quota_together_lose_none_of_it
         let connect = || FleetLimiter::connect(value("REDIS_URL"), Keys::new(name.clone()));
         let limiters = join_all((0..WORKERS).map(|_| connect())).await;
         let limiters: Vec<FleetLimiter> = limiters.into_iter().map(Result::unwrap).collect();
-        let put = limiters.iter().zip(0..).map(|(limiter, holder)| {
+        let asks: Vec<Ask> = (0..WORKERS).map(|holder| ask(holder, 1, &day)).collect();
+        let asked = limiters.iter().zip(&asks).map(|(l, ask)| l.ask(ask));
+        let asked = join_all(asked).await;
+        let put = limiters.iter().zip(asked).map(|(limiter, asked)| {
             let (objects, name, day) = (&objects, &name, &day);
-            async move {
-                let asked = limiter.ask(&ask(holder, 1, day)).await.expect("asked");
-                assert!(asked.answer.grants.is_empty(), "no mark, no call");
-                let seen_us = asked.answer.now_us;
-                marks::advance(objects, limiter, name, PROVIDER, day, seen_us).await
-            }
+            let asked = asked.expect("asked");
+            assert!(asked.answer.grants.is_empty(), "no mark, no call");
+            let seen_us = asked.answer.now_us;
+            async move { marks::advance(objects, limiter, name, PROVIDER, day, seen_us).await }
         });
         for put in join_all(put).await {
             put.expect("the stores answer");
