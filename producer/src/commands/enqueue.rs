@@ -7,6 +7,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::Result;
+use futures::FutureExt;
 use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::manifest::RunEnd;
@@ -53,7 +54,7 @@ pub async fn run(context: &Context, args: &EnqueueArgs) -> Result<Exit> {
         job: job.job.name.clone(),
         run: id.clone(),
     };
-    let starting = start(context, &stores, &job, args, id, None);
+    let starting = start(context, &stores, &job, args, id, None).boxed();
     let is_left = |started: &Result<Started>| {
         let error = started.as_ref().err();
         error.is_some_and(|error| error.is::<Opened>())

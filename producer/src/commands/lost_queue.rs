@@ -49,7 +49,7 @@ impl LostQueues {
         if files.open.is_none() || files.ended().is_some() || ends(&files) {
             return Ok(());
         }
-        make_whole(context, stores, &files).await?;
+        Box::pin(make_whole(context, stores, &files)).await?;
         stores.state.serves_again(run).await?;
         self.missed.remove(run);
         tracing::warn!(run.id = %run, "its queue was gone; its shards are published again");

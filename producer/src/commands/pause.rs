@@ -91,7 +91,7 @@ pub async fn resume_run(context: &Context, stores: &Stores, run: &RunRef) -> Res
     .await?;
     stores.publisher.control(&Control::RunsChanged).await?;
     if is_left(&stores.state, run).await? {
-        make_whole(context, stores, &files).await?;
+        Box::pin(make_whole(context, stores, &files)).await?;
         stores.state.forget_start(&run.to_string()).await?;
         context.say(format!(
             "{run} had not been published as a whole; it is now"

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::stores::state::State;
@@ -15,14 +16,14 @@ pub const LEFT_AFTER: Duration = Duration::from_secs(30);
 /// Who waits for a provider that is not ready says so often that it is still there.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Does `start`, which publishes `run`, with a note of it; `is_left` tells of its outcome whether somebody has to go on.
+/// Does `start`, which publishes `run` (boxed: it is large), with a note of it; `is_left` tells of its outcome whether somebody has to go on.
 ///
 /// # Errors
 /// Those of `start`, and when Redis is away before it.
 pub async fn noted<T>(
     stores: &Stores,
     run: &RunRef,
-    start: impl Future<Output = Result<T>>,
+    start: BoxFuture<'_, Result<T>>,
     is_left: impl FnOnce(&Result<T>) -> bool,
 ) -> Result<T> {
     let name = run.to_string();

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use futures::FutureExt;
 use jiff::civil::Date;
 use paceline_protocol::ids::{RunId, RunRef};
 use paceline_protocol::settings::SettingError;
@@ -76,7 +77,7 @@ impl Server {
             run: id.clone(),
         };
         let parent = ask.parent.as_ref();
-        let start = enqueue::start(&self.context, &self.stores, &job, &args, id, parent);
+        let start = enqueue::start(&self.context, &self.stores, &job, &args, id, parent).boxed();
         // What is left half made is made whole soon (`half`). Without Redis there is no note, and no start: a run that is
         // told to have failed must not begin when it is back.
         let is_left = |started: &Result<_>| started.as_ref().err().is_some_and(|e| !hopeless(e));
