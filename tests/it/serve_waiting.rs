@@ -53,15 +53,7 @@ async fn a_lane_without_a_worker_is_seen_and_the_deadline_ends_its_run_but_not_a
     assert_eq!(lanes["mark"], "warn", "{lanes}");
     assert!(lanes["remedy"].as_str().expect("text").contains(remedy));
 
-    // As if it had been planned two days ago. How a run is open is read again when that changes.
     grow_old(&scene).await;
-    for command in ["pause", "resume"] {
-        let done = scene
-            .fleet
-            .producer(&[command, RUN], LIMIT)
-            .expect("it runs");
-        done.expect_code(0);
-    }
     scene.ends_with(4).await;
     let manifest = scene.manifest().await;
     assert_eq!((manifest.cells, manifest.failed), (28, 28));
@@ -111,13 +103,6 @@ async fn cells_that_were_answered_before_the_deadline_count() {
     scene.enqueue();
     scene.after_calls(8).await;
     grow_old(&scene).await;
-    for command in ["pause", "resume"] {
-        let done = scene
-            .fleet
-            .producer(&[command, RUN], LIMIT)
-            .expect("it runs");
-        done.expect_code(0);
-    }
     scene.ends_with(4).await;
     let manifest = scene.manifest().await;
     let calls = scene.simulator.report().calls;
@@ -137,6 +122,7 @@ async fn cells_that_were_answered_before_the_deadline_count() {
     scene.assert_nothing_repeated();
 }
 
+/// As if the run had been planned two days ago. How a run is open is read again when that changes.
 async fn grow_old(scene: &crate::scene::Scene) {
     let bucket = Bucket::of(&scene.fleet);
     let key = scene.layout().plan();
@@ -149,4 +135,11 @@ async fn grow_old(scene: &crate::scene::Scene) {
     let old = text.replace(now, &before.to_string());
     assert_ne!(old, text);
     bucket.put(&key, old.as_bytes()).await.expect("put");
+    for command in ["pause", "resume"] {
+        let done = scene
+            .fleet
+            .producer(&[command, RUN], LIMIT)
+            .expect("it runs");
+        done.expect_code(0);
+    }
 }

@@ -38,7 +38,7 @@ pub use pace::{
     window_guard_us,
 };
 pub use scope::{NotALimit, instance};
-pub use slower::{PACE_KNOWN_AFTER_US, Slower};
+pub use slower::{PACE_KNOWN_AFTER_US, RAISED_AFTER_US, RAISED_AT_MOST, Slower};
 pub use state::{
     Claim, Kept, Learned, Lease, Leases, Nearer, Paced, PacedBy, Quota, SetMark, State, UsedNow,
     in_force, used_now,

@@ -22,7 +22,7 @@ use crate::keys::Keys;
 use crate::limit::{
     Answer, Ask, BREAKER, BREAKER_US, CLAIM_US, ClaimRef, Closed, FORGOTTEN_US, Instance,
     LONGEST_DOUBLED_US, Moment, Numbers, PACE_KNOWN_AFTER_US, PROBE_AGAIN_US, PROVIDER, Probed,
-    RAMP_OVER_US, SetMark, State, in_force, used_now, whole_of,
+    RAISED_AFTER_US, RAISED_AT_MOST, RAMP_OVER_US, SetMark, State, in_force, used_now, whole_of,
 };
 use crate::settings::shown_url;
 use crate::version;
@@ -166,7 +166,10 @@ fn script(body: &str) -> Script {
 
 /// A script that reads or writes closures.
 fn of_closures(body: &str) -> Script {
-    script(&format!("{}\n{body}", include_str!("limiter/closure.lua")))
+    let closure = include_str!("limiter/closure.lua");
+    script(&format!(
+        "local RAISED_AFTER, RAISED_AT_MOST = {RAISED_AFTER_US}, {RAISED_AT_MOST}\n{closure}\n{body}"
+    ))
 }
 
 /// An [`Answer`] with the local instants around the round trip, for the fleet's clock.

@@ -664,7 +664,7 @@ impl Call {
             field,
             attempts: self.attempts + 1,
         };
-        self.result(String::new(), 0, Some(failure), attempt.answered_us)
+        CellResult::failed(failure, attempt.answered_us)
     }
 
     fn ended_without_call(&self, reason: String) -> CallEnd {
@@ -677,30 +677,10 @@ impl Call {
             field: None,
             attempts: self.attempts,
         };
-        CallEnd::Ended(self.result(
-            String::new(),
-            0,
-            Some(failure),
+        CallEnd::Ended(CellResult::failed(
+            failure,
             self.lane.fleet_us(Instant::now()),
         ))
-    }
-
-    fn result(
-        &self,
-        lines: String,
-        records: u64,
-        failure: Option<Failure>,
-        answered_us: i64,
-    ) -> CellResult {
-        CellResult {
-            lines,
-            records,
-            failure,
-            answered_us,
-            truncated: false,
-            missing: 0,
-            stand_in: None,
-        }
     }
 }
 
@@ -742,15 +722,7 @@ mod tests {
             field: None,
             attempts: 3,
         };
-        CallEnd::Ended(CellResult {
-            lines: String::new(),
-            records: 0,
-            failure: Some(failure),
-            answered_us: 1,
-            truncated: false,
-            missing: 0,
-            stand_in: None,
-        })
+        CallEnd::Ended(CellResult::failed(failure, 1))
     }
 
     #[test]

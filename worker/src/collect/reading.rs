@@ -86,14 +86,6 @@ impl Reading {
             field,
             attempts: self.attempts + 1,
         };
-        CellResult {
-            lines: String::new(),
-            records: 0,
-            failure: Some(failure),
-            truncated: false,
-            missing: 0,
-            stand_in: None,
-            answered_us: self.lane.fleet_us(Instant::now()),
-        }
+        CellResult::failed(failure, self.lane.fleet_us(Instant::now()))
     }
 }

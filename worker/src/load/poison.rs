@@ -222,7 +222,7 @@ impl MissingBlock {
         let results = self.ends.0.iter().zip(self.first_cell..);
         let result = |(end, cell): (&CellEnd, u64)| {
             let left = || open.finished.get(&cell).cloned();
-            let failed = || CellResult::failed(not_called(cell, reason));
+            let failed = || CellResult::failed(not_called(cell, reason), 0);
             (*end == CellEnd::Failed).then(|| left().unwrap_or_else(failed))
         };
         FullBlock {

@@ -34,13 +34,13 @@ pub struct CellResult {
 }
 
 impl CellResult {
-    /// Of a cell that ends without another answer.
-    pub fn failed(failure: Failure) -> Self {
+    /// Of a cell that failed with what was heard at `answered_us`; 0: nothing was.
+    pub fn failed(failure: Failure, answered_us: i64) -> Self {
         CellResult {
             lines: String::new(),
             records: 0,
             failure: Some(failure),
-            answered_us: 0,
+            answered_us,
             truncated: false,
             missing: 0,
             stand_in: None,

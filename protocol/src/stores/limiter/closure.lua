@@ -1,7 +1,6 @@
 -- A closure, as `limit::Closed`: `<until us> <strikes> <probe us> <ramp us> <next us> <reason>`, and, where a ramp was
--- measured, `<start us> <mean us> <least us> <refused us>` of `limit::Slower`. Before the scripts that read one.
-
-local RAISED_AFTER, RAISED_AT_MOST = 30 * 1000000, 6
+-- measured, `<start us> <mean us> <least us> <refused us>` of `limit::Slower`. Before the scripts that read one, behind
+-- RAISED_AFTER and RAISED_AT_MOST.
 
 local function read_closure(text)
   local till, strikes, probe, ramp, after, reason, slower =

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use paceline_protocol::connector::cooldown::{self, DrawnLimit, Narrow};
 use paceline_protocol::connector::{CallContext, NotRequestable, ScopeTemplate};
-use paceline_protocol::ids::RunRef;
 use paceline_protocol::limit::{
     Answer, Ask, Choice, ClaimRef, Group, Instance, NotALimit, Numbers, Refusal, Rule, instance,
 };
@@ -90,8 +89,8 @@ pub struct Asking {
     groups: Vec<AskedGroup>,
     /// Credentials of a pool that cannot serve now, since they have no token yet.
     pub without: BTreeSet<String>,
-    /// The runs whose calls come after those of more urgent ones elsewhere.
-    pub yielding: BTreeSet<RunRef>,
+    /// Its calls come after those of more urgent runs elsewhere.
+    pub yields: bool,
 }
 
 /// What the cells of a group have in common: they draw from the same limits.
@@ -255,7 +254,7 @@ impl Asking {
             choices.rotate_left(turn);
         }
         let group = Group {
-            yields: self.yielding.contains(&shard.run.id),
+            yields: self.yields,
             spread,
             points: drawing.points,
             run: shard.run.name.clone(),

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use paceline_protocol::ids::RunRef;
 use paceline_protocol::limit::{Answer, Ask, ClaimRef, Instance, Refusal, Why};
 use paceline_protocol::outcome::Outcome;
 use paceline_protocol::stores::limiter::{Answered, LimiterError};
@@ -15,7 +14,7 @@ use super::held::Company;
 use super::scopes::{self, Sleep};
 use super::tokens::Signing;
 use super::turns::Turns;
-use super::yielding::{Ours, yielding};
+use super::yielding::yields;
 use super::{Event, InHand, Lane, WAIT_IN_HAND};
 use crate::collect::part_ways::Back;
 use crate::output::failures::Failure;
@@ -89,23 +88,18 @@ impl Lane {
         });
     }
 
-    fn yielding(&self) -> BTreeSet<RunRef> {
-        let runs = self.held.values().map(|h| &h.held.shard.run);
-        let ours = runs.map(|run| Ours {
-            run: run.id.clone(),
-            priority: run.plan.job.priority,
-        });
-        let ours: Vec<Ours> = ours.collect();
+    fn yields(&self) -> bool {
+        let shards = self.held.values().map(|h| &h.held.shard);
+        let here = shards.map(|shard| shard.run.plan.job.priority).max();
         let open = self.context.open_runs.borrow();
-        let yielding = yielding(&ours, &self.name, &open, rand::random());
-        yielding.into_iter().cloned().collect()
+        yields(here.unwrap_or(0), &self.name, &open, rand::random())
     }
 
     /// Takes up to `most` ready cells, one from each shard in turn, of runs by their weight.
     pub(super) fn gather(&mut self, most: usize, now: Instant) -> Asking {
         let fleet_now = self.shared.fleet_us(now);
         let mut asking = Asking::default();
-        asking.yielding = self.yielding();
+        asking.yields = self.yields();
         let mut gathered = 0;
         let mut slept = BTreeSet::new();
         let working = |h: &&InHand| h.leaving.is_none() && !h.held.shard.is_lost();
@@ -598,13 +592,5 @@ fn unaskable(cell: u64, reason: String, outcome: Outcome, answered_us: i64) -> C
         field: None,
         attempts: 0,
     };
-    CellResult {
-        lines: String::new(),
-        records: 0,
-        failure: Some(failure),
-        answered_us,
-        truncated: false,
-        missing: 0,
-        stand_in: None,
-    }
+    CellResult::failed(failure, answered_us)
 }
