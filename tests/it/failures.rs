@@ -147,6 +147,55 @@ async fn a_bad_night_changes_nothing_and_a_retry_mends_it() {
     assert_eq!(live, Some(calendar.index_of("bad")));
 }
 
+/// A worker that was stopped and woke up puts its own failures over those of the worker that went on meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_that_two_workers_put_over_each_other_are_those_of_the_parts_in_the_end() {
+    let shape = with_fault(FaultRule::cells(Fault::Status(400), DAY), "0.9");
+    let calendar = Calendar::new("two-holders", shape).expect("a calendar");
+    let _collector = calendar.collect().expect("started");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    let cells = calendar.cells();
+    let all_ended = async {
+        loop {
+            let status = calendar.json(&["status", RUN]).expect("a status");
+            let ended = ["succeeded", "empty", "failed"].map(|end| status[end].as_u64());
+            if ended.into_iter().flatten().sum::<u64>() == cells {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all_ended)
+        .await
+        .expect("all cells end");
+    let (bucket, layout) = (calendar.bucket(), calendar.layout(RUN));
+    let lost_one = bucket.get(&layout.failures(0)).await.expect("failures");
+    let rows = lost_one.rows().expect("rows");
+    let mut stray = rows[0].clone();
+    let (first, other) = (cells / 2, layout.failures(1));
+    stray["cell"] = json!(first);
+    let left: Vec<String> = rows[1..].iter().map(Value::to_string).collect();
+    let put = async |key: &str, body: &str| bucket.put(key, body.as_bytes()).await.expect("put");
+    put(&layout.failures(0), &left.join("\n")).await;
+    put(&other, &stray.to_string()).await;
+
+    let _loader = calendar.load().expect("started");
+    calendar.watch(RUN).expect("it ends").expect_code(0);
+    calendar.check(RUN).await.expect("checked").assert_kept();
+    let failures = calendar.collected(RUN).await.expect("read").failures;
+    let reasons: Vec<&Value> = failures.iter().map(|row| &row["reason"]).collect();
+    assert_eq!(
+        reasons,
+        [
+            &json!("unknown"),
+            &json!("status 400"),
+            &json!("status 400")
+        ]
+    );
+    let manifest = calendar.manifest(RUN).await.expect("a manifest");
+    assert_eq!(manifest.reasons.get("unknown"), Some(&1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_kills_its_workers_dies_alone() {
     // Whoever calls that day is killed by this test.

@@ -20,12 +20,13 @@ use paceline_protocol::topology::DelayLevel;
 use paceline_protocol::version::Unread;
 use tokio::sync::{Mutex, Notify, OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore};
 
-use super::lane::held::{Company, FailureRows, Held, InLane, ShardInHand};
+use super::lane::held::{Company, Held, InLane, ShardInHand};
 use super::lane::{self, LaneContext, LaneHandle};
 use super::open_runs::OpenRuns;
 use super::resume::resume;
 use super::run::{Run, Runs};
-use super::work::ShardWork;
+use super::work::{ShardWork, WantedBlock};
+use crate::output::failures::FailureRows;
 use crate::patience::Patience;
 use crate::traced;
 
@@ -345,6 +346,8 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             now + Duration::from_micros(u64::try_from(us - fleet_now).unwrap_or(0))
                 .min(LONGEST_WAIT)
         };
+        let open = resumed.blocks.iter().map(WantedBlock::cells).collect();
+        let failures = FailureRows::new(resumed.failures, open, resumed.failures_differ);
         let (work, full) = ShardWork::new(resumed.blocks, resumed.open, instant_of);
         let exchange = self.context.parting.publisher.work_exchange();
         let span = traced::shard(&run.plan, message, &exchange);
@@ -357,10 +360,7 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
             lost: false.into(),
             ended: false.into(),
             earlier: resumed.earlier,
-            failures: tokio::sync::Mutex::new(FailureRows {
-                rows: resumed.failures,
-                unsaved: resumed.failures_differ,
-            }),
+            failures: failures.into(),
         };
         Some((work, full, Arc::new(in_hand), resumed.parts))
     }

@@ -4,22 +4,23 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use paceline_protocol::layout::PartName;
 use paceline_protocol::message::PartSummary;
 use paceline_protocol::stores::objects::{ObjectError, Objects, PutNew};
 use paceline_protocol::stores::state::{BlockCounts, State, StateError};
 
-use super::lane::held::{FailureRows, ShardInHand};
+use super::lane::held::ShardInHand;
 use crate::metrics::Metrics;
+use crate::output::failures::FailureRows;
 use crate::output::finished::FullBlock;
 use crate::output::part::{PartError, PartMeta, name_of};
 use crate::output::rankings::Ranked;
 use crate::output::settle::{BlockPlace, block_counts};
 use paceline_protocol::message::merged_ends;
 
-/// What became full within the same tenth of a second is counted together: one round trip to Redis instead of one for each block.
-const TOGETHER: Duration = Duration::from_millis(100);
+/// What became full within so long is counted together: one round trip to Redis instead of one for each block. Its part is
+/// in S3 by then.
+const TOGETHER: Duration = Duration::from_millis(300);
 
 /// The stores that settling writes to.
 #[derive(Clone)]
@@ -55,6 +56,8 @@ pub enum SettleError {
 struct Stored {
     meta: PartMeta,
     ranked: Ranked,
+    /// It was there first.
+    adopted: bool,
 }
 
 impl Stores {
@@ -72,6 +75,7 @@ impl Stores {
         crate::crash::point("settle-before-part");
         self.put_stand_ins(shard, block).await?;
         let stored = self.store_part(shard, block).await?;
+        self.settle_failures(shard, block, &stored).await?;
         crate::crash::point("settle-before-sets");
         let summary = stored.meta.summary(block.number);
         self.count(shard, &summary, &stored).await?;
@@ -89,16 +93,43 @@ impl Stores {
             return Ok(());
         }
         let mut failures = shard.failures.lock().await;
+        self.keep_failures(shard, &mut failures).await?;
         for failure in block.failures() {
-            let mut row = Vec::new();
-            failure.write(&shard.run.plan, &mut row);
-            let row = String::from_utf8(row).expect("JSON is UTF-8");
-            failures
-                .rows
-                .insert(failure.cell, row.trim_end().to_owned());
-            failures.unsaved = true;
+            failures.add(failure, &shard.run.plan);
         }
         self.put_failures(shard, &mut failures).await
+    }
+
+    /// Makes the rows those of the part that stands, ours or the one that was there first.
+    async fn settle_failures(
+        &self,
+        shard: &ShardInHand,
+        block: &FullBlock,
+        stored: &Stored,
+    ) -> Result<(), SettleError> {
+        let mut failures = shard.failures.lock().await;
+        if stored.adopted {
+            self.keep_failures(shard, &mut failures).await?;
+        }
+        let summary = stored.meta.summary(block.number);
+        let of_block = |part: &&PartSummary| part.block == block.number;
+        let parts = shard.earlier.iter().filter(of_block).chain([&summary]);
+        let cells = summary.ends.0.len() as u32;
+        failures.settle(block.first_cell, &merged_ends(cells, parts));
+        Ok(())
+    }
+
+    /// Keeps what the failures object has for blocks that are open here.
+    async fn keep_failures(
+        &self,
+        shard: &ShardInHand,
+        failures: &mut FailureRows,
+    ) -> Result<(), SettleError> {
+        let key = shard.run.layout.failures(shard.message.shard);
+        if let Some(object) = self.objects.get(&key).await? {
+            failures.keep(&object.body);
+        }
+        Ok(())
     }
 
     /// Says which objects did not count for the cells of `block`, before its part says that they ended: what was read
@@ -133,17 +164,12 @@ impl Stores {
         shard: &ShardInHand,
         failures: &mut FailureRows,
     ) -> Result<(), SettleError> {
-        if !failures.unsaved {
+        let Some(body) = failures.unsaved() else {
             return Ok(());
-        }
-        let mut body = String::new();
-        for row in failures.rows.values() {
-            body.push_str(row);
-            body.push('\n');
-        }
+        };
         let key = shard.run.layout.failures(shard.message.shard);
-        self.objects.put(&key, Bytes::from(body), &[]).await?;
-        failures.unsaved = false;
+        self.objects.put(&key, body, &[]).await?;
+        failures.saved();
         Ok(())
     }
 
@@ -177,7 +203,11 @@ impl Stores {
                     .records
                     .with_label_values(&[job, "extracted"])
                     .inc_by(meta.records);
-                Ok(Stored { meta, ranked })
+                Ok(Stored {
+                    meta,
+                    ranked,
+                    adopted: false,
+                })
             }
             PutNew::Exists => self.adopt(shard, block.number, key).await,
         }
@@ -209,7 +239,11 @@ impl Stores {
             let meta = PartMeta::from_metadata(&object.metadata)?;
             let lines = shard.run.format.read(&object.body)?;
             let ranked = self.ranked(shard, block, &meta, &lines);
-            Ok(Stored { meta, ranked })
+            Ok(Stored {
+                meta,
+                ranked,
+                adopted: true,
+            })
         };
         read().map_err(|why| SettleError::Part { key, why })
     }

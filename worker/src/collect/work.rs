@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -29,6 +30,13 @@ pub struct WantedBlock {
     pub first_cell: u64,
     /// For each cell, whether this round calls it.
     pub wanted: Vec<bool>,
+}
+
+impl WantedBlock {
+    /// Its cells, wanted or not.
+    pub fn cells(&self) -> Range<u64> {
+        self.first_cell..self.first_cell + self.wanted.len() as u64
+    }
 }
 
 /// What is still to do of one shard.

@@ -1,6 +1,5 @@
 //! A shard in hand.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -13,6 +12,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePer
 
 use crate::collect::run::{Run, RunAtProvider};
 use crate::collect::work::ShardWork;
+use crate::output::failures::FailureRows;
 use crate::output::finished::FullBlock;
 
 /// A shard in hand, from its claim to its ack.
@@ -83,15 +83,6 @@ pub struct ShardInHand {
     pub span: Span,
     /// The rows of its failures object.
     pub failures: tokio::sync::Mutex<FailureRows>,
-}
-
-/// The rows of a shard's failures object by cell.
-#[derive(Debug, Default)]
-pub struct FailureRows {
-    /// Each without its newline.
-    pub rows: BTreeMap<u64, String>,
-    /// Whether the object differs from them.
-    pub unsaved: bool,
 }
 
 impl ShardInHand {

@@ -16,7 +16,7 @@ mod stand_ins;
 mod standing;
 mod tally;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -311,24 +311,27 @@ impl Finish<'_> {
         all
     }
 
-    /// Failed cells by reason, out of the failures objects. A row counts only for a cell that failed in the
-    /// end; a failed cell without a row is `unknown`.
+    /// Failed cells by reason, out of the failures objects; from here on these name just the cells that failed in the end.
     async fn reasons(&self, tally: &Tally) -> Result<BTreeMap<String, u64>, LoadError> {
+        let objects = &self.loader.stores.objects;
+        let listed = objects.list(&self.run.layout.all_failures()).await?;
+        let listed: BTreeSet<String> = listed.into_iter().map(|listed| listed.key).collect();
         let mut reasons: BTreeMap<String, u64> = BTreeMap::new();
         for (shard, (parts, _)) in &self.shards {
             let failed = tally::failed_cells(&self.run.plan, *shard, parts);
-            if failed.is_empty() {
+            let key = self.run.layout.failures(*shard);
+            if failed.is_empty() && !listed.contains(&key) {
                 continue;
             }
-            let key = self.run.layout.failures(*shard);
-            let object = self.loader.stores.objects.get(&key).await?;
-            let body = object.map(|object| object.body).unwrap_or_default();
-            let rows: BTreeMap<u64, String> = failures::rows(&body)
-                .map(|(row, _)| (row.cell, row.reason))
-                .collect();
-            for cell in failed {
-                let reason = rows.get(&cell).map_or("unknown", String::as_str);
-                *reasons.entry(reason.to_owned()).or_default() += 1;
+            let object = objects.get(&key).await?;
+            let mut body = object.map(|object| object.body).unwrap_or_default();
+            if let Some(mended) = failures::mended(&body, &failed, &self.run.plan) {
+                tracing::warn!(run.id = %self.run.run, shard.id = *shard, "its failures were not those of its parts: two workers had it at a time");
+                body = mended;
+                objects.put(&key, body.clone(), &[]).await?;
+            }
+            for (row, _) in failures::rows(&body) {
+                *reasons.entry(row.reason).or_default() += 1;
             }
         }
         if tally.not_collected > 0 {
