@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use harness::checker::Row;
 use harness::{Calendar, Shape};
+use paceline_stack::Process;
 use redis::AsyncCommands;
 
 const RUN: &str = "night";
@@ -86,6 +88,65 @@ async fn others_read_the_same(calendar: &Calendar) {
     let mut theirs: Vec<&str> = read.lines().collect();
     theirs.sort();
     assert_eq!(theirs, ours);
+}
+
+/// A loader that is stopped in the middle of a finish wakes up when a newer run is live.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loader_that_wakes_up_puts_nothing_over_what_a_newer_run_published() {
+    let output = r#"  s3: {format: ndjson, key: "woken/{{ destination }}-{{ depart }}-{{ nights }}.ndjson"}"#;
+    let calendar = with_output("woken", Shape::default(), output);
+    let _collector = calendar.collect().expect("started");
+    let point = "finish-before-objects";
+    let env = [("PACELINE_STOP_AT", point)];
+    let sleeper = calendar.fleet.start_with(&env, "worker", &["load"]);
+    let mut sleeper = sleeper.expect("started");
+    calendar.enqueue("older").expect("it ends").expect_code(0);
+    said(&sleeper, &format!("crash point {point}")).await;
+    let _loader = calendar.load().expect("started");
+    calendar.watch("older").expect("it ends").expect_code(0);
+    let spec = &calendar.fleet.spec;
+    let (key, chosen) = ("key: \"woken", "columns: [carrier], key: \"woken");
+    spec.replace(JOB, key, chosen).expect("replaced");
+    calendar
+        .enqueue_and_wait("newer")
+        .expect("it ends")
+        .expect_code(0);
+    let before = published(&calendar).await;
+    sleeper.resume().expect("signalled");
+    said(&sleeper, "the lease of finishing the run was lost").await;
+    sleeper.terminate(Duration::from_secs(30)).expect("it ends");
+    assert_eq!(published(&calendar).await, before);
+    calendar
+        .check("newer")
+        .await
+        .expect("checked")
+        .assert_kept();
+}
+
+async fn said(process: &Process, words: &str) {
+    let heard = async {
+        while !process.said().contains(words) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let heard = tokio::time::timeout(Duration::from_secs(60), heard).await;
+    heard.unwrap_or_else(|_| panic!("{words:?} in {}", process.last_words(20)));
+}
+
+/// What the runs publish in S3: the objects that the job names, what is live, the manifests.
+async fn published(calendar: &Calendar) -> BTreeMap<String, Vec<u8>> {
+    let bucket = calendar.bucket();
+    let manifest = calendar.layout("older").manifest();
+    let (job, _) = manifest.split_once("older").expect("a run's folder");
+    let mut keys = bucket.keys("woken/").await.expect("a list");
+    let of_job = bucket.keys(job).await.expect("a list").into_iter();
+    keys.extend(of_job.filter(|key| key.ends_with(".json")));
+    let mut found = BTreeMap::new();
+    for key in keys {
+        let object = bucket.get(&key).await.expect("an object");
+        found.insert(key, object.body);
+    }
+    found
 }
 
 fn by_others(folder: &Path) -> Option<String> {

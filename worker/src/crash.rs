@@ -1,5 +1,6 @@
 //! Crash points: in debug builds, `PACELINE_CRASH_AT=<point>[@n]` kills the process as kill -9 would when
-//! it comes to that point for the n-th time (1). Release builds have none.
+//! it comes to that point for the n-th time (1); with `PACELINE_STOP_AT` it is stopped there until it gets SIGCONT. Release
+//! builds have none.
 //!
 //! The points lie between any two steps that change something outside the process.
 
@@ -56,29 +57,37 @@ mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use nix::sys::signal::Signal;
+
     struct Armed {
         point: String,
         left: AtomicU32,
+        signal: Signal,
     }
 
+    /// The same signal as kill -9 (nothing is cleaned up), or the one that stops.
     static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
-        let told = std::env::var("PACELINE_CRASH_AT").ok()?;
+        armed("PACELINE_CRASH_AT", Signal::SIGKILL)
+            .or_else(|| armed("PACELINE_STOP_AT", Signal::SIGSTOP))
+    });
+
+    fn armed(variable: &str, signal: Signal) -> Option<Armed> {
+        let told = std::env::var(variable).ok()?;
         let (point, nth) = told.split_once('@').unwrap_or((&told, "1"));
         Some(Armed {
             point: point.to_owned(),
             left: AtomicU32::new(nth.parse().ok()?),
+            signal,
         })
-    });
+    }
 
     pub(super) fn point(name: &str) {
         let Some(armed) = ARMED.as_ref().filter(|armed| armed.point == name) else {
             return;
         };
         if armed.left.fetch_sub(1, Ordering::SeqCst) == 1 {
-            eprintln!("crash point {name}: killed");
-            // The same signal as kill -9: nothing is cleaned up.
-            nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL)
-                .expect("a process may kill itself");
+            eprintln!("crash point {name}: {}", armed.signal);
+            nix::sys::signal::raise(armed.signal).expect("a process may signal itself");
         }
     }
 }

@@ -106,7 +106,7 @@ pub async fn run(
         }
         Err(never) => return Err(never.into()),
     };
-    readiness.ready();
+    readiness.ready(stores.look(&settings));
     tracing::info!(elasticsearch.url = stores.index.shown_url(), "loading");
     let loader = Loader {
         runs: Runs::new(stores.clone()),

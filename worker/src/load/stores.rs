@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use paceline_protocol::keys::Keys;
 use paceline_protocol::settings::{FleetSettings, shown_url};
 use paceline_protocol::stores::broker::{BrokerError, Publisher, Receipts};
@@ -12,10 +13,10 @@ use paceline_protocol::topology::Topology;
 use secrecy::ExposeSecret;
 
 use super::PREFETCH;
-use crate::admin::Readiness;
+use crate::admin::{Look, Readiness};
 use crate::config::LoadSettings;
 use crate::metrics::Metrics;
-use crate::servers::{NotConnected, Refusal, Server, connect as wait_for};
+use crate::servers::{NotConnected, Refusal, Server, connect as wait_for, first_away};
 use crate::shutdown::Shutdown;
 
 /// The servers, and what names things on them.
@@ -54,6 +55,37 @@ pub(crate) async fn connect(
         metrics,
     };
     Ok((Arc::new(stores), receipts))
+}
+
+impl Stores {
+    /// Looks whether they are all still there.
+    pub(crate) fn look(self: &Arc<Self>, settings: &LoadSettings) -> Look {
+        let amqp = shown_url(settings.amqp_url.expose_secret());
+        let redis = shown_url(settings.redis_url.expose_secret());
+        let stores = self.clone();
+        Box::new(move || {
+            let [of_index, of_objects, of_state, of_broker] = [(); 4].map(|()| stores.clone());
+            let answers = [
+                (
+                    format!("Elasticsearch at {}", stores.index.shown_url()),
+                    async move { of_index.index.version().await.is_ok() }.boxed(),
+                ),
+                (
+                    format!("S3 at {}", stores.objects.endpoint()),
+                    async move { of_objects.objects.ping().await.is_ok() }.boxed(),
+                ),
+                (
+                    format!("Redis at {redis}"),
+                    async move { of_state.state.ping().await.is_ok() }.boxed(),
+                ),
+                (
+                    format!("RabbitMQ at {amqp}"),
+                    async move { of_broker.publisher.ping().await.is_ok() }.boxed(),
+                ),
+            ];
+            first_away(answers).boxed()
+        })
+    }
 }
 
 struct Waiting<'a> {

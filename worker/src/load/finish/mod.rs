@@ -24,7 +24,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use paceline_protocol::layout;
 use paceline_protocol::manifest::{Live, Manifest, ManifestPart, RunEnd};
-use paceline_protocol::message::{Control, PartSummary};
+use paceline_protocol::message::PartSummary;
 use paceline_protocol::stores::traces;
 use tracing::Instrument;
 
@@ -35,6 +35,7 @@ use crate::output::failures;
 use crate::output::part::name_of;
 use crate::traced;
 use gate::Verdict;
+use lease::Lease;
 use merge::Merged;
 use publish::Published;
 use tally::Tally;
@@ -53,6 +54,8 @@ struct Finish<'a> {
     /// What the shards came to; once merged, by the merged parts.
     shards: Shards,
     merged: Option<Merged>,
+    /// What others may have replaced is written only while it is held.
+    lease: Lease,
 }
 
 impl Loader {
@@ -62,8 +65,8 @@ impl Loader {
             return Ok(());
         };
         if finish.is_complete() {
-            self.with_lease(run, async { self.finish_under_lease(run, None).await })
-                .await?;
+            let finish = async |lease| self.finish_under_lease(run, lease, None).await;
+            self.with_lease(run, finish).await?;
         }
         Ok(())
     }
@@ -77,7 +80,7 @@ impl Loader {
         let tally = Tally::of(&run.plan, &finish.shards);
         match gate::too_many_rejected(tally.rejected, tally.records) {
             Some(why) => {
-                let stop = async { self.finish_under_lease(run, Some(why)).await };
+                let stop = async |lease| self.finish_under_lease(run, lease, Some(why)).await;
                 self.with_lease(run, stop).await
             }
             None => Ok(()),
@@ -93,7 +96,7 @@ impl Loader {
     ) -> Result<(), LoadError> {
         tracing::error!(run.id = %run.run, why, "a run cannot be loaded and ends; its parts stay in S3");
         let note = format!("not loaded: {why}; what was collected is in the parts");
-        let end = async { self.finish_under_lease(run, Some(note)).await };
+        let end = async |lease| self.finish_under_lease(run, lease, Some(note)).await;
         self.with_lease(run, end).await
     }
 
@@ -118,6 +121,7 @@ impl Loader {
             open,
             shards,
             merged: None,
+            lease: Lease::default(),
         }))
     }
 
@@ -134,10 +138,12 @@ impl Loader {
     async fn finish_under_lease(
         &self,
         run: &OpenedRun,
+        lease: Lease,
         stopped: Option<String>,
     ) -> Result<(), LoadError> {
         match self.begin_finish(run).await? {
             Some(mut finish) if stopped.is_some() || finish.is_complete() => {
+                finish.lease = lease;
                 let span = traced::finish(&run.plan, finish.open.round);
                 // Boxed: the steps of a finish are large, and each layer around them would copy them.
                 let finishing = Box::pin(finish.finish(stopped));
@@ -167,7 +173,7 @@ impl Finish<'_> {
         crash::point("finish-begun");
         match &stopped {
             None => self.take_merged().await?,
-            Some(_) if self.open.rebuild.is_none() => self.stop_collecting().await?,
+            Some(_) if self.open.rebuild.is_none() => self.end_queues().await?,
             Some(_) => {}
         }
         let live = self.live().await?;
@@ -232,26 +238,10 @@ impl Finish<'_> {
         self.loader.stores.read_json(&key).await
     }
 
-    async fn stop_collecting(&self) -> Result<(), LoadError> {
-        self.delete_queues().await?;
-        let run = self.run.run.clone();
-        Ok(self
-            .loader
-            .stores
-            .publisher
-            .control(&Control::Cancel { run })
-            .await?)
-    }
-
-    async fn delete_queues(&self) -> Result<(), LoadError> {
-        for lane in self.run.plan.lanes() {
-            self.loader
-                .stores
-                .publisher
-                .delete_queue(lane, &self.run.run)
-                .await?;
-        }
-        Ok(())
+    async fn end_queues(&self) -> Result<(), LoadError> {
+        let lanes = self.run.plan.lanes();
+        let publisher = &self.loader.stores.publisher;
+        Ok(publisher.end_queues(&lanes, &self.run.run).await?)
     }
 
     async fn manifest(
@@ -345,6 +335,7 @@ impl Finish<'_> {
         let objects = &self.loader.stores.objects;
         let layout = &self.run.layout;
         crash::point("finish-before-manifest");
+        self.lease.holds()?;
         objects
             .put(&layout.manifest(), to_json(manifest), &[])
             .await?;
@@ -368,10 +359,11 @@ impl Finish<'_> {
     async fn clean_up(&self, verdict: &Verdict) -> Result<(), LoadError> {
         let stores = &self.loader.stores;
         crash::point("finish-before-clean-up");
+        self.lease.holds()?;
         if verdict.publish {
             self.remove_old_indices().await?;
         }
-        self.delete_queues().await?;
+        self.end_queues().await?;
         stores.state.expire_run(&self.run.run, REMEMBERED).await?;
         crash::point("finish-before-end");
         stores

@@ -13,6 +13,7 @@ use paceline_protocol::template::whole_name;
 use super::super::LoadError;
 use super::super::runs::Stage;
 use super::gate::Verdict;
+use super::lease::Lease;
 use super::scores::take_turns;
 use super::{Finish, tally};
 use crate::crash;
@@ -43,6 +44,7 @@ impl Refused {
 
 /// Where the objects go, and how.
 struct Target {
+    lease: Lease,
     objects: Objects,
     keys: ObjectKeys,
     format: PartFormat,
@@ -99,6 +101,7 @@ impl Finish<'_> {
             (_, compress) => compress,
         };
         Ok(keys.map(|keys| Target {
+            lease: self.lease.clone(),
             objects: stores.objects.with_bucket(bucket),
             keys,
             format: PartFormat::new(output.format, compress, columns),
@@ -242,7 +245,9 @@ impl Finish<'_> {
 
 impl Target {
     async fn put(&self, key: &str, writer: RecordWriter<Spooled>) -> Result<(), LoadError> {
-        match writer.finish()? {
+        let written = writer.finish()?;
+        self.lease.holds()?;
+        match written {
             Spooled::Memory(body) => self.objects.put(key, body.into(), &[]).await?,
             Spooled::File(file) => self.objects.put_file(key, file.path()).await?,
         }

@@ -76,6 +76,7 @@ impl Finish<'_> {
         crash::point("finish-before-sets");
         let (published, next) = self.publish_sets_whole(tally, live).await?;
         crash::point("finish-before-live");
+        self.lease.holds()?;
         let key = layout::live(&self.loader.stores.fleet.prefix, &self.run.run.job);
         self.loader
             .stores
@@ -118,13 +119,16 @@ impl Finish<'_> {
                     verdict.withhold(superseded(&by));
                     return Ok(());
                 }
-                Swap::From(old) => match index.swap(alias, &old, &name).await {
-                    Ok(()) => return Ok(()),
-                    // Somebody else swapped meanwhile: read again, decide again.
-                    Err(IndexError::Refused { why, .. }) => refused = why,
-                    // It may have happened: the receipt is tried again, and finds out.
-                    Err(error) => return Err(error.into()),
-                },
+                Swap::From(old) => {
+                    self.lease.holds()?;
+                    match index.swap(alias, &old, &name).await {
+                        Ok(()) => return Ok(()),
+                        // Somebody else swapped meanwhile: read again, decide again.
+                        Err(IndexError::Refused { why, .. }) => refused = why,
+                        // It may have happened: the receipt is tried again, and finds out.
+                        Err(error) => return Err(error.into()),
+                    }
+                }
             }
         }
         verdict.fail(format!(
@@ -317,6 +321,7 @@ impl Finish<'_> {
             .iter()
             .filter(|name| !sets.contains_key(*name));
         let gone: Vec<String> = gone.cloned().collect();
+        self.lease.holds()?;
         Ok(self
             .loader
             .stores
