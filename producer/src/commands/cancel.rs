@@ -6,9 +6,9 @@ use anyhow::Result;
 use jiff::Timestamp;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
-use paceline_protocol::message::Control;
 use paceline_protocol::stores::traces;
 
+use super::status::and_status;
 use crate::cli::RunArgs;
 use crate::context::Context;
 use crate::exit::Exit;
@@ -27,6 +27,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
     let stores = Stores::connect(&context.env).await?;
     let run = find(&stores.archive, &args.run).await?;
     let done = cancel(context, &stores, &run).await;
+    let done = and_status(context, &stores, &run, done).await;
     stores.close().await;
     done
 }
@@ -84,10 +85,6 @@ async fn end(context: &Context, stores: &Stores, run: &RunRef, files: &RunFiles)
         context.say(format!("{run} has ended; nothing was cancelled"));
         return Ok(Exit::Done);
     }
-    stores
-        .publisher
-        .control(&Control::Cancel { run: run.clone() })
-        .await?;
     stop(stores, run, &files.plan.lanes()).await?;
     let layout = RunLayout::new(stores.prefix(), run).collecting(&files.plan);
     let manifest = cancelled(stores.objects(), &layout, &files.plan, Timestamp::now()).await?;

@@ -53,10 +53,7 @@ pub async fn register(stores: &Stores, entry: &OpenRun) -> Result<()> {
 /// When a server is away.
 pub async fn stop(stores: &Stores, run: &RunRef, lanes: &[&str]) -> Result<()> {
     stores.state.remove_open_run(run).await?;
-    for lane in lanes {
-        stores.publisher.delete_queue(lane, run).await?;
-    }
-    Ok(())
+    Ok(stores.publisher.end_queues(lanes, run).await?)
 }
 
 /// Deletes a run's entry in S3: from now on it has ended. The last step of an end, so that one that

@@ -134,9 +134,7 @@ async fn end(server: &Server, run: &RunRef) -> Result<()> {
         return Ok(());
     };
     let plan = &files.plan;
-    for lane in plan.lanes() {
-        stores.publisher.delete_queue(lane, run).await?;
-    }
+    stores.publisher.end_queues(&plan.lanes(), run).await?;
     let layout = RunLayout::new(stores.prefix(), run);
     let found = PartsFound::list(stores.objects(), &layout).await?;
     let left = left_to_do(stores.objects(), &layout, plan, &found, open.round).await?;

@@ -34,6 +34,8 @@ use crate::traced;
 const IDLE: Duration = Duration::from_millis(700);
 /// A run that this worker cannot serve is left to others for so long.
 const UNSERVED: Duration = Duration::from_secs(30);
+/// So long nobody asks queues that are about to be deleted. A run that is retried at once waits for that.
+const DELETING: Duration = Duration::from_secs(1);
 /// A queue that does not answer is left alone for so long: asking it takes ten seconds.
 const SILENT: Duration = Duration::from_secs(60);
 /// A wait that was kept in `open/` is not trusted to be longer: clocks of machines differ.
@@ -63,7 +65,7 @@ pub struct Intake<E> {
     pub company: Arc<RwLock<()>>,
     /// The lanes of this process by name.
     pub lanes: Mutex<HashMap<String, LaneHandle>>,
-    /// Runs that this worker cannot serve, and until when it leaves them to others.
+    /// Runs that this worker cannot serve or whose queues are going, and until when it leaves them alone.
     pub unserved: Mutex<HashMap<RunRef, Instant>>,
     /// Queues that do not answer, and until when they are left alone.
     pub silent: Mutex<HashMap<(RunRef, String), Instant>>,
@@ -104,6 +106,14 @@ impl<E: Environment + Send + Sync + 'static> Intake<E> {
         preparing.close();
         preparing.wait().await;
         self.context.intake_over.cancel();
+    }
+
+    /// The queues of `run` are about to be deleted.
+    pub async fn leave_alone(&self, run: RunRef) {
+        let until = Instant::now() + DELETING;
+        let mut unserved = self.unserved.lock().await;
+        let known = unserved.entry(run).or_insert(until);
+        *known = until.max(*known);
     }
 
     async fn idle(&self) {

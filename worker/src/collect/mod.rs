@@ -64,7 +64,7 @@ pub async fn run(
         Err(NotConnected::Draining(_)) => return Ok(()),
         Err(never) => return Err(never.into()),
     };
-    readiness.ready();
+    readiness.ready(servers.look(&settings));
     let holder = format!("w-{}", &uuid::Uuid::new_v4().simple().to_string()[..10]);
     tracing::info!(
         worker.id = holder,
@@ -175,7 +175,9 @@ async fn listen(
 ) {
     loop {
         match taker.control().await {
-            Control::RunsChanged | Control::Pause { .. } | Control::Cancel { .. } => {
+            Control::RunsChanged | Control::Pause { .. } => open_runs.changed.notify_one(),
+            Control::Cancel { run } => {
+                intake.leave_alone(run).await;
                 open_runs.changed.notify_one();
             }
             Control::LimitsChanged { provider } => {

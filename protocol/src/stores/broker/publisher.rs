@@ -21,6 +21,8 @@ use crate::message::{Control, Receipt, ShardMessage};
 use crate::stores::backoff::Backoff;
 use crate::topology::{DelayLevel, Topology};
 
+/// Until collectors have heard that queues are about to go.
+const TOLD: Duration = Duration::from_millis(250);
 const CONFIRM_LIMIT: Duration = Duration::from_secs(15);
 /// Publishes in flight in [`Publisher::shards`].
 const WINDOW: usize = 256;
@@ -66,6 +68,14 @@ impl Publisher {
         declare::work(&self.link.channel().await?, &self.topology, &name).await
     }
 
+    /// That the broker answers.
+    ///
+    /// # Errors
+    /// When it is away.
+    pub async fn ping(&self) -> Result<(), BrokerError> {
+        self.link.channel().await.map(drop)
+    }
+
     /// Deletes it with what is in it. A queue that is not there is fine.
     ///
     /// # Errors
@@ -75,6 +85,21 @@ impl Publisher {
         let channel = self.link.channel().await?;
         let deleted = channel.queue_delete(name.into(), QueueDeleteOptions::default());
         in_time("delete a queue", deleted).await.map(drop)
+    }
+
+    /// Deletes the queues of a run that is over. Collectors are told before, and leave them alone: who asks a queue for a
+    /// message in the moment in which it is deleted may lose its connection for it (`INTERNAL_ERROR`, `noproc`), and with it
+    /// all shards that it has in hand.
+    ///
+    /// # Errors
+    /// When the broker is away.
+    pub async fn end_queues(&self, lanes: &[&str], run: &RunRef) -> Result<(), BrokerError> {
+        self.control(&Control::Cancel { run: run.clone() }).await?;
+        tokio::time::sleep(TOLD).await;
+        for lane in lanes {
+            self.delete_queue(lane, run).await?;
+        }
+        Ok(())
     }
 
     /// Messages that are ready in it; `None` when it is not there.

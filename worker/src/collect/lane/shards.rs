@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use paceline_protocol::ids::RunRef;
 use paceline_protocol::limit::ClaimRef;
 use paceline_protocol::message::{PartSummary, ShardMessage};
 use paceline_protocol::stores::state::OpenRun;
@@ -21,16 +20,16 @@ impl Lane {
     pub(super) fn hold(&mut self, mut held: Held) {
         let settling = std::mem::take(&mut held.full).into();
         let leaving = self.context.shutdown.is_draining().then_some(Back::Now);
-        self.held.insert(
-            self.next_key,
-            InHand {
-                held,
-                settling,
-                settle_running: 0,
-                unsettled: Vec::new(),
-                leaving,
-            },
-        );
+        let mut in_hand = InHand {
+            held,
+            settling,
+            settle_running: 0,
+            unsettled: Vec::new(),
+            leaving,
+        };
+        // The run may have been paused, or have ended, while its shard was on its way here.
+        in_hand.heed(&self.context.open_runs.borrow());
+        self.held.insert(self.next_key, in_hand);
         self.next_key += 1;
     }
 
@@ -42,13 +41,8 @@ impl Lane {
 
     /// Paused runs' shards go back; ended runs' shards are dropped.
     pub(super) fn on_open_runs(&mut self, open: &[OpenRun]) {
-        let of = |run: &RunRef| open.iter().find(|o| o.run == *run);
         for in_hand in self.held.values_mut() {
-            match of(&in_hand.held.shard.run.id) {
-                Some(run) if run.paused => drop(in_hand.leaving.get_or_insert(Back::Now)),
-                Some(_) => {}
-                None => in_hand.held.shard.end(),
-            }
+            in_hand.heed(open);
         }
     }
 
@@ -179,6 +173,18 @@ impl Lane {
             drop(events.send(Event::Parted));
         };
         self.context.tasks.spawn(going.instrument(lines));
+    }
+}
+
+impl InHand {
+    /// Goes back when its run is paused, and ends with its run.
+    fn heed(&mut self, open: &[OpenRun]) {
+        let run = &self.held.shard.run.id;
+        match open.iter().find(|open| open.run == *run) {
+            Some(run) if run.paused => drop(self.leaving.get_or_insert(Back::Now)),
+            Some(_) => {}
+            None => self.held.shard.end(),
+        }
     }
 }
 
