@@ -36,6 +36,27 @@ pub struct Lesson {
     pub used: Option<u64>,
 }
 
+impl Lesson {
+    /// Until when (microseconds, the fleet's clock) the provider serves nothing more of the limit, decided by `rule`; `None`
+    /// while something is left. Who has grants in hand for a start before that would be refused.
+    pub fn shut_until_us(&self, rule: &Rule) -> Option<i64> {
+        let left = self.left.filter(|left| left.calls == 0);
+        let used_up = match *rule {
+            Rule::Quota {
+                calls, closes_us, ..
+            } => {
+                let calls = match self.numbers {
+                    Some(Numbers::Calls(told)) => told,
+                    _ => calls,
+                };
+                self.used.filter(|used| *used >= calls).map(|_| closes_us)
+            }
+            _ => None,
+        };
+        left.map(|left| left.till_us).or(used_up)
+    }
+}
+
 /// When the call was sent and answered, on the fleet's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Spoken {
@@ -444,5 +465,32 @@ mod tests {
         let lesson = told.lesson(&day, &day, None, SeenWindow::Unknown, NOW);
         assert_eq!(lesson.numbers, Some(Numbers::Calls(800)));
         assert_eq!(lesson.used, Some(700));
+    }
+
+    #[test]
+    fn nothing_left_shuts_until_the_reset_for_grants_in_hand_too() {
+        let told = |remaining| Told {
+            remaining: Some(remaining),
+            reset: Some(Duration::from_secs(30)),
+            ..Told::default()
+        };
+        let shut = |rule: &Rule, remaining| {
+            let lesson = told(remaining).lesson(rule, rule, None, SeenWindow::Unknown, NOW);
+            lesson.shut_until_us(rule)
+        };
+        let minute = Rule::Rate {
+            calls: 60,
+            period_us: 60_000_000,
+            burst: None,
+        };
+        assert_eq!(shut(&minute, 0.0), Some(NOW.answered_us + 30_000_000));
+        assert_eq!(shut(&minute, 1.0), None);
+        let day = Rule::Quota {
+            calls: 1_000,
+            opened_us: 0,
+            closes_us: 86_400_000_000,
+        };
+        assert_eq!(shut(&day, 0.0), Some(86_400_000_000));
+        assert_eq!(shut(&day, 1.0), None);
     }
 }

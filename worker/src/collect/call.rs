@@ -13,7 +13,7 @@ use paceline_protocol::connector::{
 };
 use paceline_protocol::http::{HttpAnswer, HttpError, Ready, TooLate};
 use paceline_protocol::ledger::LedgerRow;
-use paceline_protocol::limit::{Grant, Probed, Rule, Spoken, instance};
+use paceline_protocol::limit::{FURTHEST_US, Grant, Instance, Probed, Rule, Spoken, instance};
 use paceline_protocol::outcome::{Outcome, Verdict};
 use paceline_protocol::spec::Retry;
 use reqwest::header::HeaderMap;
@@ -426,12 +426,27 @@ impl Call {
                 let Ok(file) = instance(&scope.limit, &limit.scope, spoken.answered_us) else {
                     continue;
                 };
-                self.lane.ears(|ears| {
+                let lesson = self.lane.ears(|ears| {
                     let seen = ears.window(limit, &told, &file.rule, spoken);
                     let lesson = told.lesson(&file.rule, &limit.rule, at_most, seen, spoken);
                     ears.hear(limit, &lesson);
+                    lesson
                 });
+                if let Some(until_us) = lesson.shut_until_us(&limit.rule) {
+                    self.shut(limit, until_us);
+                }
             }
+        }
+    }
+
+    /// The provider has said that nothing of `limit` is left: calls with a grant in hand are not sent. The fleet hears of
+    /// it with the next request for grants.
+    fn shut(&self, limit: &Instance, until_us: i64) {
+        let now = Instant::now();
+        let for_us = (until_us - self.lane.fleet_us(now)).min(FURTHEST_US);
+        if let Ok(for_us) = u64::try_from(for_us) {
+            self.lane
+                .close(&limit.id(), now + Duration::from_micros(for_us));
         }
     }
 

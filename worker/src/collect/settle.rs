@@ -13,7 +13,7 @@ use super::lane::held::ShardInHand;
 use crate::metrics::Metrics;
 use crate::output::failures::FailureRows;
 use crate::output::finished::FullBlock;
-use crate::output::part::{PartError, PartMeta, name_of};
+use crate::output::part::{PartError, PartMeta};
 use crate::output::rankings::Ranked;
 use crate::output::settle::{BlockPlace, block_counts};
 use paceline_protocol::message::merged_ends;
@@ -92,6 +92,11 @@ impl Stores {
         if block.failures().next().is_none() {
             return Ok(());
         }
+        // Whoever was stopped for a while may find that somebody else has put the part: then its failures stand.
+        let key = part_key(shard, block.number);
+        if self.objects.head(&key).await?.is_some() {
+            return Ok(());
+        }
         let mut failures = shard.failures.lock().await;
         self.keep_failures(shard, &mut failures).await?;
         for failure in block.failures() {
@@ -116,7 +121,10 @@ impl Stores {
         let parts = shard.earlier.iter().filter(of_block).chain([&summary]);
         let cells = summary.ends.0.len() as u32;
         failures.settle(block.first_cell, &merged_ends(cells, parts));
-        Ok(())
+        match stored.adopted {
+            true => self.put_failures(shard, &mut failures).await,
+            false => Ok(()),
+        }
     }
 
     /// Keeps what the failures object has for blocks that are open here.
@@ -142,10 +150,7 @@ impl Stores {
         let Some(body) = block.stand_ins_object() else {
             return Ok(());
         };
-        let part = PartName {
-            block: block.number,
-            round: shard.message.round,
-        };
+        let part = part_name(shard, block.number);
         let key = shard.run.layout.part_stand_ins(shard.message.shard, part);
         Ok(self.objects.put(&key, body, &[]).await?)
     }
@@ -184,11 +189,7 @@ impl Stores {
         let lines = block.lines();
         let ranked = self.ranked(shard, block.number, &meta, &lines);
         meta.unscored = ranked.unscored;
-        let name = name_of(&meta.summary(block.number));
-        let key = shard
-            .run
-            .layout
-            .part(shard.message.shard, name, format.suffix());
+        let key = part_key(shard, block.number);
         let body = format.write(&lines).map_err(|why| SettleError::Part {
             key: key.clone(),
             why: why.into(),
@@ -294,6 +295,17 @@ impl Stores {
                 .inc();
         }
     }
+}
+
+/// The part that a block of `shard` makes in the round under way.
+fn part_name(shard: &ShardInHand, block: u32) -> PartName {
+    let round = shard.message.round;
+    PartName { block, round }
+}
+
+fn part_key(shard: &ShardInHand, block: u32) -> String {
+    let (layout, suffix) = (&shard.run.layout, shard.run.format.suffix());
+    layout.part(shard.message.shard, part_name(shard, block), suffix)
 }
 
 /// The next instant at which every block of this process that waits is counted. Their commands are then written to the

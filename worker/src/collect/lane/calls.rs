@@ -108,6 +108,9 @@ impl Lane {
             } else if self.scarce_leases {
                 self.ask_at = self.ask_at.min(now + LEASES_TOLD);
             }
+            if self.wants_lease || self.scarce_leases {
+                self.tell_at.get_or_insert(now + LEASES_TOLD);
+            }
         }
         match &end {
             CallEnd::Closed(scope) => {

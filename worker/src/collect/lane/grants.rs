@@ -70,7 +70,7 @@ impl Lane {
         );
         ask.heard = self.shared.ears(|ears| ears.tell(&ask.limits));
         self.asking = true;
-        self.renewed_at = now;
+        (self.renewed_at, self.tell_at) = (now, None);
         self.send_ask(asking, ask);
     }
 
@@ -416,15 +416,13 @@ impl Lane {
         })
     }
 
-    /// Answers may take seconds: where nothing is left to ask for, shards that wait for answers alone make room for
-    /// others, as long as this process may have more calls in flight.
+    /// Answers may take seconds, and blocks are counted a little later: where nothing is left to ask for, shards that wait
+    /// for that alone make room for others, as long as this process may have more calls in flight.
     pub(super) fn make_room_beside_answers(&mut self) {
         if self.asking || self.context.seats.free() == 0 || self.ready() > 0 {
             return;
         }
-        let awaits = |h: &InHand| {
-            h.held.permit.is_some() && h.leaving.is_none() && h.held.work.in_flight() > 0
-        };
+        let awaits = |h: &InHand| h.held.permit.is_some() && h.leaving.is_none() && !h.is_quiet();
         let waiting = self.held.iter().filter(|(_, h)| awaits(h));
         let keys: Vec<u64> = waiting.map(|(key, _)| *key).collect();
         keys.into_iter().for_each(|key| self.make_room(key));
@@ -540,6 +538,7 @@ impl Lane {
             return;
         }
         self.asking = true;
+        self.tell_at = None;
         let (limiter, events) = (self.context.limiter.clone(), self.events.clone());
         self.context.tasks.spawn(async move {
             let answer = limiter.renew(&ask).await;

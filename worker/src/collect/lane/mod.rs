@@ -203,6 +203,8 @@ struct Lane {
     /// Others may wait for a lease of ours that ends.
     scarce_leases: bool,
     renewed_at: Instant,
+    /// Leases came free that others may wait for: the fleet is told by then.
+    tell_at: Option<Instant>,
     appetite: Appetite,
     crowd: Crowd,
     /// How far ahead the last start lay that was granted last.
@@ -272,6 +274,7 @@ pub fn start(name: &str, provider: &Provider, context: LaneContext) -> LaneHandl
         wants_lease: false,
         scarce_leases: false,
         renewed_at: now,
+        tell_at: None,
         appetite: Appetite::default(),
         crowd: Crowd::default(),
         planned_ahead: Duration::ZERO,
@@ -335,7 +338,7 @@ impl Lane {
 
     fn next_wake(&self, drained_at: Option<Instant>) -> Instant {
         let asks_at = self.asks_at();
-        let mut wake = renewal_at(self.renewed_at, asks_at);
+        let mut wake = self.renewal_at(asks_at);
         if let Some(asks_at) = asks_at {
             wake = wake.min(asks_at);
         }
@@ -365,9 +368,16 @@ impl Lane {
         if drained_at.is_some_and(|at| now >= self.cut_off_at(at)) {
             self.cut_off.cancel();
         }
-        if now >= renewal_at(self.renewed_at, self.asks_at()) {
+        if now >= self.renewal_at(self.asks_at()) {
             self.renew(now);
         }
+    }
+
+    /// When leases and claims are renewed by a request of their own. One that is under way tells of no lease that came
+    /// free since: the next one does.
+    fn renewal_at(&self, asks_at: Option<Instant>) -> Instant {
+        let tell_at = self.tell_at.filter(|_| !self.asking);
+        renewal_at(self.renewed_at, asks_at, tell_at)
     }
 
     fn on(&mut self, event: Event) {
@@ -419,13 +429,15 @@ fn first_to_come(wakes: impl Iterator<Item = Instant>, now: Instant) -> Option<I
 }
 
 /// When leases and claims are renewed by a request of their own. One for grants renews them too: if it comes soon,
-/// the fleet is spared the other.
-fn renewal_at(renewed_at: Instant, asks_at: Option<Instant>) -> Instant {
+/// the fleet is spared the other. Leases that others may wait for are told of at `tell_at`: who has nothing to ask for
+/// would keep them from the fleet until the next renewal.
+fn renewal_at(renewed_at: Instant, asks_at: Option<Instant>, tell_at: Option<Instant>) -> Instant {
     let due = renewed_at + RENEW;
-    match asks_at {
+    let due = match asks_at {
         Some(asks_at) if asks_at <= due + SOON => due.max(asks_at + AFTER_ASKING),
         _ => due,
-    }
+    };
+    tell_at.map_or(due, |tell_at| due.min(tell_at))
 }
 
 #[cfg(test)]
@@ -436,11 +448,21 @@ mod tests {
     fn a_request_for_grants_that_comes_soon_spares_the_renewal() {
         let now = Instant::now();
         let ms = Duration::from_millis;
-        assert_eq!(renewal_at(now, None), now + RENEW);
-        assert_eq!(renewal_at(now, Some(now + ms(200))), now + RENEW);
+        assert_eq!(renewal_at(now, None, None), now + RENEW);
+        assert_eq!(renewal_at(now, Some(now + ms(200)), None), now + RENEW);
         let soon = now + ms(1_300);
-        assert_eq!(renewal_at(now, Some(soon)), soon + AFTER_ASKING);
-        assert_eq!(renewal_at(now, Some(now + ms(5_000))), now + RENEW);
+        assert_eq!(renewal_at(now, Some(soon), None), soon + AFTER_ASKING);
+        assert_eq!(renewal_at(now, Some(now + ms(5_000)), None), now + RENEW);
+    }
+
+    #[test]
+    fn a_lease_that_others_wait_for_is_told_of_by_who_has_nothing_to_ask_for() {
+        let now = Instant::now();
+        let ms = Duration::from_millis;
+        let told = Some(now + ms(20));
+        assert_eq!(renewal_at(now, None, told), now + ms(20));
+        assert_eq!(renewal_at(now, Some(now + ms(1_300)), told), now + ms(20));
+        assert_eq!(renewal_at(now, None, Some(now + ms(3_000))), now + RENEW);
     }
 
     #[test]
