@@ -140,7 +140,8 @@ An open run goes on as it is. What a provider's answer had closed (a cooldown, a
 again; our own count of a quota stays.
 
 Examples:
-  producer retry 2026-11-21 --wait")]
+  producer retry 2026-11-21 --wait
+  producer retry 2026-11-21 --json | jq .eta_s   what `status` says, then")]
     Retry(RetryArgs),
     /// Make a run's sorted sets, index and alias again from what lies in S3
     #[command(after_help = "\

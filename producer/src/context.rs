@@ -27,7 +27,7 @@ pub struct Context {
 impl Context {
     /// From the command line.
     pub fn new(global: &Global) -> Self {
-        let plain = global.no_color || std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let plain = is_plain(global);
         Context {
             spec: global.spec.clone(),
             json: global.json,
@@ -44,6 +44,11 @@ impl Context {
             crate::terminal::tell(line);
         }
     }
+}
+
+/// Whether colours and a moving bar are not wanted, whatever stderr is.
+pub fn is_plain(global: &Global) -> bool {
+    global.no_color || std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// The last words of an interrupted process: what was left going, and how to look at it again.

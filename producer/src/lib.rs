@@ -44,7 +44,7 @@ use crate::exit::Exit;
 /// Reads the command line, does what it says, and returns how the process is to end.
 pub async fn start() -> Exit {
     let cli = Cli::parse();
-    logging::start();
+    logging::start(context::is_plain(&cli.global));
     let context = Context::new(&cli.global);
     let json = context.json;
     let version = env!("PACELINE_VERSION");

@@ -195,3 +195,23 @@ async fn the_page_and_readyz_say_that_rabbitmq_is_away() {
     seen.until("shown again", "/", |text: &str| !said(text))
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_not_ready_while_a_server_is_away() {
+    let scene = scene("worker-away");
+    for (role, variable) in [("collect", "REDIS_URL"), ("load", "AMQP_URL")] {
+        let (proxy, through) = Proxy::before(scene.fleet.value(variable))
+            .await
+            .expect("a proxy");
+        let env = [(variable, through.as_str())];
+        let listening = [role, "--listen", "127.0.0.1:0"];
+        let worker = scene.fleet.start_with(&env, "worker", &listening);
+        let worker = worker.expect("it starts");
+        let seen = Seen::of(&worker);
+        seen.until_ready(StatusCode::OK).await;
+        proxy.set(Fault::Reset);
+        seen.until_ready(StatusCode::SERVICE_UNAVAILABLE).await;
+        proxy.set(Fault::None);
+        seen.until_ready(StatusCode::OK).await;
+    }
+}

@@ -5,6 +5,8 @@ use std::fmt;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+
 use crate::admin::Readiness;
 use crate::patience::Patience;
 use crate::shutdown::Shutdown;
@@ -49,6 +51,9 @@ pub enum NotConnected {
 /// How often the log repeats that a server is still away.
 const REMINDER: Duration = Duration::from_secs(30);
 
+/// How long a look whether a server is still there may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
+
 /// Tries until the server answers.
 ///
 /// # Errors
@@ -79,6 +84,18 @@ where
             () = shutdown.draining() => {}
         }
     }
+}
+
+/// The first of `servers` (each as it may be shown) that does not answer within two seconds.
+pub async fn first_away(
+    servers: impl IntoIterator<Item = (String, BoxFuture<'static, bool>)>,
+) -> Option<String> {
+    let looks = servers.into_iter().map(|(server, answers)| async move {
+        let answers = tokio::time::timeout(LOOK_LIMIT, answers).await;
+        (!answers.unwrap_or(false)).then_some(server)
+    });
+    let looks = futures::future::join_all(looks).await;
+    looks.into_iter().flatten().next()
 }
 
 struct Reminder {
@@ -152,5 +169,19 @@ mod tests {
             Err(Refusal::Later("away".into()))
         });
         assert!(matches!(drained.await, Err(NotConnected::Draining(_))));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_answer_in_time_is_away() {
+        use futures::FutureExt;
+        use std::future::{pending, ready};
+
+        let all = |redis: BoxFuture<'static, bool>, s3| {
+            let servers = [("Redis", redis), ("S3", ready(s3).boxed())];
+            first_away(servers.map(|(name, answers)| (name.to_owned(), answers)))
+        };
+        assert_eq!(all(ready(true).boxed(), true).await, None);
+        assert_eq!(all(ready(true).boxed(), false).await.as_deref(), Some("S3"));
+        assert_eq!(all(pending().boxed(), true).await.as_deref(), Some("Redis"));
     }
 }

@@ -10,6 +10,7 @@ use paceline_protocol::stores::kept_limits::KeptLimits;
 use paceline_protocol::stores::state::OpenRun;
 
 use super::enqueue::make_whole;
+use super::status::and_status;
 use crate::cli::RunArgs;
 use crate::context::Context;
 use crate::exit::{Exit, Refusal};
@@ -26,6 +27,7 @@ pub async fn pause(context: &Context, args: &RunArgs) -> Result<Exit> {
     let stores = Stores::connect(&context.env).await?;
     let run = find(&stores.archive, &args.run).await?;
     let done = pause_run(context, &stores, &run).await;
+    let done = and_status(context, &stores, &run, done).await;
     stores.close().await;
     done
 }
@@ -69,6 +71,7 @@ pub async fn resume(context: &Context, args: &RunArgs) -> Result<Exit> {
     let stores = Stores::connect(&context.env).await?;
     let run = find(&stores.archive, &args.run).await?;
     let done = resume_run(context, &stores, &run).await;
+    let done = and_status(context, &stores, &run, done).await;
     stores.close().await;
     done
 }

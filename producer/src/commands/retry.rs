@@ -8,6 +8,7 @@ use paceline_protocol::plan::{Plan, Shard};
 
 use super::enqueue::go_on;
 use super::pause::{reopen, resume_run};
+use super::status::and_status;
 use super::watch::until_the_end;
 use crate::cli::RetryArgs;
 use crate::context::Context;
@@ -34,6 +35,7 @@ pub async fn run(context: &Context, args: &RetryArgs) -> Result<Exit> {
         (Ok(_), _) if args.wait => until_the_end(context, &stores, &run, None).await,
         (Ok(_), _) => Ok(Exit::Done),
     };
+    let exit = and_status(context, &stores, &run, exit).await;
     stores.close().await;
     exit
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::spec::choose;
 
@@ -11,7 +12,7 @@ use crate::context::Context;
 use crate::exit::{Exit, Refusal};
 use crate::run::{PartsFound, RunFiles, counts_by, find};
 use crate::show;
-use crate::stores::Archive;
+use crate::stores::{Archive, Stores};
 use crate::watch::{Counts, Snapshot, snapshot};
 
 /// Prints what a run is doing.
@@ -25,10 +26,12 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit> {
     let state = archive.state(&context.env).await?;
     let limiter = archive.limiter(&context.env).await?;
     let mut shot = snapshot(&state, &limiter, &files, &context.env).await?;
-    if let Some(name) = &args.by
-        && files.plan.job.progress_by.as_ref() != Some(name)
-    {
-        shot.progress = by(&archive, &files, name).await?;
+    let counted = files.plan.job.progress_by.as_ref();
+    match args.by.as_ref().or(counted) {
+        Some(name) if Some(name) != counted || is_lost(&shot, &files) => {
+            shot.progress = by(&archive, &files, name).await?;
+        }
+        _ => {}
     }
     if context.json {
         crate::terminal::data(serde_json::to_string_pretty(&shot)?);
@@ -38,7 +41,33 @@ pub async fn run(context: &Context, args: &StatusArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Counts by a dimension that is not the job's `progress_by`: out of the parts that are there.
+/// What a command that changed a run says with `--json`: what `status` says of it now. `done` passes through.
+///
+/// # Errors
+/// Those of `done`; or the run cannot be looked at.
+pub async fn and_status(
+    context: &Context,
+    stores: &Stores,
+    run: &RunRef,
+    done: Result<Exit>,
+) -> Result<Exit> {
+    let exit = done?;
+    if context.json {
+        let files = RunFiles::expect(&stores.archive, run).await?;
+        let shot = snapshot(&stores.state, &stores.limiter, &files, &context.env).await?;
+        crate::terminal::data(serde_json::to_string_pretty(&shot)?);
+    }
+    Ok(exit)
+}
+
+/// Whether Redis lost some of what it counted of a run that has ended: then the parts know better.
+fn is_lost(shot: &Snapshot, files: &RunFiles) -> bool {
+    let counted = shot.progress.values();
+    let counted: u64 = counted.map(|n| n.succeeded + n.empty + n.failed).sum();
+    files.ended().is_some() && counted != shot.succeeded + shot.empty + shot.failed
+}
+
+/// Counts by a dimension out of the parts that are there.
 async fn by(archive: &Archive, files: &RunFiles, name: &str) -> Result<BTreeMap<String, Counts>> {
     let plan = &files.plan;
     let names: Vec<&str> = plan.matrix.names().map(|n| &**n).collect();

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Zoned};
 use paceline_protocol::plan::{Matrix, Plan};
 use paceline_protocol::settings::Environment;
 use paceline_protocol::spec::{Limit, Provider};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::allowance::{Known, endpoint_of};
@@ -41,10 +41,13 @@ pub struct Estimate {
     /// Seconds at the allowed rate, lanes side by side; `None` when no limit paces the run.
     pub seconds: Option<f64>,
     /// When it would start: the schedule's next start, else now.
+    #[serde(serialize_with = "instant")]
     pub starts: Zoned,
     /// When it would end then, where a limit paces it.
+    #[serde(serialize_with = "instant_if_any")]
     pub ends: Option<Zoned>,
     /// The start after that one, of a job with a schedule.
+    #[serde(serialize_with = "instant_if_any")]
     pub next_start: Option<Zoned>,
     /// The limit that binds, as `provider/limit`.
     pub binds: Option<String>,
@@ -61,6 +64,15 @@ pub struct Estimate {
     /// The dimensions' names, outermost first.
     #[serde(skip)]
     pub names: Vec<String>,
+}
+
+/// Programs read instants in UTC (RFC 3339), people in the zone of the schedule or quota.
+fn instant<S: Serializer>(at: &Zoned, to: S) -> Result<S::Ok, S::Error> {
+    at.timestamp().serialize(to)
+}
+
+fn instant_if_any<S: Serializer>(at: &Option<Zoned>, to: S) -> Result<S::Ok, S::Error> {
+    at.as_ref().map(Zoned::timestamp).serialize(to)
 }
 
 /// What one lane has to do.
@@ -92,6 +104,7 @@ pub struct QuotaShare {
     /// Calls over what a window allows, in the fullest scope; above 1 the run waits for a reset.
     pub share: f64,
     /// The first reset after the start, in the quota's zone.
+    #[serde(serialize_with = "instant_if_any")]
     pub resets: Option<Zoned>,
     /// The window is so short that waiting for its reset is a pace as any other.
     #[serde(skip)]

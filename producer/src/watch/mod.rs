@@ -106,7 +106,7 @@ impl Watcher<'_> {
             return Ok(Some(exit));
         }
         let look = self.look(&watched.files, &mut watched.meters).await;
-        let Some((shot, open)) = watched.outage.survive(look)? else {
+        let Some((shot, open)) = watched.outage.survive(run, look)? else {
             self.tell_outage();
             return Ok(None);
         };
@@ -139,7 +139,7 @@ impl Watcher<'_> {
     async fn read_again(&self, run: &RunRef, watched: &mut Watched) -> Result<()> {
         watched.asked_s3 = Instant::now();
         let read = RunFiles::expect(self.archive, run).await;
-        if let Some(files) = watched.outage.survive(read)? {
+        if let Some(files) = watched.outage.survive(run, read)? {
             watched.files = files;
         }
         Ok(())
@@ -311,7 +311,7 @@ impl Outage {
     /// How long a server may be away before watching ends.
     const LONGEST: Duration = Duration::from_secs(60);
 
-    fn survive<T>(&mut self, look: Result<T>) -> Result<Option<T>> {
+    fn survive<T>(&mut self, run: &RunRef, look: Result<T>) -> Result<Option<T>> {
         match look {
             Ok(seen) => {
                 self.0 = None;
@@ -326,7 +326,9 @@ impl Outage {
                     Instant::now()
                 });
                 if since.elapsed() > Self::LONGEST {
-                    Err(error)
+                    Err(error.context(format!(
+                        "not watched any longer, though the run itself goes on (`producer watch {run}` shows it again)"
+                    )))
                 } else {
                     Ok(None)
                 }

@@ -11,7 +11,7 @@ use super::jinja;
 use super::lists::{ListError, Table};
 use super::model::{AddedColumn, Dimension, DimensionValues, DocumentsOf, Job, ObjectOf, Provider};
 use super::names::{self, Known};
-use super::scope::{FAILURE_KEYS, Names, RESERVED, Spot, TemplateUse, fixed_names};
+use super::scope::{FAILURE_KEYS, NOTICE_NAMES, Names, RESERVED, Spot, TemplateUse, fixed_names};
 use super::source::{Source, Sourced};
 use crate::template::{environment, value_of, whole_name};
 
@@ -891,6 +891,10 @@ fn job_names(folder: &SpecFolder, source: &Source, job: &Job, spot: &Spot) -> Kn
         Spot::Source => names::source_names(folder, job),
         Spot::Record => names::own_records(folder, source, job),
         Spot::RunOnly | Spot::LookUp => Known::default(),
+        Spot::Notice => Known {
+            names: NOTICE_NAMES.map(str::to_owned).into(),
+            open: false,
+        },
         _ => names::cell_names(folder, source, job),
     }
 }

@@ -138,7 +138,10 @@ fn values(r: &Reader, f: &Fields, source: &str, name: &str) -> Option<DimensionV
 }
 
 fn list(r: &Reader, node: &Node) -> Option<DimensionValues> {
-    let values = r.list(node, Reader::scalar)?;
+    let values = r.list(node, |r, n| {
+        r.no_template(n);
+        r.scalar(n)
+    })?;
     if matches!(&node.data, Data::List(items) if items.is_empty()) {
         r.warn(
             node.key_at,

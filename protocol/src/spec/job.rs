@@ -159,7 +159,10 @@ fn trigger(r: &Reader, node: &Node) -> Option<NewObjects> {
 }
 
 fn params(r: &Reader, node: &Node) -> Option<IndexMap<String, Value>> {
-    r.keyed(node, is_identifier, IDENTIFIER_RULE, Reader::value)
+    r.keyed(node, is_identifier, IDENTIFIER_RULE, |r, n| {
+        r.no_template(n);
+        r.value(n)
+    })
 }
 
 fn shard(r: &Reader, node: &Node) -> Option<ShardSize> {
@@ -305,8 +308,8 @@ fn notify(r: &Reader, node: &Node) -> Option<Notify> {
         .take("format", |r, n| r.choice(n, FORMATS))
         .unwrap_or("cloudevents");
     let template = match format {
-        "template" => f.need("template", |r, n| r.template(n, &Spot::Free)),
-        _ => f.take("template", |r, n| r.template(n, &Spot::Free)),
+        "template" => f.need("template", |r, n| r.template(n, &Spot::Notice)),
+        _ => f.take("template", |r, n| r.template(n, &Spot::Notice)),
     };
     Some(Notify {
         webhook: f.need("webhook", webhook)?,

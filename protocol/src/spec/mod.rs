@@ -49,7 +49,7 @@ pub use model::*;
 pub use not_built::not_built;
 pub use reader::is_identifier;
 pub use schema::{JOB_SCHEMA, PROVIDER_SCHEMA};
-pub use scope::is_reserved;
+pub use scope::{NOTICE_NAMES, is_reserved};
 pub use secrets::{is_secret_name, is_secret_segment, is_signed_token};
 pub use source::{Source, Sourced, SpecFile, VariableUse, read};
 pub use tree::{plain_scalar, yaml_value};

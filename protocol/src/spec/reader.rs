@@ -290,6 +290,19 @@ impl<'f> Reader<'f> {
         }
     }
 
+    /// Warns of a scalar that looks like a template where none is made: it is used as it stands.
+    pub fn no_template(&self, node: &Node) {
+        if let Data::Scalar(Value::String(text)) = &node.data
+            && text.contains("{{")
+        {
+            self.warn(
+                node.at,
+                format!("`{text}` is used as it stands: there is no template here"),
+                "give the plain value here, and write the template where it is used",
+            );
+        }
+    }
+
     /// A scalar.
     pub fn scalar(&self, node: &Node) -> Option<Value> {
         match &node.data {

@@ -32,8 +32,10 @@ pub enum Spot {
     LookUp,
     /// `merged:` the run.
     RunOnly,
-    /// A webhook's body: whatever the notice carries.
+    /// Whatever there is: no name is refused.
     Free,
+    /// A webhook's body: what happened to the run ([`NOTICE_NAMES`]).
+    Notice,
     /// A header, query key or token request of a provider.
     Auth,
     /// The message that is signed: also `request`.
@@ -76,6 +78,24 @@ pub struct TemplateUse {
     /// What it may see.
     pub spot: Spot,
 }
+
+/// What a webhook's body knows of its run beside `run`, `today` and `params`. Of a run that has not ended, what it came to is
+/// null.
+pub const NOTICE_NAMES: [&str; 13] = [
+    "job",
+    "state",
+    "round",
+    "cells",
+    "succeeded",
+    "empty",
+    "failed",
+    "records",
+    "documents",
+    "notes",
+    "reasons",
+    "standings",
+    "finished_at",
+];
 
 /// Names that nobody may give to a dimension or field: templates know them already.
 pub const RESERVED: [&str; 12] = [
@@ -193,7 +213,9 @@ pub fn fixed_names(spot: &Spot, has_credentials: bool, has_parent: bool) -> Vec<
         Spot::Record | Spot::ObjectKey | Spot::RunOnly => {
             vec!["params", "run", "today", "now", "now_ms", "parent"]
         }
-        Spot::Ready | Spot::Pick | Spot::ProviderSource => vec!["params", "run", "today"],
+        Spot::Ready | Spot::Pick | Spot::ProviderSource | Spot::Notice => {
+            vec!["params", "run", "today"]
+        }
         _ => vec!["params", "run", "today", "now", "now_ms", "parent"],
     };
     names.retain(|name| has_parent || *name != "parent");

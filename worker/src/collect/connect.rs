@@ -1,5 +1,6 @@
 //! Connecting a collector to its servers: each is named while it is away and waited for.
 
+use futures::FutureExt;
 use paceline_protocol::keys::Keys;
 use paceline_protocol::settings::{FleetSettings, shown_url};
 use paceline_protocol::stores::broker::{BrokerError, Publisher, Taker};
@@ -9,9 +10,9 @@ use paceline_protocol::stores::state::{State, StateError};
 use paceline_protocol::topology::Topology;
 use secrecy::ExposeSecret;
 
-use crate::admin::Readiness;
+use crate::admin::{Look, Readiness};
 use crate::config::CollectSettings;
-use crate::servers::{NotConnected, Refusal, Server, connect};
+use crate::servers::{NotConnected, Refusal, Server, connect, first_away};
 use crate::shutdown::Shutdown;
 
 /// The servers of a collector.
@@ -100,6 +101,35 @@ impl Servers {
                 },
             )
             .await?,
+        })
+    }
+}
+
+impl Servers {
+    /// Looks whether they are all still there.
+    pub fn look(&self, settings: &CollectSettings) -> Look {
+        let amqp = shown_url(settings.amqp_url.expose_secret());
+        let redis = shown_url(settings.redis_url.expose_secret());
+        let (objects, state, publisher) = (
+            self.objects.clone(),
+            self.state.clone(),
+            self.publisher.clone(),
+        );
+        Box::new(move || {
+            let (objects, state, publisher) = (objects.clone(), state.clone(), publisher.clone());
+            let s3 = format!("S3 at {}", objects.endpoint());
+            let answers = [
+                (s3, async move { objects.ping().await.is_ok() }.boxed()),
+                (
+                    format!("Redis at {redis}"),
+                    async move { state.ping().await.is_ok() }.boxed(),
+                ),
+                (
+                    format!("RabbitMQ at {amqp}"),
+                    async move { publisher.ping().await.is_ok() }.boxed(),
+                ),
+            ];
+            first_away(answers).boxed()
         })
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Fleet {
     open: Vec<OpenRun>,
     /// Runs that a collector cannot serve, and why.
     unserved: Vec<(RunRef, String)>,
+    /// Runs that a loader, or a collector with its receipt, waits for a server with, and why.
+    waiting: Vec<(RunRef, String)>,
 }
 
 impl Fleet {
@@ -36,15 +38,18 @@ impl Fleet {
             Some(open) => open,
             None => open_entries(&Archive::connect(&context.env).await?).await?,
         };
-        let mut unserved = Vec::new();
+        let (mut unserved, mut waiting) = (Vec::new(), Vec::new());
         for run in open.iter().filter(|run| !run.paused) {
             let why = state.unserved(&run.run).await?;
             unserved.extend(why.map(|why| (run.run.clone(), why)));
+            let why = state.loader_waits(&run.run).await?;
+            waiting.extend(why.map(|why| (run.run.clone(), why)));
         }
         Ok(Fleet {
             takers: state.takers().await?,
             open,
             unserved,
+            waiting,
         })
     }
 
@@ -72,6 +77,13 @@ impl Fleet {
                     ),
                 }),
         );
+        all.extend(self.waiting.iter().map(|(run, why)| {
+            Finding::warn(
+                "loaders",
+                format!("the results of {run} are not loaded: {why}"),
+                "mend that; loading goes on by itself then",
+            )
+        }));
         all
     }
 }

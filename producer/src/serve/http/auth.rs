@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use paceline_protocol::settings::Environment;
@@ -56,7 +56,20 @@ impl Tokens {
         let tokens = entries
             .enumerate()
             .map(|(place, entry)| token(place + 1, entry));
-        Ok(Tokens(tokens.collect::<Result<_>>()?))
+        let tokens: Vec<Token> = tokens.collect::<Result<_>>()?;
+        for (place, token) in tokens.iter().enumerate() {
+            let same = tokens[..place].iter().any(|t| t.digest == token.digest);
+            ensure!(
+                !same,
+                "PACELINE_API_TOKENS: entry {} has the token of another one: who asks with it could be either",
+                place + 1
+            );
+        }
+        ensure!(
+            text.is_empty() || !tokens.is_empty(),
+            "PACELINE_API_TOKENS holds no token; without the variable this machine alone is answered"
+        );
+        Ok(Tokens(tokens))
     }
 
     /// Whether there is no token at all: then this machine alone is answered.
@@ -226,6 +239,19 @@ mod tests {
             headers.append(name, value);
         });
         headers
+    }
+
+    #[test]
+    fn a_token_that_two_share_or_a_list_of_none_is_refused_without_showing_it() {
+        for (text, said) in [
+            ("a:read:secret,b:admin:secret", "entry 2"),
+            (",,", "holds no token"),
+            (" ", "holds no token"),
+        ] {
+            let refused = tokens(text).err().expect(text).to_string();
+            assert!(refused.contains(said) && !refused.contains("secret"));
+        }
+        assert!(tokens("").expect("none").none());
     }
 
     #[test]

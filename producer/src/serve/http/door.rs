@@ -15,11 +15,18 @@ use super::problem::{PROBLEM, Problem};
 
 /// The largest body, in bytes.
 pub(super) const LARGEST: usize = 64 << 10;
+/// The largest body of an event of S3, in bytes: it may name many objects.
+pub(super) const LARGEST_EVENT: usize = 512 << 10;
+/// How long a body may take to arrive.
+const BODY_LONGEST: Duration = Duration::from_secs(30);
 /// How long a request may take until its answer begins; a stream of events may last.
 const LONGEST: Duration = Duration::from_secs(60);
 /// The same for what only looks: a server that is away is said to be away while somebody still waits for it.
 pub(in crate::serve) const LONGEST_LOOK: Duration = Duration::from_secs(15);
 
+/// What is said of a body that is too large.
+const TOO_LARGE: &str =
+    "the body is too large: 64 KiB at most, and 512 KiB for an event of S3 (/api/v1/hooks/s3)";
 /// What is said then.
 pub(in crate::serve) const SLOW: &str = "a server that is needed for it is away or slow";
 
@@ -37,16 +44,36 @@ pub(super) async fn admit(
     // A plan may read other runs' records.
     let only_looks = role == Role::Read && !request.uri().path().ends_with("/plan");
     let longest = if only_looks { LONGEST_LOOK } else { LONGEST };
+    let request = match arrived(request).await {
+        Ok(request) => request,
+        Err(problem) => return problem.into_response(),
+    };
     match tokio::time::timeout(longest, next.run(request)).await {
         Ok(response) => told(response).await,
-        Err(_) if role == Role::Read => {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, SLOW).into_response()
+        Err(_) => {
+            let said = match role {
+                Role::Read => SLOW,
+                _ => "it took too long; what was started goes on",
+            };
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, said).into_response()
         }
-        Err(_) => Problem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "it took too long; what was started goes on",
-        )
-        .into_response(),
+    }
+}
+
+/// The request with its whole body.
+async fn arrived(request: Request) -> Result<Request, Problem> {
+    let (head, body) = request.into_parts();
+    let body = tokio::time::timeout(BODY_LONGEST, to_bytes(body, LARGEST_EVENT)).await;
+    match body {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, body.into())),
+        Ok(Err(_)) => Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE)),
+        Err(_) => Err(Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!(
+                "the body did not arrive within {} s",
+                BODY_LONGEST.as_secs()
+            ),
+        )),
     }
 }
 
@@ -61,6 +88,9 @@ async fn told(response: Response) -> Response {
     }
     let text = to_bytes(response.into_body(), LARGEST).await;
     let mut text = String::from_utf8_lossy(&text.unwrap_or_default()).into_owned();
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        text = TOO_LARGE.to_owned();
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         text = "this path does not take that method; the header `allow` names those that it takes"
             .to_owned();

@@ -14,18 +14,17 @@ use reqwest::Url;
 use serde_json::{Value, json};
 
 use super::Shared;
+use super::door::LARGEST_EVENT;
 use super::problem::{Answer, Problem};
 use crate::serve::Server;
 use crate::serve::notify::address;
 use crate::serve::triggers::HINT;
 
-/// The largest notification, in bytes: that of a notification service.
-const LARGEST: usize = 512 << 10;
 /// How long a notification service may take to confirm a subscription.
 const LONGEST: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> Router<Arc<Server>> {
-    let heard = post(heard).layer(DefaultBodyLimit::max(LARGEST));
+    let heard = post(heard).layer(DefaultBodyLimit::max(LARGEST_EVENT));
     Router::new().route("/api/v1/hooks/s3", heard)
 }
 

@@ -1,6 +1,8 @@
 //! What a webhook is told: a CloudEvent, a line for Slack, or the job's own template.
 
 use paceline_protocol::manifest::{Manifest, Standing};
+use paceline_protocol::settings::Environment;
+use paceline_protocol::spec::{NOTICE_NAMES, expand_env};
 use paceline_protocol::template;
 use serde_json::{Value, json};
 
@@ -13,6 +15,7 @@ pub(super) fn of(
     hook: &Hook,
     delivery: &Delivery,
     files: &RunFiles,
+    env: &impl Environment,
 ) -> Result<(&'static str, String), String> {
     let data = data(delivery, files);
     match hook.format.as_str() {
@@ -22,8 +25,10 @@ pub(super) fn of(
         }
         "template" => {
             let source = hook.template.as_deref().unwrap_or_default();
+            // Before it is filled in: what a provider said may look like a name of the environment.
+            let source = expand_env(source, env).map_err(|missing| missing.to_string())?;
             let body = template::environment()
-                .render_str(source, template::value_of(&data))
+                .render_str(&source, template::value_of(&data))
                 .map_err(|error| error.to_string())?;
             let is_json = serde_json::from_str::<Value>(&body).is_ok();
             Ok((
@@ -42,17 +47,21 @@ pub(super) fn of(
     }
 }
 
-/// The event's numbers, and what templates are used to: `run.id`, `run.date`, `params`, `today`.
+/// What happened to the run ([`NOTICE_NAMES`]), and what templates are used to: `run.id`, `run.date`, `params`, `today`.
 fn data(delivery: &Delivery, files: &RunFiles) -> Value {
     let plan = &files.plan;
     let mut data = delivery.data.clone();
     data["run"] = json!({ "id": plan.run, "date": plan.date, "started_at": plan.planned_at });
     data["today"] = json!(plan.date);
     data["params"] = json!(plan.job.params);
-    if let Some(manifest) = &files.manifest {
-        data["standings"] = json!(manifest.standings);
-        data["reasons"] = json!(manifest.reasons);
-        data["finished_at"] = json!(manifest.finished_at);
+    let ended = match &files.manifest {
+        Some(manifest) => json!(manifest),
+        None => json!({ "cells": plan.cells() }),
+    };
+    for name in NOTICE_NAMES {
+        if data.get(name).is_none() || matches!(name, "standings" | "reasons" | "finished_at") {
+            data[name] = ended.get(name).cloned().unwrap_or_default();
+        }
     }
     data
 }
@@ -61,10 +70,9 @@ fn data(delivery: &Delivery, files: &RunFiles) -> Value {
 fn cloud_event(delivery: &Delivery, data: &Value) -> Value {
     let mut data = data.clone();
     data["run"] = json!(delivery.run.run);
-    for name in ["today", "params"] {
-        if let Some(fields) = data.as_object_mut() {
-            fields.remove(name);
-        }
+    if let Some(fields) = data.as_object_mut() {
+        let of_templates = ["today", "params"];
+        fields.retain(|name, value| !of_templates.contains(&name.as_str()) && !value.is_null());
     }
     json!({
         "specversion": "1.0",

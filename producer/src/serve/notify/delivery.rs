@@ -153,7 +153,7 @@ async fn attempt(
         Err(address::Refused::Never(why)) => return Ok(Told::Never(why)),
         Err(address::Refused::Later(why)) => return Ok(Told::Later(why)),
     };
-    let (kind, body) = match body::of(hook, delivery, &files) {
+    let (kind, body) = match body::of(hook, delivery, &files, &server.context.env) {
         Ok(made) => made,
         Err(why) => return Ok(Told::Never(format!("its template: {why}"))),
     };

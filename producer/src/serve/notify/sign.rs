@@ -1,6 +1,6 @@
 //! Signatures as Standard Webhooks say: `v1,` and the base64 of an HMAC-SHA256 over id, time and body.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -17,7 +17,7 @@ impl Signer {
         let Some(secret) = env.secret("PACELINE_WEBHOOK_SECRET")? else {
             return Ok(Signer(Vec::new()));
         };
-        Ok(Signer(keys(&secret)))
+        Ok(Signer(keys(&secret)?))
     }
 
     /// The value of `webhook-signature`.
@@ -31,17 +31,19 @@ impl Signer {
     }
 }
 
-fn keys(secret: &str) -> Vec<Vec<u8>> {
+/// Never shows the secret.
+fn keys(secret: &str) -> Result<Vec<Vec<u8>>> {
     if let Some(encoded) = secret.strip_prefix("whsec_") {
-        return vec![
-            STANDARD
-                .decode(encoded)
-                .unwrap_or_else(|_| encoded.as_bytes().to_vec()),
-        ];
+        let key = STANDARD.decode(encoded).unwrap_or_default();
+        ensure!(
+            !key.is_empty(),
+            "PACELINE_WEBHOOK_SECRET: after `whsec_` comes the key in base64, as `openssl rand -base64 32` makes one"
+        );
+        return Ok(vec![key]);
     }
     let mut keys = vec![secret.as_bytes().to_vec()];
     keys.extend(STANDARD.decode(secret));
-    keys
+    Ok(keys)
 }
 
 fn one(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String {
@@ -57,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_standards_own_example_is_reproduced() {
-        let signer = Signer(keys("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
+        let signer = Signer(keys("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a key"));
         let signed = signer.sign(
             "msg_p5jXN8AQM9LWM0D4loKWxJek",
             1_614_265_330,
@@ -72,7 +74,15 @@ mod tests {
     #[test]
     fn without_a_secret_nothing_is_signed() {
         assert_eq!(Signer(Vec::new()).sign("x", 1, b""), None);
-        assert_eq!(keys("not base64!").len(), 1);
-        assert_eq!(keys("topsecret123").len(), 2);
+        assert_eq!(keys("not base64!").expect("keys").len(), 1);
+        assert_eq!(keys("topsecret123").expect("keys").len(), 2);
+    }
+
+    #[test]
+    fn a_secret_that_anybody_could_guess_is_refused() {
+        for secret in ["whsec_", "whsec_!!!"] {
+            let refused = keys(secret).expect_err(secret).to_string();
+            assert!(refused.contains("base64"), "{refused}");
+        }
     }
 }
