@@ -82,6 +82,7 @@ pub async fn resume(context: &Context, args: &RunArgs) -> Result<Exit> {
 /// As [`resume`].
 pub async fn resume_run(context: &Context, stores: &Stores, run: &RunRef) -> Result<Exit> {
     let (files, entry) = open_run(stores, run).await?;
+    let lost_queue = lacks_a_queue(stores, &entry).await?;
     reopen(stores, &files.plan).await?;
     change(
         stores,
@@ -99,9 +100,24 @@ pub async fn resume_run(context: &Context, stores: &Stores, run: &RunRef) -> Res
         context.say(format!(
             "{run} had not been published as a whole; it is now"
         ));
+    } else if lost_queue {
+        Box::pin(make_whole(context, stores, &files)).await?;
+        context.say(format!(
+            "a queue of {run} was gone; its shards are published again"
+        ));
     }
     context.say(format!("{run} goes on; `producer watch {run}` shows it"));
     Ok(Exit::Done)
+}
+
+/// Whether one of the run's queues is gone, as a `cancel` leaves it that was cut off.
+async fn lacks_a_queue(stores: &Stores, entry: &OpenRun) -> Result<bool> {
+    for lane in &entry.lanes {
+        if stores.publisher.depth(lane, &entry.run).await?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Opens again what answers had closed for the plan's providers. Our own counts stay.

@@ -119,3 +119,19 @@ async fn a_wrong_key_is_refused_at_once_and_says_so() {
     let error = objects.get("key").await.expect_err("refused").to_string();
     assert!(error.contains("access denied"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_wrote_meanwhile_is_not_written_over() {
+    let (objects, key) = (objects().await, format!("{}/live.json", own_name("over")));
+    let body = |text: &'static str| Bytes::from_static(text.as_bytes());
+    assert!(objects.put_over(&key, body("1"), None).await.expect("put"));
+    let first = objects.get(&key).await.expect("asked").expect("there");
+    assert!(!objects.put_over(&key, body("2"), None).await.expect("put"));
+    let over = first.etag.as_deref();
+    assert!(objects.put_over(&key, body("2"), over).await.expect("put"));
+    assert!(!objects.put_over(&key, body("3"), over).await.expect("put"));
+    // The answer to one's own put may have been lost.
+    assert!(objects.put_over(&key, body("2"), over).await.expect("put"));
+    let last = objects.get(&key).await.expect("asked").expect("there");
+    assert_eq!(&last.body[..], b"2");
+}

@@ -152,14 +152,24 @@ impl Stores {
         &self,
         key: &str,
     ) -> Result<Option<T>, LoadError> {
+        Ok(self.read_tagged(key).await?.map(|(read, _)| read))
+    }
+
+    /// The same with its entity tag.
+    pub(crate) async fn read_tagged<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<Option<(T, Option<String>)>, LoadError> {
         let Some(object) = self.objects.get(key).await? else {
             return Ok(None);
         };
-        let read = serde_json::from_slice(&object.body);
-        read.map(Some).map_err(|error| LoadError::Object {
-            key: key.to_owned(),
-            why: error.to_string(),
-        })
+        match serde_json::from_slice(&object.body) {
+            Ok(read) => Ok(Some((read, object.etag))),
+            Err(error) => Err(LoadError::Object {
+                key: key.to_owned(),
+                why: error.to_string(),
+            }),
+        }
     }
 }
 

@@ -92,6 +92,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// How the words of an answer begin that says that the store cannot do this at all.
+pub(super) const NOT_IMPLEMENTED: &str = "501";
+
 /// The code decides where there is one; an answer to HEAD has only its status.
 fn from_answer(status: u16, code: Option<&str>, message: Option<&str>) -> Fault {
     let code = code.unwrap_or("");
@@ -101,6 +104,7 @@ fn from_answer(status: u16, code: Option<&str>, message: Option<&str>) -> Fault 
         (_, "NoSuchBucket") => Fault::NoBucket,
         (412, _) => Fault::Exists,
         (404, _) => Fault::Missing,
+        (501, _) => Fault::Final(why),
         (429 | 500..=599, _) => Fault::Again(why),
         // Another conditional put of the key was under way; or the key was renewed while we asked.
         (409, "ConditionalRequestConflict" | "OperationAborted") => Fault::Again(why),

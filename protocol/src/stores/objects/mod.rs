@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::settings::{Environment, ProcessEnvironment};
 use client::Endpoint;
-use fault::{Answer, Fault};
+use fault::{Answer, Fault, NOT_IMPLEMENTED};
 
 /// Why S3 did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,16 @@ pub struct Object {
     pub body: Bytes,
     /// Its user metadata, lower-case names.
     pub metadata: HashMap<String, String>,
+    /// Its entity tag.
+    pub etag: Option<String>,
+}
+
+/// What an object may be put over.
+#[derive(Clone, Copy)]
+enum Over<'a> {
+    Any,
+    Nothing,
+    Tag(&'a str),
 }
 
 /// One entry of a listing.
@@ -205,7 +215,7 @@ impl Objects {
         body: Bytes,
         metadata: &[(&str, String)],
     ) -> Result<(), ObjectError> {
-        self.put_if(key, body, metadata, None).await.map(drop)
+        self.put_if(key, body, metadata, Over::Any).await.map(drop)
     }
 
     /// Puts a file over what was there, without holding it in memory.
@@ -247,7 +257,30 @@ impl Objects {
         body: Bytes,
         metadata: &[(&str, String)],
     ) -> Result<PutNew, ObjectError> {
-        self.put_if(key, body, metadata, Some("*")).await
+        self.put_if(key, body, metadata, Over::Nothing).await
+    }
+
+    /// Puts an object over the one with the entity tag `over`, or where there is none; false when there is another one by
+    /// now. A store that knows no `If-Match` for puts takes it whatever is there.
+    ///
+    /// # Errors
+    /// When S3 does not answer within the time limit.
+    pub async fn put_over(
+        &self,
+        key: &str,
+        body: Bytes,
+        over: Option<&str>,
+    ) -> Result<bool, ObjectError> {
+        let condition = over.map_or(Over::Nothing, Over::Tag);
+        match self.put_if(key, body.clone(), &[], condition).await {
+            Ok(PutNew::Created) => Ok(true),
+            // A try whose outcome was unknown may have been ours.
+            Ok(PutNew::Exists) => Ok(self.get(key).await?.is_some_and(|it| it.body == body)),
+            Err(ObjectError::Failed { why, .. }) if why.starts_with(NOT_IMPLEMENTED) => {
+                self.put(key, body, &[]).await.map(|()| true)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn put_if(
@@ -255,13 +288,18 @@ impl Objects {
         key: &str,
         body: Bytes,
         metadata: &[(&str, String)],
-        none_match: Option<&str>,
+        over: Over<'_>,
     ) -> Result<PutNew, ObjectError> {
         let metadata: HashMap<String, String> = metadata
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone()))
             .collect();
         let limit = limit_for(body.len());
+        let (none_match, same) = match over {
+            Over::Any => (None, None),
+            Over::Nothing => (Some("*"), None),
+            Over::Tag(tag) => (None, Some(tag)),
+        };
         let answer = self
             .until_answered("put", key, limit, || async {
                 let put = self
@@ -271,6 +309,7 @@ impl Objects {
                     .key(key)
                     .set_metadata(Some(metadata.clone()))
                     .set_if_none_match(none_match.map(str::to_owned))
+                    .set_if_match(same.map(str::to_owned))
                     .body(ByteStream::from(body.clone()));
                 Ok(put.send().await.map(drop)?)
             })
@@ -493,5 +532,6 @@ async fn read_body(mut got: GetObjectOutput) -> Result<Object, Fault> {
     Ok(Object {
         body: body.freeze(),
         metadata: got.metadata.unwrap_or_default(),
+        etag: got.e_tag,
     })
 }

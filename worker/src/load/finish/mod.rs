@@ -56,6 +56,8 @@ struct Finish<'a> {
     merged: Option<Merged>,
     /// What others may have replaced is written only while it is held.
     lease: Lease,
+    /// The entity tag of the `live.json` that was read.
+    live_tag: Option<String>,
 }
 
 impl Loader {
@@ -122,6 +124,7 @@ impl Loader {
             shards,
             merged: None,
             lease: Lease::default(),
+            live_tag: None,
         }))
     }
 
@@ -232,10 +235,13 @@ impl Finish<'_> {
         Ok(())
     }
 
-    /// What the newest good run published.
-    async fn live(&self) -> Result<Option<Live>, LoadError> {
+    /// What the newest good run published, remembered as what may be written over.
+    async fn live(&mut self) -> Result<Option<Live>, LoadError> {
         let key = layout::live(&self.loader.stores.fleet.prefix, &self.run.run.job);
-        self.loader.stores.read_json(&key).await
+        let found = self.loader.stores.read_tagged(&key).await?;
+        let (live, tag) = found.unzip();
+        self.live_tag = tag.flatten();
+        Ok(live)
     }
 
     async fn end_queues(&self) -> Result<(), LoadError> {

@@ -78,12 +78,12 @@ impl Finish<'_> {
         crash::point("finish-before-live");
         self.lease.holds()?;
         let key = layout::live(&self.loader.stores.fleet.prefix, &self.run.run.job);
-        self.loader
-            .stores
-            .objects
-            .put(&key, to_json(&next), &[])
-            .await?;
-        Ok(published)
+        let (objects, over) = (&self.loader.stores.objects, self.live_tag.as_deref());
+        match objects.put_over(&key, to_json(&next), over).await? {
+            true => Ok(published),
+            // Somebody else finished another run meanwhile.
+            false => Err(LoadError::LeaseLost),
+        }
     }
 
     fn is_older_than(&self, live: &Live) -> bool {
