@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use harness::{Calendar, Shape};
+use paceline_protocol::keys::Keys;
+use paceline_protocol::stores::state::State;
 use serde_json::Value;
 
 const RUN: &str = "night";
@@ -225,4 +227,43 @@ async fn a_retry_of_a_run_that_is_open_goes_on_with_it() {
         .expect("it ends")
         .expect_code(0);
     ends_well(&calendar).await;
+}
+
+/// As a `cancel` leaves it that was cut off after it had deleted the queues.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_queue_is_gone_is_published_again_by_resume() {
+    let calendar = Calendar::new("no-queue", slow()).expect("a calendar");
+    let _loader = calendar.load().expect("started");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    delete_queues(&calendar).await;
+    let resumed = calendar.producer(&["resume", RUN]).expect("it ends");
+    let said = resumed.expect_code(0).stderr;
+    assert!(said.contains("its shards are published again"), "{said}");
+    let _collector = calendar.collect().expect("started");
+    ends_well(&calendar).await;
+}
+
+/// As an `enqueue` leaves it that was stopped before it registered its run, and woke up when the run had ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_run_that_was_registered_late_is_forgotten() {
+    let calendar = Calendar::new("late-entry", slow()).expect("a calendar");
+    let fleet = &calendar.fleet;
+    let keys = Keys::new(fleet.value("PACELINE_NAMESPACE"));
+    let state = State::connect(fleet.value("REDIS_URL"), keys).await;
+    let state = state.expect("connected");
+    let open = async || state.open_runs().await.expect("read").unwrap_or_default();
+    let _loader = calendar.load().expect("started");
+    let _collector = calendar.collect().expect("started");
+    calendar.enqueue(RUN).expect("it ends").expect_code(0);
+    calendar.until_answered(5).await.expect("it works");
+    let entry = open().await.pop().expect("it is open");
+    ends_well(&calendar).await;
+    state.set_open_run(&entry).await.expect("registered");
+    let cancelled = calendar.producer(&["cancel", RUN]).expect("it ends");
+    cancelled.expect_code(0);
+    assert_eq!(open().await, []);
+    assert_eq!(
+        calendar.json(&["status", RUN]).expect("a status")["state"],
+        "completed"
+    );
 }

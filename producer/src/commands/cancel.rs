@@ -12,7 +12,7 @@ use super::status::and_status;
 use crate::cli::RunArgs;
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::run::{RunFiles, cancelled, find, forget_entry, stop};
+use crate::run::{RunFiles, cancelled, find, forget_entry, forget_if_ended, stop};
 use crate::show;
 use crate::stores::Stores;
 
@@ -39,6 +39,7 @@ pub async fn run(context: &Context, args: &RunArgs) -> Result<Exit> {
 pub async fn cancel(context: &Context, stores: &Stores, run: &RunRef) -> Result<Exit> {
     let files = RunFiles::expect(&stores.archive, run).await?;
     if files.ended().is_some() {
+        forget_if_ended(stores, run).await?;
         context.say(format!("{run} has ended; nothing was cancelled"));
         return Ok(Exit::Done);
     }

@@ -10,7 +10,7 @@ use paceline_protocol::stores::state::QUEUE_GONE;
 
 use super::enqueue::make_whole;
 use crate::context::Context;
-use crate::run::RunFiles;
+use crate::run::{RunFiles, forget_if_ended};
 use crate::stores::Stores;
 
 /// How often it is looked for.
@@ -46,7 +46,10 @@ impl LostQueues {
             return Ok(());
         }
         let files = RunFiles::expect(&stores.archive, run).await?;
-        if files.open.is_none() || files.ended().is_some() || ends(&files) {
+        if files.open.is_none() || files.ended().is_some() {
+            return forget_if_ended(stores, run).await;
+        }
+        if ends(&files) {
             return Ok(());
         }
         Box::pin(make_whole(context, stores, &files)).await?;

@@ -17,7 +17,7 @@ mod unfinished;
 pub use base::base_of;
 pub use by::counts_by;
 pub use find::{find, jobs};
-pub use open::{forget_entry, new_entry, put_entry, register, stop};
+pub use open::{forget_entry, forget_if_ended, new_entry, put_entry, register, stop};
 pub use order::publishing_order;
 pub use own_loader::OwnLoader;
 pub use parts::{Coverage, PartsFound, coverage, newest_round};

@@ -44,7 +44,21 @@ pub async fn register(stores: &Stores, entry: &OpenRun) -> Result<()> {
     }
     // What was told of its queues when an earlier round ended.
     stores.state.serves_again(&entry.run).await?;
-    Ok(stores.state.set_open_run(entry).await?)
+    stores.state.set_open_run(entry).await?;
+    // Whoever was stopped for a while comes late: others have made the run whole, and it has ended.
+    forget_if_ended(stores, &entry.run).await
+}
+
+/// Takes a run out of the registry that has no entry in S3: it has ended, and was registered late.
+///
+/// # Errors
+/// When Redis or S3 is away.
+pub async fn forget_if_ended(stores: &Stores, run: &RunRef) -> Result<()> {
+    let key = layout::open_run(stores.prefix(), run);
+    if stores.objects().head(&key).await?.is_none() {
+        stores.state.remove_open_run(run).await?;
+    }
+    Ok(())
 }
 
 /// Takes a run out of the registry and deletes its queues: no worker starts anything more.

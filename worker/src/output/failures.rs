@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn rows_of_blocks_that_are_settled_here_are_not_taken_from_anybody() {
-        let mut mine = FailureRows::new(BTreeMap::new(), vec![4..8], false);
+        let open = std::iter::once(4..8).collect();
+        let mut mine = FailureRows::new(BTreeMap::new(), open, false);
         mine.keep(&object(&[failure(1, "a retry ended it well")]));
         assert_eq!(mine.unsaved(), None);
         mine.add(&failure(4, "mine"), &plan(16));
