@@ -97,12 +97,12 @@ impl Stores {
         if self.objects.head(&key).await?.is_some() {
             return Ok(());
         }
-        let mut failures = shard.failures.lock().await;
-        self.keep_failures(shard, &mut failures).await?;
-        for failure in block.failures() {
-            failures.add(failure, &shard.run.plan);
-        }
-        self.put_failures(shard, &mut failures).await
+        self.change_failures(shard, |failures| {
+            for failure in block.failures() {
+                failures.add(failure, &shard.run.plan);
+            }
+        })
+        .await
     }
 
     /// Makes the rows those of the part that stands, ours or the one that was there first.
@@ -112,32 +112,47 @@ impl Stores {
         block: &FullBlock,
         stored: &Stored,
     ) -> Result<(), SettleError> {
-        let mut failures = shard.failures.lock().await;
-        if stored.adopted {
-            self.keep_failures(shard, &mut failures).await?;
-        }
         let summary = stored.meta.summary(block.number);
         let of_block = |part: &&PartSummary| part.block == block.number;
         let parts = shard.earlier.iter().filter(of_block).chain([&summary]);
-        let cells = summary.ends.0.len() as u32;
-        failures.settle(block.first_cell, &merged_ends(cells, parts));
+        let ends = merged_ends(summary.ends.0.len() as u32, parts);
         match stored.adopted {
-            true => self.put_failures(shard, &mut failures).await,
-            false => Ok(()),
+            true => {
+                let settle = |failures: &mut FailureRows| failures.settle(block.first_cell, &ends);
+                self.change_failures(shard, settle).await
+            }
+            false => {
+                let mut failures = shard.failures.lock().await;
+                failures.settle(block.first_cell, &ends);
+                Ok(())
+            }
         }
     }
 
-    /// Keeps what the failures object has for blocks that are open here.
-    async fn keep_failures(
+    /// Makes the failures object what `change` makes of it, over the one that is there and no other: whoever else has the
+    /// shard at the same time may have put one meanwhile.
+    async fn change_failures(
         &self,
         shard: &ShardInHand,
-        failures: &mut FailureRows,
+        change: impl Fn(&mut FailureRows),
     ) -> Result<(), SettleError> {
         let key = shard.run.layout.failures(shard.message.shard);
-        if let Some(object) = self.objects.get(&key).await? {
-            failures.keep(&object.body);
+        let mut failures = shard.failures.lock().await;
+        loop {
+            let found = self.objects.get(&key).await?;
+            if let Some(object) = &found {
+                failures.keep(&object.body);
+            }
+            change(&mut failures);
+            let Some(body) = failures.unsaved() else {
+                return Ok(());
+            };
+            let over = found.as_ref().and_then(|object| object.etag.as_deref());
+            if self.objects.put_over(&key, body, over).await? {
+                failures.saved();
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Says which objects did not count for the cells of `block`, before its part says that they ended: what was read
@@ -160,22 +175,10 @@ impl Stores {
     /// # Errors
     /// When S3 does not answer.
     pub async fn save_failures(&self, shard: &ShardInHand) -> Result<(), SettleError> {
-        let mut failures = shard.failures.lock().await;
-        self.put_failures(shard, &mut failures).await
-    }
-
-    async fn put_failures(
-        &self,
-        shard: &ShardInHand,
-        failures: &mut FailureRows,
-    ) -> Result<(), SettleError> {
-        let Some(body) = failures.unsaved() else {
+        if shard.failures.lock().await.unsaved().is_none() {
             return Ok(());
-        };
-        let key = shard.run.layout.failures(shard.message.shard);
-        self.objects.put(&key, body, &[]).await?;
-        failures.saved();
-        Ok(())
+        }
+        self.change_failures(shard, |_| {}).await
     }
 
     /// Puts the part unless there is one; then that one counts.

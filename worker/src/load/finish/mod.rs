@@ -58,6 +58,8 @@ struct Finish<'a> {
     lease: Lease,
     /// The entity tag of the `live.json` that was read.
     live_tag: Option<String>,
+    /// That of the manifest of an earlier round.
+    manifest_tag: Option<String>,
 }
 
 impl Loader {
@@ -125,6 +127,7 @@ impl Loader {
             merged: None,
             lease: Lease::default(),
             live_tag: None,
+            manifest_tag: None,
         }))
     }
 
@@ -180,6 +183,9 @@ impl Finish<'_> {
             Some(_) => {}
         }
         let live = self.live().await?;
+        let objects = &self.loader.stores.objects;
+        let before = objects.get(&self.run.layout.manifest()).await?;
+        self.manifest_tag = before.and_then(|object| object.etag);
         let mut tally = Tally::of(&self.run.plan, &self.shards);
         tally.doubles = self.merged.as_ref().map_or(0, |merged| merged.doubles);
         let base = live
@@ -342,9 +348,12 @@ impl Finish<'_> {
         let layout = &self.run.layout;
         crash::point("finish-before-manifest");
         self.lease.holds()?;
-        objects
-            .put(&layout.manifest(), to_json(manifest), &[])
-            .await?;
+        let over = self.manifest_tag.as_deref();
+        let body = to_json(manifest);
+        if !objects.put_over(&layout.manifest(), body, over).await? {
+            // Another loader finished this round, or a later one, meanwhile.
+            return Err(LoadError::LeaseLost);
+        }
         crash::point("finish-before-success");
         if passed {
             let plan = &self.run.plan;
