@@ -215,3 +215,26 @@ async fn a_worker_is_not_ready_while_a_server_is_away() {
         seen.until_ready(StatusCode::OK).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loader_that_alone_cannot_reach_a_server_leaves_its_receipts_to_the_others() {
+    let mut scene = scene("loader-away");
+    scene
+        .fleet
+        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    let (proxy, through) = Proxy::before(scene.fleet.value("REDIS_URL"))
+        .await
+        .expect("a proxy");
+    let env = [("REDIS_URL", through.as_str())];
+    let listening = ["load", "--listen", "127.0.0.1:0"];
+    let cut_off = scene.fleet.start_with(&env, "worker", &listening);
+    let cut_off = cut_off.expect("it starts");
+    let seen = Seen::of(&cut_off);
+    seen.until_ready(StatusCode::OK).await;
+    proxy.set(Fault::Reset);
+    scene.collect();
+    scene.enqueue();
+    seen.until_ready(StatusCode::SERVICE_UNAVAILABLE).await;
+    scene.load();
+    scene.ends_with(0).await;
+}

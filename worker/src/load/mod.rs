@@ -16,7 +16,7 @@ mod trouble;
 pub use bulk::{BulkWriter, MAX_BYTES, MAX_DOCUMENTS};
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::stores::broker::{Arrival, Receipts, TakenArrival};
@@ -38,6 +38,9 @@ use trouble::Trouble;
 
 /// Receipts in hand at once: enough that a `_bulk` fills while others are read.
 const PREFETCH: u16 = 32;
+
+/// A receipt that meets nothing but trouble for so long is left to other loaders, when there are any.
+const KEPT_IN_TROUBLE: Duration = Duration::from_secs(20);
 
 /// Why something could not be done; all of it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +164,7 @@ impl Loader {
     async fn settle(self, taken: TakenArrival) {
         let mut patience = Patience::new(Duration::from_millis(250), Duration::from_secs(30));
         let mut trouble = Trouble::of(&taken.arrival);
+        let begun = Instant::now();
         while let Err(error) = self.work_on(&taken.arrival).await {
             if let LoadError::Newer(version) = error {
                 return self.leave_to_newer(taken, version).await;
@@ -170,6 +174,9 @@ impl Loader {
                 // Who waits for the run reads it; where Redis is away, they hear that.
                 let why = error.to_string();
                 drop(self.stores.state.tell_loader_waits(run, &why).await);
+            }
+            if begun.elapsed() > KEPT_IN_TROUBLE && self.is_one_of_several().await {
+                return self.leave_to_others(taken).await;
             }
             tokio::select! {
                 () = patience.wait() => {}
@@ -181,12 +188,28 @@ impl Loader {
         taken.ack().await;
     }
 
+    async fn is_one_of_several(&self) -> bool {
+        let loaders = self.stores.publisher.loaders().await;
+        loaders.is_ok_and(|loaders| loaders > 1)
+    }
+
+    /// A server may be away for this loader alone.
+    async fn leave_to_others(&self, taken: TakenArrival) {
+        tracing::warn!("a receipt is given back, so that another loader may take it");
+        self.give_back(taken).await;
+    }
+
     /// Gives back what a newer build wrote, unharmed, so that one may take it.
     async fn leave_to_newer(&self, taken: TakenArrival, version: u32) {
         tracing::warn!(
             version,
             "a receipt is of a newer build, or of its run: it is given back. Upgrade this loader"
         );
+        self.give_back(taken).await;
+    }
+
+    /// Gives it back through a delay, however often that takes.
+    async fn give_back(&self, taken: TakenArrival) {
         let mut patience = Patience::new(Duration::from_millis(250), Duration::from_secs(30));
         while let Err(error) = taken
             .give_back(&self.stores.publisher, DelayLevel::S5)
