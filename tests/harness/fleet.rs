@@ -102,6 +102,11 @@ impl Fleet {
         self.env.insert(name.to_owned(), value.into());
     }
 
+    /// The webhook of the example jobs leads nowhere.
+    pub fn tells_nobody(&mut self) {
+        self.set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    }
+
     /// The environment of its processes.
     pub fn env(&self) -> &BTreeMap<String, String> {
         &self.env

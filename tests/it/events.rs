@@ -157,7 +157,7 @@ impl Nights {
         let fleet = &mut calendar.fleet;
         fleet.set("WORLD_EVENTS_URL", catalogue.server().url());
         fleet.set("WORLD_EVENTS_TOKENS", TOKENS.join(","));
-        fleet.set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+        fleet.tells_nobody();
         // All tests share one Elasticsearch.
         for job in ["events", "nearby", "event-fares"] {
             let name = format!("name: {}-{job}", fleet.name);

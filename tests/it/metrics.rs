@@ -95,9 +95,7 @@ async fn until_shown(process: &Process, line: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_exported_is_what_is_documented() {
     let mut scene = scene("metrics");
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let (serving, _) = serve(&scene.fleet);
     let enqueue = ["enqueue", "fares", "--run-id", crate::scene::RUN];
     let enqueued = scene.fleet.producer(&enqueue, LIMIT).expect("it runs");

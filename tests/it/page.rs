@@ -144,9 +144,7 @@ fn served(test: &str) -> (Scene, Process, String) {
         "PACELINE_API_TOKENS",
         "eye:read:look,hand:run:start,boss:admin:rule",
     );
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let (process, url) = serve(&scene.fleet);
     (scene, process, url)
 }

@@ -24,9 +24,7 @@ async fn a_run_is_started_watched_and_paused_in_a_browser() {
         return;
     };
     let mut scene = scene("page-browser");
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let (_serving, url) = serve(&scene.fleet);
     browser.go(&url);
     browser.until("document.body.innerText.includes('Nothing runs')");

@@ -148,9 +148,7 @@ async fn runs_start_by_message_and_by_api_and_the_same_id_is_the_same_run() {
     scene
         .fleet
         .set("PACELINE_API_TOKENS", "eye:read:look,hand:run:start");
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let (_serving, url) = serve(&scene.fleet);
     scene.collect();
     scene.load();

@@ -78,9 +78,7 @@ fn begin_with(mut scene: Scene) -> (Scene, paceline_stack::Process, Api) {
         "PACELINE_API_TOKENS",
         "eye:read:look,hand:run:start,boss:admin:all",
     );
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let (serving, url) = serve(&scene.fleet);
     let client = Client::new();
     (scene, serving, Api { client, url })

@@ -93,9 +93,7 @@ async fn told(answer: reqwest::Response) -> (StatusCode, Value) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_keeps_what_it_saw_and_the_api_says_503_until_redis_is_back() {
     let mut scene = scene("serve-redis");
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     scene.collect();
     scene.load();
     scene.enqueue();
@@ -219,9 +217,7 @@ async fn a_worker_is_not_ready_while_a_server_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loader_that_alone_cannot_reach_a_server_leaves_its_receipts_to_the_others() {
     let mut scene = scene("loader-away");
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let (proxy, through) = Proxy::before(scene.fleet.value("REDIS_URL"))
         .await
         .expect("a proxy");

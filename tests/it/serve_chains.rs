@@ -41,9 +41,7 @@ async fn reaches(scene: &mut Scene, job: &str, run: &str, wanted: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_follows_each_run_of_its_parent_one_after_the_other() {
     let mut scene = scene("serve-chains");
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let spec = &scene.fleet.spec;
     let written = spec.write("jobs/kept.yaml", &child("kept", "fares"));
     written.expect("written");

@@ -12,9 +12,7 @@ const SKIPPED: i32 = 77;
 async fn every_answer_is_what_the_document_says() {
     let mut scene = scene("fuzzed");
     scene.fleet.set("PACELINE_API_TOKENS", "boss:admin:all");
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let (serving, url) = serve(&scene.fleet);
     // A run for what is asked of runs.
     scene.collect();

@@ -39,9 +39,7 @@ async fn a_region_that_pushes_starts_a_run_and_no_result_starts_another() {
     let mut scene = Scene::with(fleet, SimulatorConfig::default());
     let name = scene.fleet.value("PACELINE_BUCKET").to_owned();
     scene.fleet.set("VOTES_BUCKET", name.clone());
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let bucket = Bucket::of(&scene.fleet);
     for region in ["jp", "tw", "kr", "na"] {
         push(&bucket, region, 0, "one,60\ntwo,40\n").await;

@@ -14,9 +14,7 @@ const LONG: Duration = Duration::from_secs(180);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_without_a_worker_is_seen_and_the_deadline_ends_its_run_but_not_a_retry() {
     let mut scene = scene("serve-waiting");
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     let provider = "providers/fare-search.yaml";
     scene.replace(provider, "\nlimits:", "\negress: static\nlimits:");
     let (broker, through) = Proxy::before(scene.fleet.value("AMQP_URL"))
@@ -90,9 +88,7 @@ async fn a_lane_without_a_worker_is_seen_and_the_deadline_ends_its_run_but_not_a
 #[tokio::test(flavor = "multi_thread")]
 async fn cells_that_were_answered_before_the_deadline_count() {
     let mut scene = scene("serve-deadline");
-    scene
-        .fleet
-        .set("RUN_WEBHOOK_URL", "http://127.0.0.1:9/nobody");
+    scene.fleet.tells_nobody();
     scene.replace("providers/fare-search.yaml", "rate: 200/s", "rate: 2/s");
     let serving = scene
         .fleet

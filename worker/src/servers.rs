@@ -5,7 +5,12 @@ use std::fmt;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
+use paceline_protocol::settings::shown_url;
+use paceline_protocol::stores::broker::Publisher;
+use paceline_protocol::stores::objects::Objects;
+use paceline_protocol::stores::state::State;
 
 use crate::admin::Readiness;
 use crate::patience::Patience;
@@ -86,10 +91,31 @@ where
     }
 }
 
-/// The first of `servers` (each as it may be shown) that does not answer within two seconds.
-pub async fn first_away(
-    servers: impl IntoIterator<Item = (String, BoxFuture<'static, bool>)>,
-) -> Option<String> {
+/// A server as it may be shown, and whether it answers.
+pub type Probe = (String, BoxFuture<'static, bool>);
+
+/// S3.
+pub fn s3(objects: &Objects) -> Probe {
+    let shown = format!("S3 at {}", objects.endpoint());
+    let objects = objects.clone();
+    (shown, async move { objects.ping().await.is_ok() }.boxed())
+}
+
+/// Redis at `url`.
+pub fn redis(state: &State, url: &str) -> Probe {
+    let (shown, state) = (format!("Redis at {}", shown_url(url)), state.clone());
+    (shown, async move { state.ping().await.is_ok() }.boxed())
+}
+
+/// RabbitMQ at `url`.
+pub fn rabbitmq(publisher: &Publisher, url: &str) -> Probe {
+    let shown = format!("RabbitMQ at {}", shown_url(url));
+    let publisher = publisher.clone();
+    (shown, async move { publisher.ping().await.is_ok() }.boxed())
+}
+
+/// The first of `servers` that does not answer within two seconds.
+pub async fn first_away(servers: impl IntoIterator<Item = Probe>) -> Option<String> {
     let looks = servers.into_iter().map(|(server, answers)| async move {
         let answers = tokio::time::timeout(LOOK_LIMIT, answers).await;
         (!answers.unwrap_or(false)).then_some(server)
@@ -173,7 +199,6 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_answer_in_time_is_away() {
-        use futures::FutureExt;
         use std::future::{pending, ready};
 
         let all = |redis: BoxFuture<'static, bool>, s3| {

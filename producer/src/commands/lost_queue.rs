@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use paceline_protocol::ids::RunRef;
-use paceline_protocol::stores::state::QUEUE_GONE;
+use paceline_protocol::stores::state::{OpenRun, QUEUE_GONE};
 
 use super::enqueue::make_whole;
 use crate::context::Context;
@@ -71,6 +71,19 @@ impl LostQueues {
             }
         }
     }
+}
+
+/// Whether one of the run's queues is gone, as a `cancel` leaves it that was cut off.
+///
+/// # Errors
+/// When RabbitMQ is away.
+pub async fn lacks_a_queue(stores: &Stores, entry: &OpenRun) -> Result<bool> {
+    for lane in &entry.lanes {
+        if stores.publisher.depth(lane, &entry.run).await?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the run is open and a collector found no queue of it.

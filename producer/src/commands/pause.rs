@@ -10,6 +10,7 @@ use paceline_protocol::stores::kept_limits::KeptLimits;
 use paceline_protocol::stores::state::OpenRun;
 
 use super::enqueue::make_whole;
+use super::lost_queue::lacks_a_queue;
 use super::status::and_status;
 use crate::cli::RunArgs;
 use crate::context::Context;
@@ -108,16 +109,6 @@ pub async fn resume_run(context: &Context, stores: &Stores, run: &RunRef) -> Res
     }
     context.say(format!("{run} goes on; `producer watch {run}` shows it"));
     Ok(Exit::Done)
-}
-
-/// Whether one of the run's queues is gone, as a `cancel` leaves it that was cut off.
-async fn lacks_a_queue(stores: &Stores, entry: &OpenRun) -> Result<bool> {
-    for lane in &entry.lanes {
-        if stores.publisher.depth(lane, &entry.run).await?.is_none() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Opens again what answers had closed for the plan's providers. Our own counts stay.

@@ -6,6 +6,8 @@ use anyhow::Result;
 use paceline_protocol::ids::RunRef;
 use paceline_protocol::layout::RunLayout;
 use paceline_protocol::spec::choose;
+use paceline_protocol::stores::limiter::FleetLimiter;
+use paceline_protocol::stores::state::State;
 
 use crate::cli::StatusArgs;
 use crate::context::Context;
@@ -52,12 +54,33 @@ pub async fn and_status(
     done: Result<Exit>,
 ) -> Result<Exit> {
     let exit = done?;
+    let Stores {
+        archive,
+        state,
+        limiter,
+        ..
+    } = stores;
+    say_as_json(context, archive, state, limiter, run).await?;
+    Ok(exit)
+}
+
+/// With `--json`, what `status` says of a run.
+///
+/// # Errors
+/// When the run cannot be looked at.
+pub async fn say_as_json(
+    context: &Context,
+    archive: &Archive,
+    state: &State,
+    limiter: &FleetLimiter,
+    run: &RunRef,
+) -> Result<()> {
     if context.json {
-        let files = RunFiles::expect(&stores.archive, run).await?;
-        let shot = snapshot(&stores.state, &stores.limiter, &files, &context.env).await?;
+        let files = RunFiles::expect(archive, run).await?;
+        let shot = snapshot(state, limiter, &files, &context.env).await?;
         crate::terminal::data(serde_json::to_string_pretty(&shot)?);
     }
-    Ok(exit)
+    Ok(())
 }
 
 /// Whether Redis lost some of what it counted of a run that has ended: then the parts know better.

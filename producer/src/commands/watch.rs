@@ -6,13 +6,14 @@ use anyhow::Result;
 use paceline_protocol::ids::RunRef;
 
 use super::lost_queue::LostQueues;
+use super::status::say_as_json;
 use crate::cli::WatchArgs;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::listen::Listening;
-use crate::run::{RunFiles, find};
+use crate::run::find;
 use crate::stores::{Archive, Stores};
-use crate::watch::{Watcher, snapshot};
+use crate::watch::Watcher;
 
 /// Shows a run's progress and ends with it; with `--json` says what `status` says then.
 ///
@@ -32,11 +33,7 @@ pub async fn run(context: &Context, args: &WatchArgs) -> Result<Exit> {
         listening: listening.as_ref(),
     };
     let exit = watcher.to_the_end(&run).await?;
-    if context.json {
-        let files = RunFiles::expect(&archive, &run).await?;
-        let shot = snapshot(&state, &limiter, &files, &context.env).await?;
-        crate::terminal::data(serde_json::to_string_pretty(&shot)?);
-    }
+    say_as_json(context, &archive, &state, &limiter, &run).await?;
     Ok(exit)
 }
 

@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 
 use crate::admin::{Look, Readiness};
 use crate::config::CollectSettings;
-use crate::servers::{NotConnected, Refusal, Server, connect, first_away};
+use crate::servers::{self, NotConnected, Refusal, Server, connect, first_away};
 use crate::shutdown::Shutdown;
 
 /// The servers of a collector.
@@ -108,28 +108,19 @@ impl Servers {
 impl Servers {
     /// Looks whether they are all still there.
     pub fn look(&self, settings: &CollectSettings) -> Look {
-        let amqp = shown_url(settings.amqp_url.expose_secret());
-        let redis = shown_url(settings.redis_url.expose_secret());
+        let (amqp, redis) = (settings.amqp_url.clone(), settings.redis_url.clone());
         let (objects, state, publisher) = (
             self.objects.clone(),
             self.state.clone(),
             self.publisher.clone(),
         );
         Box::new(move || {
-            let (objects, state, publisher) = (objects.clone(), state.clone(), publisher.clone());
-            let s3 = format!("S3 at {}", objects.endpoint());
-            let answers = [
-                (s3, async move { objects.ping().await.is_ok() }.boxed()),
-                (
-                    format!("Redis at {redis}"),
-                    async move { state.ping().await.is_ok() }.boxed(),
-                ),
-                (
-                    format!("RabbitMQ at {amqp}"),
-                    async move { publisher.ping().await.is_ok() }.boxed(),
-                ),
+            let servers = [
+                servers::s3(&objects),
+                servers::redis(&state, redis.expose_secret()),
+                servers::rabbitmq(&publisher, amqp.expose_secret()),
             ];
-            first_away(answers).boxed()
+            first_away(servers).boxed()
         })
     }
 }

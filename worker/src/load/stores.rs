@@ -16,7 +16,7 @@ use super::PREFETCH;
 use crate::admin::{Look, Readiness};
 use crate::config::LoadSettings;
 use crate::metrics::Metrics;
-use crate::servers::{NotConnected, Refusal, Server, connect as wait_for, first_away};
+use crate::servers::{self, NotConnected, Refusal, Server, connect as wait_for, first_away};
 use crate::shutdown::Shutdown;
 
 /// The servers, and what names things on them.
@@ -60,30 +60,21 @@ pub(crate) async fn connect(
 impl Stores {
     /// Looks whether they are all still there.
     pub(crate) fn look(self: &Arc<Self>, settings: &LoadSettings) -> Look {
-        let amqp = shown_url(settings.amqp_url.expose_secret());
-        let redis = shown_url(settings.redis_url.expose_secret());
+        let (amqp, redis) = (settings.amqp_url.clone(), settings.redis_url.clone());
         let stores = self.clone();
         Box::new(move || {
-            let [of_index, of_objects, of_state, of_broker] = [(); 4].map(|()| stores.clone());
-            let answers = [
+            let asked = stores.clone();
+            let elasticsearch = async move { asked.index.version().await.is_ok() };
+            let servers = [
                 (
                     format!("Elasticsearch at {}", stores.index.shown_url()),
-                    async move { of_index.index.version().await.is_ok() }.boxed(),
+                    elasticsearch.boxed(),
                 ),
-                (
-                    format!("S3 at {}", stores.objects.endpoint()),
-                    async move { of_objects.objects.ping().await.is_ok() }.boxed(),
-                ),
-                (
-                    format!("Redis at {redis}"),
-                    async move { of_state.state.ping().await.is_ok() }.boxed(),
-                ),
-                (
-                    format!("RabbitMQ at {amqp}"),
-                    async move { of_broker.publisher.ping().await.is_ok() }.boxed(),
-                ),
+                servers::s3(&stores.objects),
+                servers::redis(&stores.state, redis.expose_secret()),
+                servers::rabbitmq(&stores.publisher, amqp.expose_secret()),
             ];
-            first_away(answers).boxed()
+            first_away(servers).boxed()
         })
     }
 }

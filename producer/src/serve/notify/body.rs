@@ -54,16 +54,38 @@ fn data(delivery: &Delivery, files: &RunFiles) -> Value {
     data["run"] = json!({ "id": plan.run, "date": plan.date, "started_at": plan.planned_at });
     data["today"] = json!(plan.date);
     data["params"] = json!(plan.job.params);
-    let ended = match &files.manifest {
-        Some(manifest) => json!(manifest),
-        None => json!({ "cells": plan.cells() }),
-    };
-    for name in NOTICE_NAMES {
+    for (name, value) in came_to(files) {
+        // What the event says stands; the manifest knows the rest.
         if data.get(name).is_none() || matches!(name, "standings" | "reasons" | "finished_at") {
-            data[name] = ended.get(name).cloned().unwrap_or_default();
+            data[name] = value;
         }
     }
     data
+}
+
+/// The values of [`NOTICE_NAMES`] by plan and manifest.
+fn came_to(files: &RunFiles) -> impl Iterator<Item = (&'static str, Value)> {
+    let (plan, manifest) = (&files.plan, files.manifest.as_ref());
+    NOTICE_NAMES.into_iter().map(move |name| {
+        let value = match (name, manifest) {
+            ("cells", None) => json!(plan.cells()),
+            (_, None) => Value::Null,
+            ("job", Some(m)) => json!(m.job),
+            ("state", Some(m)) => json!(m.state),
+            ("cells", Some(m)) => json!(m.cells),
+            ("succeeded", Some(m)) => json!(m.succeeded),
+            ("empty", Some(m)) => json!(m.empty),
+            ("failed", Some(m)) => json!(m.failed),
+            ("records", Some(m)) => json!(m.records),
+            ("documents", Some(m)) => json!(m.documents),
+            ("notes", Some(m)) => json!(m.notes),
+            ("reasons", Some(m)) => json!(m.reasons),
+            ("standings", Some(m)) => json!(m.standings),
+            ("finished_at", Some(m)) => json!(m.finished_at),
+            _ => Value::Null,
+        };
+        (name, value)
+    })
 }
 
 /// CloudEvents 1.0, structured JSON.
